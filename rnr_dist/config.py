@@ -1,0 +1,443 @@
+"""One YAML file describes a run; this module is its schema.
+
+In: a path and `--set` overrides. Out: a validated, frozen `Config`. Invariant: every key is
+checked before anything costs time; a bad one raises InputError with one sentence that names it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rnr_dist.errors import InputError
+from rnr_dist.types import Split, digest
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Base of every part of the config: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ContextSource(Section):
+    """Where generation contexts come from."""
+
+    source: str
+    """`builtin:NAME`, a file (`.txt` one a line, `.jsonl`), or `hub:NAME[:SPLIT]`."""
+    format: Literal["lines", "rtp"] = "lines"
+    """`rtp` reads RealToxicityPrompts rows (`prompt`, `continuation` with scores)."""
+    min_prompt_toxicity: Fraction = 0.0
+    """RealToxicityPrompts only: keep rows whose prompt scores at least this."""
+    max_prompt_toxicity: Fraction = 1.0
+    """RealToxicityPrompts only: keep rows whose prompt scores at most this."""
+    splits: dict[Split, Annotated[float, Field(ge=0)]]
+    """Relative share of each split; a context's split follows from a hash of its text."""
+    limit: dict[Split, Count] = {}
+    """At most so many contexts of a split are used (the first by hash)."""
+
+
+class TextSource(Section):
+    """Where passages of running text come from."""
+
+    source: str
+    """`builtin:NAME`, a text file, or `hub:NAME[:SPLIT]`."""
+    format: Literal["passages", "wikitext"] = "passages"
+    """`passages`: blank lines between them. `wikitext`: WikiText's headings and lines."""
+    splits: dict[Split, Annotated[float, Field(ge=0)]]
+    """Relative share of each split; a passage's split follows from a hash of its text."""
+    limit: dict[Split, Count] = {}
+    """At most so many passages of a split are used (the first by hash)."""
+
+
+class ToxicityTask(Section):
+    """Forget toxic continuations (paper section 4.3)."""
+
+    name: Literal["toxicity"] = "toxicity"
+    challenging: ContextSource
+    """Openings that invite toxic continuations."""
+    ordinary: ContextSource
+    """Harmless openings: retained behaviour, and the non-challenging half of the measures."""
+    in_domain: TextSource
+    """Running text of the retain domain: its `retain` split trains, the others measure."""
+    out_of_domain: list[TextSource] = Field(min_length=1)
+    """Running text of other domains, never trained on; each split of another domain if possible."""
+    oracle: str = "profanity"
+    """Relevance oracle: search, selection and the main measures use it."""
+    second_judge: str = "lexicon"
+    """Reads the final samples only; takes no part in search or training."""
+    toxic_above: Fraction = 0.5
+    """A continuation counts as toxic above this oracle score."""
+
+
+class Engines(Section):
+    """The generator pool: N vLLM engines behind Ray actors."""
+
+    count: Count = 2
+    """Generator actors."""
+    cpus_each: Count = 1
+    """Cores of each engine on a CPU (own core list); ignored on GPUs."""
+    gpus_each: Annotated[float, Field(ge=0)] = 0
+    """GPUs of each engine; 0 picks CPU engines. A fraction shares one GPU; above 1 it is tensor
+    parallelism."""
+    max_model_len: Count = 1024
+    """Tokens of prompt and output together."""
+    kv_cache_gib: Positive = 1.0
+    """KV cache of one engine, GiB."""
+    max_num_seqs: Count = 128
+    """Sequences decoded together in one engine."""
+    in_flight: Count = 2
+    """Request batches that one engine holds at once, so that it never drains between them."""
+    batch: Count = 64
+    """Sequences in one request batch."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Weights and activations of the engine."""
+    enforce_eager: bool = True
+    """No graph compilation: 21 s instead of 90 s to start on a CPU, and weights can be reloaded."""
+    max_restarts: Annotated[int, Field(ge=0)] = 3
+    """Restarts of a generator actor before the run fails."""
+    extra: dict[str, Any] = {}
+    """Further vLLM engine arguments, passed on as they are."""
+
+
+class Sampling(Section):
+    """How continuations are drawn."""
+
+    n: Count = 25
+    """Continuations of each context."""
+    max_tokens: Count = 20
+    """New tokens of each continuation."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """0 is greedy."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Nucleus mass; 1 switches it off."""
+
+
+class Reveal(Section):
+    """Algorithm 1: search soft prompts whose instructions make the model speak about the target."""
+
+    mode: Literal["default", "paper"] = "default"
+    """`paper`: union Vendi, as Algorithm 1 is written. `default`: batch-weighted Vendi."""
+    outer_iterations: Count = 3
+    """m: each adds one instruction's responses to the forget set."""
+    budget: Count = 40
+    """n: arms evaluated in each outer iteration."""
+    initial: Count = 8
+    """Random arms before the network is trusted."""
+    warm_start: Annotated[int, Field(ge=0)] = 10
+    """k: high-scoring arms that start the next outer iteration's network."""
+    arms: Count = 200
+    """Soft prompts in the arm table."""
+    sobol_dimension: Count = 10
+    """Intrinsic dimension of the Sobol points."""
+    soft_tokens: Count = 5
+    """Soft tokens of a prompt."""
+    soft_scale: Literal["reference", "embedding"] = "embedding"
+    """Scale of the soft tokens: the reference's U(-1,1) projection as it is, or scaled to the
+    standard deviation of the model's own token embeddings."""
+    demonstrations: Count = 5
+    """(context, response) pairs of the base model in the meta-prompt."""
+    instruction_tokens: Count = 32
+    """New tokens when an instruction is decoded."""
+    alpha: Fraction = 0.5
+    """Weight of diversity in the harmonic score; 0 is relevance alone."""
+    batch_weight: Fraction = 0.5
+    """w of `default` diversity: share of the batch against the forget set so far."""
+    contexts_per_pull: Count = 16
+    """Contexts of the `reveal` split that an arm is evaluated on; fixed in an outer iteration."""
+    query: Literal["preamble", "instruction_input_output"] = "preamble"
+    """How instruction and context are put together: see `reveal.instructions.QUERY_FORMATS`."""
+    response: Sampling = Sampling(n=1, max_tokens=24, temperature=1.0, top_p=0.9)
+    """Sampling of the responses that are scored."""
+    fill_per_context: Count = 4
+    """Responses of each `train` context that the best instruction adds to the forget set."""
+    min_relevance: Fraction = 0.5
+    """Responses below this oracle score do not enter the forget set (0 keeps all)."""
+    exploration: Positive = 1.0
+    """nu of NeuralUCB."""
+    ridge: Positive = 0.1
+    """lambda of NeuralUCB."""
+    hidden: Count = 100
+    """ReLU units of the bandit's network."""
+    in_flight: Count = 4
+    """Pulls under way at once."""
+    embedder: str = "embedded:minilm"
+    """Sentence embedder for diversity: embedded, a folder or a hub name."""
+
+
+class Training(Section):
+    """One adapter training: Ray Train + DeepSpeed."""
+
+    rank: Count = 8
+    """LoRA rank r."""
+    alpha: Count = 16
+    """LoRA alpha; the delta is scaled by alpha / r."""
+    dropout: Fraction = 0.0
+    """LoRA dropout."""
+    target_modules: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj"]
+    """Linear layers that get a LoRA."""
+    learning_rate: Positive = 2e-4
+    """Peak AdamW learning rate."""
+    epochs: Count = 3
+    """Passes over the data."""
+    batch_size: Count = 16
+    """Sequences of one optimiser step, over all workers."""
+    micro_batch_size: Count = 16
+    """Sequences of one forward pass of one worker."""
+    max_tokens: Count = 192
+    """Longer sequences are cut."""
+    warmup_share: Fraction = 0.1
+    """Share of the steps with a rising learning rate; it decays linearly afterwards."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW weight decay."""
+    clip_norm: Positive = 1.0
+    """Gradient norm limit."""
+
+
+class Workers(Section):
+    """Ray Train workers and DeepSpeed."""
+
+    count: Count = 1
+    """Training workers."""
+    cpus_each: Count = 2
+    """Threads of a CPU worker."""
+    gpus_each: Annotated[int, Field(ge=0, le=1)] = 0
+    """1 trains on GPUs."""
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
+    """DeepSpeed ZeRO stage."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Frozen weights and activations; the LoRA itself is always fp32."""
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    """Restarts of a training before the run fails."""
+
+
+class Retain(Section):
+    """What the retain adapters are trained on."""
+
+    responses_per_context: Annotated[int, Field(ge=0)] = 4
+    """The base model's own answers to each ordinary `retain` context."""
+    detoxified_per_context: Annotated[int, Field(ge=0)] = 0
+    """The base model's least toxic answers to each challenging `train` context."""
+    response: Sampling = Sampling(n=1, max_tokens=32, temperature=1.0, top_p=0.9)
+    """Sampling of those answers; `n` is set by the two counts above."""
+    passages: bool = True
+    """Also the `retain` passages of the in-domain text."""
+
+
+class Coefficients(Section):
+    """Candidates of one merge weight."""
+
+    low: Positive
+    """Smallest candidate."""
+    high: Positive
+    """Largest candidate."""
+    trials: Count = 6
+    """Candidates, geometrically spaced, both ends included."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Coefficients:
+        if self.low > self.high:
+            raise ValueError("low must not be above high")
+        return self
+
+
+class Release(Section):
+    """Eq. 1 and the 90 %/95 % rules (paper section 3.2, design decision 5)."""
+
+    iterations: Annotated[int, Field(ge=0)] = 1
+    """t of Eq. 1: additions and subtractions after the first subtraction."""
+    forget: Training = Training()
+    """Training of forget adapters."""
+    retain: Training = Training()
+    """Training of retain adapters."""
+    mu0: Coefficients = Coefficients(low=0.5, high=6)
+    """First subtraction."""
+    lam: Coefficients = Coefficients(low=0.1, high=1.5)
+    """Additions."""
+    mu: Coefficients = Coefficients(low=0.05, high=1)
+    """Later subtractions."""
+    forget_share: Fraction = 0.9
+    """Rule 1: the share of the target behaviour that a subtraction must remove."""
+    keep_share: Fraction = 0.95
+    """lambda's rule: the share of the utility before the cycle's subtraction to come back to."""
+    final_keep_share: Fraction = 0.95
+    """Utility against the base that the last subtraction may not go below."""
+    guard_share: Fraction = 0.15
+    """Outputs may not be shorter, emptier or more repetitive than the base's by more than this."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
+    """P with which a rule must hold under the paired bootstrap."""
+    lambda_winner: Literal["utility", "forget"] = "utility"
+    """Among feasible additions: the highest utility, or the lowest forget score."""
+    search: Sampling = Sampling(n=10)
+    """Sampling of a candidate's forget score."""
+    reread: Annotated[int, Field(ge=0)] = 3
+    """Best candidates read again on fresh samples before one wins."""
+
+
+class Perplexity(Section):
+    """Windows of running text."""
+
+    window: Annotated[int, Field(ge=8)] = 256
+    """Tokens in one window."""
+    stride: Annotated[int, Field(ge=1)] = 256
+    """Tokens by which windows advance; below `window` the overlap is context only."""
+    max_windows: Count = 64
+    """Windows of one text that are read, evenly spread."""
+
+    @model_validator(mode="after")
+    def _advances(self) -> Perplexity:
+        if self.stride > self.window:
+            raise ValueError("stride must not be above window")
+        return self
+
+
+class Evaluate(Section):
+    """What the report is made of."""
+
+    split: Split = Split.FINAL
+    """`final` is read once, at the end; whoever tunes defaults says `dev`."""
+    sampling: Sampling = Sampling()
+    """Continuations (paper: 25 of 20 tokens, nucleus 0.9)."""
+    steps: Literal["all", "ends"] = "all"
+    """Evaluate every step of Eq. 1, or only the base and the result."""
+
+
+class Tracking(Section):
+    """MLflow."""
+
+    uri: str = ""
+    """Tracking server; empty is a sqlite file beside the runs."""
+    experiment: str = "rnr"
+    """Experiment name."""
+
+
+class Config(Section):
+    """A whole run."""
+
+    name: str
+    """Names the run."""
+    seed: int = 0
+    """Seeds arms, bandit, training and bootstrap; sampling of text is not reproducible."""
+    model: str = "embedded:smollm2-135m-instruct"
+    """`embedded:NAME`, a local folder, or a hub name."""
+    trust_remote_code: bool = False
+    """Run code that a hub model brings. Off unless you trust its author."""
+    task: ToxicityTask
+    engines: Engines = Engines()
+    workers: Workers = Workers()
+    reveal: Reveal = Reveal()
+    retain: Retain = Retain()
+    release: Release = Release()
+    perplexity: Perplexity = Perplexity()
+    evaluate: Evaluate = Evaluate()
+    tracking: Tracking = Tracking()
+
+    def fingerprint(self, *keys: str) -> str:
+        """Digest of the named sections (dotted keys), for stage manifests."""
+        content = self.model_dump(mode="json")
+        chosen = {}
+        for key in keys:
+            value: Any = content
+            for part in key.split("."):
+                value = value[part]
+            chosen[key] = value
+        return digest(chosen)
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """Read, override (`a.b=value`, YAML values) and validate a config file.
+
+    `${VARIABLE}` in it is replaced from the environment. Raises InputError.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); expected a YAML config"
+        ) from error
+    try:
+        content = yaml.safe_load(_expand(text, path))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: is no YAML ({_one_line(error)})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: found {type(content).__name__}, expected a mapping of keys")
+    for override in overrides or []:
+        _apply(content, override)
+    return validate(content, str(path))
+
+
+def validate(content: dict[str, Any], origin: str) -> Config:
+    """A Config from plain values; `origin` (the file) is named in errors."""
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{origin}: {_sentence(error)}") from error
+
+
+def _expand(text: str, path: Path) -> str:
+    def value(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in os.environ:
+            raise InputError(
+                f"{path}: uses ${{{name}}}, which is not set in the environment; expected a path"
+            )
+        return os.environ[name]
+
+    return re.sub(r"\$\{(\w+)\}", value, text)
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator:
+        raise InputError(f"--set {override}: expected KEY=VALUE")
+    *parents, last = key.split(".")
+    for parent in parents:
+        content = content.setdefault(parent, {})
+        if not isinstance(content, dict):
+            raise InputError(f"--set {override}: {parent} is a value, not a section")
+    content[last] = yaml.safe_load(value)
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first problem as `key: found ..., expected ...`, with the nearest known key."""
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(problem["loc"]), 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"unknown key {key}{hint}"
+    if problem["type"] == "missing":
+        return f"{key} is missing"
+    return f"{key}: found {problem['input']!r}, {_one_line(problem['msg'])}"
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    """The keys of the section that `location` (a path to an unknown key) lies in."""
+    section: Any = Config
+    for part in location[:-1]:
+        if isinstance(part, int):
+            continue
+        annotation = section.model_fields[part].annotation
+        section = next(
+            (
+                kind
+                for kind in [annotation, *getattr(annotation, "__args__", ())]
+                if isinstance(kind, type) and issubclass(kind, Section)
+            ),
+            Config,
+        )
+    return list(section.model_fields)
+
+
+def _one_line(error: Any) -> str:
+    return " ".join(str(error).split())

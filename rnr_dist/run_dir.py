@@ -1,0 +1,207 @@
+"""The run directory: every arrow of the pipeline is a file here.
+
+In: rows, JSON values, folders. Out: the same, after a crash too. Invariant: a file appears under
+its name only when it is whole (written aside, then renamed), and a stage is done only when its
+manifest, written last, names its files, their sizes and checksums and the fingerprint of all that
+went into it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rnr_dist.errors import InputError
+from rnr_dist.types import digest
+
+Row = TypeVar("Row")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    aside = Path(name)
+    try:
+        yield aside
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Like `replacing`, for a folder; an existing folder of that name is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield aside
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(aside, path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    with replacing(path) as aside:
+        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def write_rows(path: Path, rows: Iterable[Any]) -> None:
+    """Dataclass rows of one type to a Parquet file. At least one row, so that types are known."""
+    records = [asdict(row) for row in rows]
+    with replacing(path) as aside:
+        pq.write_table(pa.Table.from_pylist(records), aside)
+
+
+def read_rows(path: Path, kind: type[Row]) -> list[Row]:
+    """The rows of a Parquet file as dataclasses of `kind`; sequences come back as tuples."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    records = pq.read_table(path).to_pylist()
+    return [
+        kind(
+            **{
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in record.items()
+                if key in names
+            }
+        )
+        for record in records
+    ]
+
+
+def checksum(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+class EventLog:
+    """Append-only JSON lines; the only commit point of a search (design decision 10)."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def append(self, event: dict[str, Any]) -> None:
+        """Add one whole line; it is on disk when this returns."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as handle:
+            handle.write(json.dumps(event, ensure_ascii=False).encode() + b"\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+
+    def read(self) -> list[dict[str, Any]]:
+        """All whole lines; a line that a crash cut short is dropped from the file."""
+        if not self.path.exists():
+            return []
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(self.path, whole)
+        return [json.loads(line) for line in content[:whole].splitlines()]
+
+
+class RunDir:
+    """One run's folder, its stages and their manifests."""
+
+    def __init__(self, path: Path):
+        self.path = path.absolute()  # Ray, Tune and Train workers change directory
+
+    @classmethod
+    def open(cls, path: Path, config: dict[str, Any], resume: bool) -> RunDir:
+        """Create the folder for `config`, or reopen it.
+
+        Raises InputError when it belongs to another config, or exists and `resume` is off.
+        """
+        run = cls(path)
+        marker = run.path / "config.json"
+        if marker.exists():
+            found = read_json(marker)
+            if digest(found) != digest(config):
+                differing = ", ".join(differing_keys(found, config)[:3])
+                raise InputError(
+                    f"{run.path}: this run directory belongs to another config (differs in "
+                    f"{differing}); expected the same config, or another directory"
+                )
+            if not resume:
+                raise InputError(
+                    f"{run.path}: holds a run already; expected an unused directory, or --resume"
+                )
+        elif run.path.exists() and any(run.path.iterdir()):
+            raise InputError(
+                f"{run.path}: not empty and no run of rnr (no config.json); expected an unused "
+                "directory"
+            )
+        else:
+            write_json(marker, config)
+        return run
+
+    def stage(self, name: str) -> Path:
+        """The stage's folder (made when missing)."""
+        folder = self.path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def done(self, name: str, fingerprint: str) -> bool:
+        """Whether the stage finished with the same inputs and its files are still what they were.
+
+        Sizes are compared, checksums are kept for `verify`, since hashing weights at each start
+        costs seconds.
+        """
+        manifest = self._manifest(name)
+        if not manifest.exists():
+            return False
+        content = read_json(manifest)
+        if content["fingerprint"] != fingerprint:
+            return False
+        folder = self.path / name
+        return all(
+            (folder / file["path"]).exists()
+            and (folder / file["path"]).stat().st_size == file["size"]
+            for file in content["files"]
+        )
+
+    def finish(self, name: str, fingerprint: str) -> None:
+        """Write the stage's manifest: from now on `done` holds."""
+        folder = self.stage(name)
+        files = [
+            {
+                "path": str(path.relative_to(folder)),
+                "size": path.stat().st_size,
+                "sha256": checksum(path),
+            }
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path != self._manifest(name) and not path.name.startswith(".")
+        ]
+        write_json(self._manifest(name), {"fingerprint": fingerprint, "files": files})
+
+    def _manifest(self, name: str) -> Path:
+        return self.path / name / "manifest.json"
+
+
+def differing_keys(left: Any, right: Any, prefix: str = "") -> list[str]:
+    """Dotted keys at which two JSON values differ."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        return [
+            found
+            for key in sorted({*left, *right})
+            for found in differing_keys(left.get(key), right.get(key), f"{prefix}{key}.")
+        ]
+    return [] if left == right else [prefix.rstrip(".")]

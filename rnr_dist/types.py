@@ -1,0 +1,186 @@
+"""The nouns of rnr_dist, as frozen dataclasses.
+
+Every room takes and returns these; they hold plain data, import nothing heavy and can be hashed,
+pickled and written to Parquet or JSON. Invariant: equal content gives an equal digest, on any
+machine and in any process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Literal
+
+
+class Split(StrEnum):
+    """Disjoint parts of the data; who may read which is decision 8 of the design.
+
+    `reveal` contexts evaluate arms, `train` contexts fill the forget set, `retain` holds what is
+    trained on to keep, merge weights are chosen on `search`, defaults are tuned on `dev`, and
+    `final` is read once, at the end.
+    """
+
+    REVEAL = "reveal"
+    TRAIN = "train"
+    RETAIN = "retain"
+    SEARCH = "search"
+    DEV = "dev"
+    FINAL = "final"
+
+
+def digest(content: Any) -> str:
+    """First 16 hex digits of the SHA-256 of `content` as canonical JSON."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Context:
+    """One generation context of C (Algorithm 1): a text that a model is asked to continue.
+
+    `group` is `challenging` or `ordinary` for toxicity; `reference` is the continuation that an
+    external data set brings, if any (never used by R&R itself).
+    """
+
+    id: str
+    text: str
+    split: Split
+    group: str
+    reference: str | None = None
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One text of a perplexity or retain source, with its domain (`expository`, `wikitext`...)."""
+
+    id: str
+    text: str
+    split: Split
+    domain: str
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How a continuation is drawn. `temperature` 0 is greedy; `top_p` 1 switches nucleus off."""
+
+    n: int = 1
+    max_tokens: int = 20
+    temperature: float = 1.0
+    top_p: float = 0.9
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA (the paper's PEM) on disk in PEFT's format, and the model that it was trained on.
+
+    `path` is where it lies; `digest` is of its weights and identifies it wherever it lies.
+    """
+
+    path: str
+    digest: str
+    trained_on: str
+    role: Literal["forget", "retain"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand of Eq. 1: `coefficient` times the adapter's delta."""
+
+    coefficient: float
+    adapter: Adapter
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A checkpoint plus ordered (coefficient, adapter) terms: Phi(t) of Eq. 1 as pure data.
+
+    `checkpoint` is an absolute folder or a hub name, `checkpoint_digest` identifies its weights.
+    """
+
+    checkpoint: str
+    checkpoint_digest: str
+    terms: tuple[Term, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Identity of the composed weights; paths play no part in it."""
+        terms = [[term.coefficient, term.adapter.digest] for term in self.terms]
+        return digest([self.checkpoint_digest, terms])
+
+    def plus(self, coefficient: float, adapter: Adapter) -> ModelRef:
+        """This model with one more term (a negative coefficient subtracts)."""
+        return replace(self, terms=(*self.terms, Term(coefficient, adapter)))
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value from which `from_json` gives an equal reference."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> ModelRef:
+        terms = tuple(
+            Term(term["coefficient"], Adapter(**term["adapter"])) for term in value["terms"]
+        )
+        return cls(value["checkpoint"], value["checkpoint_digest"], terms)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One soft prompt P_i: its Sobol coordinates and the instruction decoded from it."""
+
+    id: int
+    coordinates: tuple[float, ...]
+    instruction: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One generated continuation: the row that every generation in the system becomes."""
+
+    model: str
+    task: str
+    split: Split
+    group: str
+    context_id: str
+    index: int
+    prompt: str
+    instruction: str
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: str
+    score: float
+    oracle: str
+    pull_id: str = ""
+
+
+@dataclass(frozen=True)
+class Pull:
+    """One evaluation of an arm: what the bandit is told and what rescoring needs.
+
+    `embeddings` is n x d, one row a sample, so that any later forget set rescores it without a
+    model call; `relevance` is tau, `vendi` the normalised diversity, `score` their weighted
+    harmonic mean, `forget_set_version` the outer iteration whose D it was scored under.
+    """
+
+    id: str
+    outer: int
+    arm: int
+    instruction: str
+    relevance: float
+    vendi: float
+    score: float
+    forget_set_version: int
+    n_samples: int
+
+
+@dataclass(frozen=True)
+class Score:
+    """A measured figure with its 95 % interval and what it was measured on."""
+
+    value: float
+    n_contexts: int
+    n_samples: int
+    ci95: tuple[float, float]
+    split: Split
+    vs_base: dict[str, Any] = field(default_factory=dict)
