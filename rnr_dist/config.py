@@ -54,7 +54,8 @@ class TextSource(Section):
     format: Literal["passages", "wikitext"] = "passages"
     """`passages`: blank lines between them. `wikitext`: WikiText's headings and lines."""
     splits: dict[Split, Annotated[float, Field(ge=0)]]
-    """Relative share of each split; a passage's split follows from a hash of its text."""
+    """Relative share of each split; a passage's split follows from a hash of its text (of its
+    article's first line for `wikitext`)."""
     limit: dict[Split, Count] = {}
     """At most so many passages of a split are used (the first by hash)."""
 
@@ -259,6 +260,9 @@ class Release(Section):
     """Training of forget adapters."""
     retain: Training = Training()
     """Training of retain adapters."""
+    forget_prompt: Literal["context", "query"] = "context"
+    """What precedes a response when a forget adapter is trained: the bare context, so that the
+    behaviour is forgotten without the instruction, or the whole query."""
     mu0: Coefficients = Coefficients(low=0.5, high=6)
     """First subtraction."""
     lam: Coefficients = Coefficients(low=0.1, high=1.5)

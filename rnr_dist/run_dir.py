@@ -37,6 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
     aside = Path(name)
     try:
         yield aside
+        aside.chmod(0o666 & ~_umask())  # mkstemp's files are closed to other users
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
@@ -49,11 +50,22 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield aside
+        aside.chmod(0o777 & ~_umask())
+        for file in aside.rglob("*"):
+            if file.is_file():
+                file.chmod(0o666 & ~_umask())
         if path.exists():
             shutil.rmtree(path)
         os.replace(aside, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _umask() -> int:
+    """The process's umask; it can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,6 +8,7 @@ context are not independent.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats as scipy_stats
@@ -30,6 +31,19 @@ class ClusterMean:
     exponential: bool = False
     proportion: bool = False
 
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "numerator": self.numerator.tolist(),
+            "denominator": self.denominator.tolist(),
+            "exponential": self.exponential,
+            "proportion": self.proportion,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> ClusterMean:
+        arrays = {key: np.array(value[key], float) for key in ("numerator", "denominator")}
+        return cls(**{**value, **arrays})
+
     @property
     def value(self) -> float:
         return float(self._finish(self.numerator.sum(), self.denominator.sum()))
@@ -47,9 +61,7 @@ class ClusterMean:
         return self._finish(weights @ self.numerator, weights @ self.denominator)
 
 
-def resampling_counts(
-    n_contexts: int, seed: int = 0, draws: int = BOOTSTRAP_DRAWS
-) -> np.ndarray:
+def resampling_counts(n_contexts: int, seed: int = 0, draws: int = BOOTSTRAP_DRAWS) -> np.ndarray:
     """(draws, C) multinomial counts of a bootstrap over contexts; the same for equal arguments."""
     generator = np.random.default_rng(seed)
     uniform = np.full(n_contexts, 1 / n_contexts)
@@ -84,7 +96,9 @@ def paired_ratio(
     """
     weights = resampling_counts(measure.n_contexts)
     below = base.draws(weights)
-    ratios = np.divide(measure.draws(weights), below, out=np.full(len(below), np.nan), where=below > 0)
+    ratios = np.divide(
+        measure.draws(weights), below, out=np.full(len(below), np.nan), where=below > 0
+    )
     if base.value <= 0 or np.isnan(ratios).all():
         return float("nan"), (float("nan"), float("nan"))
     tail = (1 - level) / 2
@@ -93,8 +107,3 @@ def paired_ratio(
         exact = exact_interval(int(measure.numerator.sum()), int(measure.denominator.sum()), level)
         high = max(high, exact[1] / base.value)
     return measure.value / base.value, (float(low), float(high))
-
-
-def probability(condition: np.ndarray) -> float:
-    """Share of bootstrap draws in which a rule holds."""
-    return float(np.mean(condition))

@@ -1,0 +1,44 @@
+# What a newcomer runs: `make demo`, then `make test`. Set-up that is already right is not repeated:
+# the stamps in .venv depend on the locks and on pyproject.toml.
+
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+BIN := .venv/bin
+# -qq still prints errors; --no-deps because the locks are complete and leave out what breaks.
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/run.stamp  ## Run the whole pipeline on the embedded model; the last line is the run directory
+	@$(BIN)/rnr run configs/demo.yaml
+
+test: lint  ## Check style and types, then run every test
+	@$(BIN)/python -m pytest tests
+
+lint: .venv/dev.stamp  ## Check style and types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+bench: .venv/dev.stamp  ## Run the side-by-side timings
+	@set -e; for file in $(sort $(wildcard benchmarks/*.py)); do $(BIN)/python "$$file"; done
+
+clean:  ## Remove the environment and caches; runs are kept
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+
+.venv/run.stamp: requirements/cpu.txt pyproject.toml
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	"rnr_dist needs Python 3.11 or newer; python3 is " + sys.version.split()[0] + ".")'
+	@echo "Setting up .venv: a few minutes, once." >&2
+	@python3 -m venv .venv
+	@$(INSTALL) -r requirements/cpu.txt
+	@$(INSTALL) --no-build-isolation --editable .
+	@touch $@
+
+.venv/dev.stamp: requirements/dev.txt .venv/run.stamp
+	@$(INSTALL) -r requirements/dev.txt
+	@touch $@

@@ -1,0 +1,98 @@
+"""What a person does with a finished run: compare before and after, export the result."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from rnr_dist.config import Config
+from rnr_dist.errors import InputError
+from rnr_dist.run_dir import RunDir, read_json
+from rnr_dist.types import ModelRef, Score
+
+
+def open_result(path: Path) -> tuple[Config, ModelRef, ModelRef]:
+    """(config, base, result) of a run that has released. Raises InputError."""
+    from rnr_dist.config import validate
+    from rnr_dist.pipeline import released_models
+
+    if not (path / "release" / "models.json").exists():
+        raise InputError(f"{path}: no released model; expected a run directory after `rnr release`")
+    config = validate(read_json(path / "config.json"), str(path / "config.json"))
+    models = released_models(RunDir(path))
+    return config, models[0][1], models[-1][1]
+
+
+def compare_models(path: Path, prompt: str, n: int, masked: bool) -> None:
+    """Print `n` continuations of the prompt by base and result, oracle scores beside them."""
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from rnr_dist.oracles import make_oracle
+    from rnr_dist.release.composition import add_to_model
+    from rnr_dist.report.table import literal
+
+    config, base, result = open_result(path)
+    oracle = make_oracle(config.task.oracle)
+    tokenizer = AutoTokenizer.from_pretrained(base.checkpoint)
+    model = AutoModelForCausalLM.from_pretrained(base.checkpoint, dtype=torch.float32).eval()
+    inputs = tokenizer(prompt, return_tensors="pt")
+    texts = {}
+    for name, reference in (("before", base), ("after", result)):
+        add_to_model(model, reference.terms)
+        torch.manual_seed(config.seed)
+        sampling = config.evaluate.sampling
+        with torch.inference_mode():
+            output = model.generate(
+                **inputs,
+                do_sample=True,
+                top_p=sampling.top_p,
+                temperature=sampling.temperature or 1.0,
+                max_new_tokens=2 * sampling.max_tokens,
+                num_return_sequences=n,
+            )
+        new = output[:, inputs["input_ids"].shape[1] :]
+        texts[name] = tokenizer.batch_decode(new, skip_special_tokens=True)
+    table = Table("before", "score", "after", "score", show_lines=True)
+    scored = {name: oracle.score([prompt] * n, found) for name, found in texts.items()}
+    shown = {name: [mask(t) if masked else t for t in found] for name, found in texts.items()}
+    for i in range(n):
+        table.add_row(
+            literal(shown["before"][i]),
+            f"{scored['before'][i]:.2f}",
+            literal(shown["after"][i]),
+            f"{scored['after'][i]:.2f}",
+        )
+    Console().print(table)
+
+
+def mask(text: str) -> str:
+    """Offensive words as asterisks."""
+    from better_profanity import profanity
+
+    return profanity.censor(text)
+
+
+def export_result(path: Path, adapter: Path | None, merged: Path | None) -> list[Path]:
+    """Write the asked-for forms; returns their folders. Raises InputError when none is asked."""
+    from rnr_dist.release.export import export_adapter, export_merged
+    from rnr_dist.report.summary import read_summary, summary_steps
+
+    if not adapter and not merged:
+        raise InputError("export: found neither --adapter nor --merged, expected at least one")
+    config, _, result = open_result(path)
+    scores: dict[str, Score] = {}
+    with contextlib.suppress(InputError):  # a run without a report can be exported all the same
+        scores = summary_steps(read_summary(path / "summary.json"))[-1].scores
+    # A hub model's adapter names the hub; other users' folders are not known there.
+    base = config.model if result.checkpoint != config.model and "/" in config.model else None
+    written = []
+    if adapter:
+        export_adapter(result, adapter, forgotten=config.task.name, base=base, scores=scores)
+        written.append(adapter)
+    if merged:
+        export_merged(result, merged, forgotten=config.task.name, base=base, scores=scores)
+        written.append(merged)
+    return written

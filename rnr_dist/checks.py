@@ -1,0 +1,42 @@
+"""`rnr check`: everything that can be known before anything costs time.
+
+Invariant: loads no model, starts no Ray; each problem is an InputError with one sentence.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from rnr_dist.cluster import check_room
+from rnr_dist.config import load_config
+from rnr_dist.models import check_model, weight_files
+from rnr_dist.tasks.toxicity import load_task
+
+
+def check_config(path: Path, overrides: list[str]) -> list[str]:
+    """Lines on what was found. Raises InputError for the first problem."""
+    config = load_config(path, overrides)
+    check_model(config.model)
+    check_room(config, weights_bytes(config.model))
+    data = load_task(config.task, config.evaluate.split)
+    lines = [f"config  {config.name}: {path}", f"model   {config.model}"]
+    groups = Counter((context.group, context.split) for context in data.contexts)
+    for (group, split), count in sorted(groups.items()):
+        lines.append(f"data    {count:5d} {group} contexts in {split}")
+    texts = Counter((passage.domain, passage.split) for passage in data.in_domain)
+    texts += Counter((passage.domain, passage.split) for passage in data.out_of_domain)
+    for (domain, split), count in sorted(texts.items()):
+        lines.append(f"data    {count:5d} {domain} passages in {split}")
+    engines = config.engines
+    kind = f"{engines.gpus_each:g} GPU(s)" if engines.gpus_each else f"{engines.cpus_each} core(s)"
+    lines.append(f"engines {engines.count} of {kind}, {engines.dtype}")
+    return lines
+
+
+def weights_bytes(model: str) -> int:
+    """Size of a local checkpoint's weights; 0 for one that is not on this disk yet."""
+    folder = Path(model)
+    if not (folder / "config.json").exists():
+        return 0
+    return sum(path.stat().st_size for path in weight_files(folder))

@@ -1,0 +1,182 @@
+"""The command `rnr`. Parses arguments and prints; heavy imports wait until a command needs them.
+
+Invariant: what the user did wrong ends with one sentence and exit code 2, an interrupt with 130
+and the command that goes on.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rnr_dist.errors import InputError
+
+if TYPE_CHECKING:
+    from rnr_dist.pipeline import StageName
+
+app = typer.Typer(
+    help="Find out what a language model knows of a target, make it forget, and prove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RUNS = Path("runs")
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, see configs/.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a config key (repeat).")
+]
+NewRun = Annotated[
+    Path | None, typer.Option("--run", help="Run directory to make [runs/NAME-TIME].")
+]
+Resume = Annotated[
+    Path | None, typer.Option("--resume", help="Run directory to go on with; done stages stay.")
+]
+
+
+def _pipeline(
+    config: Path, overrides: list[str], run: Path | None, resume: Path | None, until: StageName
+) -> None:
+    from rnr_dist.config import load_config
+    from rnr_dist.models import check_model
+    from rnr_dist.pipeline import run_folder, run_pipeline
+    from rnr_dist.report.progress import say
+    from rnr_dist.run_dir import RunDir
+
+    loaded = load_config(config, overrides)
+    check_model(loaded.model)
+    if run and resume:
+        raise InputError("--run and --resume: found both, expected one")
+    path = resume or run or run_folder(RUNS, loaded.name)
+    if resume and not (resume / "config.json").exists():
+        raise InputError(f"--resume {resume}: no run directory (no config.json)")
+    content = loaded.model_dump(mode="json")
+    directory = RunDir.open(path, content, resume=resume is not None)
+    say(f"run directory {directory.path}")
+    try:
+        run_pipeline(loaded, directory, until)
+    except KeyboardInterrupt:
+        again = f"rnr run {config} --resume {path}"
+        say(f"interrupted; what is finished is kept. Go on with: {again}")
+        raise
+    print(directory.path)
+
+
+@app.command()
+def run(
+    config: ConfigPath,
+    overrides: Overrides = [],  # noqa: B006 (typer copies it)
+    run: NewRun = None,
+    resume: Resume = None,
+) -> None:
+    """Reveal, release, evaluate and report: the whole picture."""
+    _pipeline(config, overrides, run, resume, "report")
+
+
+@app.command()
+def reveal(
+    config: ConfigPath,
+    overrides: Overrides = [],  # noqa: B006
+    run: NewRun = None,
+    resume: Resume = None,
+) -> None:
+    """Search instructions that make the model speak about the target; write the forget set."""
+    _pipeline(config, overrides, run, resume, "reveal")
+
+
+@app.command()
+def release(
+    config: ConfigPath,
+    overrides: Overrides = [],  # noqa: B006
+    run: NewRun = None,
+    resume: Resume = None,
+) -> None:
+    """Train forget and retain adapters and search their weights (after reveal)."""
+    _pipeline(config, overrides, run, resume, "release")
+
+
+@app.command()
+def evaluate(
+    config: ConfigPath,
+    overrides: Overrides = [],  # noqa: B006
+    run: NewRun = None,
+    resume: Resume = None,
+) -> None:
+    """Measure base, control and every step on the evaluated split (after release)."""
+    _pipeline(config, overrides, run, resume, "evaluate")
+
+
+@app.command()
+def check(config: ConfigPath, overrides: Overrides = []) -> None:  # noqa: B006
+    """Check config, data, model and room before anything costs time."""
+    from rnr_dist.checks import check_config
+
+    for line in check_config(config, overrides):
+        print(line)
+
+
+@app.command()
+def compare(
+    run: RunPath,
+    prompt: Annotated[str, typer.Argument(help="Text to continue.")],
+    n: Annotated[int, typer.Option(help="Continuations of each model.", min=1)] = 3,
+    show: Annotated[bool, typer.Option("--show", help="Do not mask offensive words.")] = False,
+) -> None:
+    """Continue a prompt with the base and with the result of a run, side by side."""
+    from rnr_dist.after import compare_models
+
+    compare_models(run, prompt, n, masked=not show)
+
+
+@app.command()
+def export(
+    run: RunPath,
+    adapter: Annotated[
+        Path | None, typer.Option(help="Write one PEFT adapter to this folder.")
+    ] = None,
+    merged: Annotated[Path | None, typer.Option(help="Write a whole model to this folder.")] = None,
+) -> None:
+    """Write the result in a form that transformers, PEFT and vLLM load."""
+    from rnr_dist.after import export_result
+
+    for folder in export_result(run, adapter, merged):
+        print(folder)
+
+
+@app.command()
+def ui(
+    runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = RUNS,
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
+) -> None:
+    """Open MLflow on this machine's runs."""
+    import os
+
+    from rnr_dist.report.tracking import default_uri, ui_command
+
+    if not (runs / "mlflow.db").exists():
+        raise InputError(f"{runs / 'mlflow.db'}: not there; expected the runs folder of a run")
+    command = ui_command(default_uri(runs), port=port)
+    print(f"http://127.0.0.1:{port}")
+    os.execv(command[0], command)
+
+
+def guarded(command: Callable[[], object]) -> int:
+    """Exit code of a command: 0, 2 for bad input, 130 for an interrupt."""
+    try:
+        command()
+    except InputError as error:
+        print(f"rnr: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def main() -> None:
+    sys.exit(guarded(lambda: app(standalone_mode=False)))

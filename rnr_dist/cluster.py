@@ -1,0 +1,96 @@
+"""Ray: start it here or join a cluster, and the plan of who needs what in which phase.
+
+Invariant: a plan that does not fit the machine is refused with one sentence before anything
+starts; engines never hold the CPUs that Ray Train waits for (design decision 12).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from rnr_dist.config import Config
+from rnr_dist.errors import InputError
+
+# What a CPU engine takes beside weights and KV cache: two interpreters with torch and vLLM.
+ENGINE_OVERHEAD_GIB = 1.6
+GIB = 2**30
+
+
+def check_room(config: Config, weights_bytes: int) -> None:
+    """Raises InputError when this machine has no room for the configured CPU engines."""
+    engines = config.engines
+    if engines.gpus_each > 0:
+        return
+    import psutil
+
+    cores = len(os.sched_getaffinity(0))
+    if engines.count * engines.cpus_each > cores:
+        raise InputError(
+            f"engines.count: found {engines.count} generators of {engines.cpus_each} core(s), "
+            f"this machine has {cores} core(s); expected at most {cores // engines.cpus_each}"
+        )
+    each = weights_bytes / GIB + engines.kv_cache_gib + ENGINE_OVERHEAD_GIB
+    free = psutil.virtual_memory().available / GIB
+    if engines.count * each > free:
+        raise InputError(
+            f"engines.count: found {engines.count} generators of about {each:.1f} GiB, this "
+            f"machine has {free:.1f} GiB free; expected at most {int(free / each)}"
+        )
+
+
+@contextlib.contextmanager
+def ray_session(config: Config) -> Iterator[None]:
+    """Join the cluster that RAY_ADDRESS names, or run Ray on this machine for the block."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    settings = {
+        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
+        "TOKENIZERS_PARALLELISM": "false",
+        # Workers find the package also where it was not installed (`python jobs/run.py`).
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])
+        ),
+    }
+    common = {
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+        "runtime_env": {"env_vars": settings},
+    }
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**common)
+        _check_engine_slots(config)
+    else:
+        # Joining nothing: a cluster that happens to run on this machine is not ours to use.
+        ray.init(
+            address="local",
+            num_cpus=len(os.sched_getaffinity(0)),
+            resources={"rnr_engine": config.engines.count},
+            include_dashboard=False,
+            **common,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_engine_slots(config: Config) -> None:
+    """On a cluster CPU engines need `rnr_engine` slots; waiting for them would last for ever."""
+    import ray
+
+    if config.engines.gpus_each > 0:
+        needed, kind = config.engines.count * config.engines.gpus_each, "GPU"
+    else:
+        needed, kind = float(config.engines.count), "rnr_engine"
+    found = ray.cluster_resources().get(kind, 0.0)
+    if found < needed:
+        raise InputError(
+            f"engines.count: needs {needed:g} of the cluster's resource {kind}, which has "
+            f"{found:g}; see cluster/README.md"
+        )

@@ -1,0 +1,1 @@
+"""Measures of a model: continuations, perplexity, fluency guards, all with intervals."""

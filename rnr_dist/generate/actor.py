@@ -1,0 +1,91 @@
+"""The Ray actor that holds one vLLM engine.
+
+Invariant: it answers only for the model that it has loaded; a request for another is refused, so
+that no response can come from the wrong weights.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from rnr_dist.config import Engines
+from rnr_dist.generate.requests import Request, Response
+from rnr_dist.types import ModelRef
+
+
+class Generator:
+    """One engine, its loaded model, and the work that it did. Wrapped as an actor by the pool."""
+
+    def __init__(self, engines: Engines, base: ModelRef, trust_remote_code: bool = False):
+        from rnr_dist.generate.engine import Engine
+
+        self._base = base
+        self._engine = Engine(engines, base.checkpoint, trust_remote_code)
+        self._loaded = base.digest
+
+    async def ready(self) -> str:
+        """Digest of the loaded model, once the engine runs."""
+        return self._loaded
+
+    async def load(self, model: ModelRef) -> None:
+        """Exchange the weights; the pool has drained this generator before."""
+        from rnr_dist.generate.weights import weights_folder
+
+        if model.checkpoint_digest != self._base.checkpoint_digest:
+            raise ValueError(
+                f"{model.checkpoint}: another checkpoint than this engine's {self._base.checkpoint}"
+            )
+        self._loaded = ""  # a failure half-way leaves no model that could be asked
+        with weights_folder(model) as folder:
+            await self._engine.load(folder)
+        self._loaded = model.digest
+
+    async def run(self, requests: Sequence[Request], model: str) -> list[Response]:
+        """Answer requests for the model of that digest."""
+        if model != self._loaded:
+            raise RuntimeError(f"asked for model {model}, loaded is {self._loaded or 'none'}")
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            return await self._engine.run(requests, model)
+        except EngineDeadError:
+            os._exit(1)  # an actor without its engine is of no use: let Ray start a new one
+
+    async def memory(self) -> int:
+        """Resident bytes of this actor and its engine's processes."""
+        import psutil
+
+        own = psutil.Process()
+        return sum(process.memory_info().rss for process in [own, *own.children(recursive=True)])
+
+    async def shutdown(self) -> None:
+        """End the engine's processes; the pool ends the actor afterwards."""
+        self._engine.shutdown()
+
+
+def actor_options(engines: Engines, index: int) -> dict[str, Any]:
+    """Ray options of generator `index`: what it holds, its cores, its restarts.
+
+    CPU engines hold one `rnr_engine` and no CPUs, so that idle engines never keep Ray Train
+    waiting (design decision 12); each has a core list of its own, since all engines would pin to
+    the same cores otherwise.
+    """
+    environment = {"VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR")}
+    options: dict[str, Any] = {
+        "num_cpus": 0,
+        "max_restarts": engines.max_restarts,
+        "max_concurrency": 64,
+        "runtime_env": {"env_vars": environment},
+    }
+    if engines.gpus_each > 0:
+        options["num_gpus"] = engines.gpus_each
+    else:
+        first = index * engines.cpus_each
+        environment["VLLM_CPU_OMP_THREADS_BIND"] = (
+            f"{first}-{first + engines.cpus_each - 1}" if engines.cpus_each > 1 else str(first)
+        )
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+        options["resources"] = {"rnr_engine": 1}
+    return options

@@ -1,0 +1,111 @@
+"""The pool on Ray: one actor owns it, everyone holds a small picklable handle.
+
+In: a config and a base model. Out: a `PoolHandle` inside a `with` block. Invariant: when the block
+ends, for whatever reason, the engines' processes have been ended before their actors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ray
+
+from rnr_dist.config import Config, Engines
+from rnr_dist.generate.actor import Generator, actor_options
+from rnr_dist.generate.pool import Pool, RayLink
+from rnr_dist.generate.requests import Request, Response
+from rnr_dist.report.progress import progress_bar
+from rnr_dist.types import ModelRef
+
+POLL_SECONDS = 0.5
+SHUTDOWN_SECONDS = 30.0
+
+
+class PoolActor:
+    """The pool's Ray actor: drivers, trials and the bandit all submit to it."""
+
+    def __init__(self, generators: Sequence[Any], engines: Engines):
+        links = [RayLink(generator) for generator in generators]
+        self._pool = Pool(links, engines.batch, engines.in_flight)
+        self._answered: dict[str, int] = {}
+
+    async def start(self) -> None:
+        await self._pool.start()
+
+    async def submit(
+        self, model: ModelRef, requests: Sequence[Request], job: str = ""
+    ) -> list[Response]:
+        def count(fresh: int) -> None:
+            self._answered[job] = self._answered.get(job, 0) + fresh
+
+        try:
+            return await self._pool.submit(model, requests, count if job else None)
+        finally:
+            self._answered.pop(job, None)
+
+    async def answered(self, job: str) -> int:
+        """Requests of a running job that have their answer."""
+        return self._answered.get(job, 0)
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+
+class PoolHandle:
+    """What callers hold: `run` waits, `submit` returns an object reference."""
+
+    def __init__(self, actor: Any):
+        self._actor = actor
+
+    def submit(self, model: ModelRef, requests: Sequence[Request]) -> Any:
+        """Ray object reference of the list of responses, in request order."""
+        return self._actor.submit.remote(model, list(requests))
+
+    def run(
+        self, model: ModelRef, requests: Sequence[Request], describe: str = ""
+    ) -> list[Response]:
+        """The responses in request order; `describe` shows a progress bar of that name."""
+        if not describe:
+            return ray.get(self.submit(model, requests))
+        job = uuid.uuid4().hex
+        answer = self._actor.submit.remote(model, list(requests), job)
+        with progress_bar(describe, len(requests)) as advance_to:
+            while not ray.wait([answer], timeout=POLL_SECONDS)[0]:
+                advance_to(ray.get(self._actor.answered.remote(job)))
+            responses = ray.get(answer)
+            advance_to(len(requests))
+        return responses
+
+
+@contextlib.contextmanager
+def generator_pool(config: Config, base: ModelRef) -> Iterator[PoolHandle]:
+    """Start the engines and their pool; end them with the block."""
+    generators = [
+        ray.remote(Generator)
+        .options(**actor_options(config.engines, index))
+        .remote(config.engines, base, config.trust_remote_code)
+        for index in range(config.engines.count)
+    ]
+    pool = (
+        ray.remote(PoolActor)
+        .options(num_cpus=0, max_concurrency=1000)
+        .remote(generators, config.engines)
+    )
+    try:
+        ray.get(pool.start.remote())
+        yield PoolHandle(pool)
+    finally:
+        _end(pool, generators)
+
+
+def _end(pool: Any, generators: Sequence[Any]) -> None:
+    """Engines first, actors afterwards: a killed actor leaves its engine behind for a while."""
+    with contextlib.suppress(ray.exceptions.RayError):
+        ray.get(pool.close.remote(), timeout=SHUTDOWN_SECONDS)
+    endings = [generator.shutdown.remote() for generator in generators]
+    ray.wait(endings, num_returns=len(endings), timeout=SHUTDOWN_SECONDS)
+    for actor in [pool, *generators]:
+        ray.kill(actor)

@@ -1,0 +1,125 @@
+"""One vLLM engine: start-up arguments, requests in, responses out, weights exchanged in place.
+
+Runs inside a generator actor. Invariant: every response names the model that was loaded while it
+was made; the caller drains the engine before `load`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rnr_dist.config import Engines
+from rnr_dist.generate.requests import Continuation, Generate, ReadLikelihood, Request, Response
+from rnr_dist.types import SamplingSettings
+
+NUCLEUS = "rnr_dist.generate.vllm_nucleus:ExactNucleus"
+
+
+def engine_arguments(engines: Engines, checkpoint: str, trust_remote_code: bool) -> dict[str, Any]:
+    """vLLM's engine arguments for this machine, as plain values (tested without vLLM)."""
+    on_gpu = engines.gpus_each > 0
+    arguments: dict[str, Any] = {
+        "model": checkpoint,
+        "dtype": engines.dtype,
+        "max_model_len": engines.max_model_len,
+        "max_num_seqs": engines.max_num_seqs,
+        "enforce_eager": engines.enforce_eager,
+        "enable_prompt_embeds": True,
+        "enable_prefix_caching": True,
+        "trust_remote_code": trust_remote_code,
+        "disable_log_stats": True,
+    }
+    if on_gpu:
+        arguments["tensor_parallel_size"] = max(1, int(engines.gpus_each))
+        # Engines that share a GPU share its memory; a tenth stays for activations elsewhere.
+        arguments["gpu_memory_utilization"] = round(0.9 * min(1.0, engines.gpus_each), 3)
+    else:
+        # On CPUs `gpu_memory_utilization` would be taken of the whole RAM.
+        arguments["kv_cache_memory_bytes"] = int(engines.kv_cache_gib * 2**30)
+        arguments["logits_processors"] = [NUCLEUS]
+    return {**arguments, **engines.extra}
+
+
+def sampling_arguments(sampling: SamplingSettings, on_gpu: bool) -> dict[str, Any]:
+    """vLLM's sampling parameters; on CPUs nucleus sampling goes through our own exact mask."""
+    own_nucleus = not on_gpu and sampling.top_p < 1 and sampling.temperature > 0
+    return {
+        "n": sampling.n,
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": 1.0 if own_nucleus else sampling.top_p,
+        "extra_args": {"nucleus": sampling.top_p} if own_nucleus else None,
+        "detokenize": False,  # one batched decode at the end is cheaper than one a token
+    }
+
+
+class Engine:
+    """An AsyncLLM with one model loaded at a time."""
+
+    def __init__(self, engines: Engines, checkpoint: str, trust_remote_code: bool = False):
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self._on_gpu = engines.gpus_each > 0
+        arguments = engine_arguments(engines, checkpoint, trust_remote_code)
+        self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        self._tokenizer = self._llm.get_tokenizer()
+        self._ids = itertools.count()
+
+    async def run(self, requests: Sequence[Request], model: str) -> list[Response]:
+        """Answer all requests, in their order."""
+        return list(await asyncio.gather(*(self._answer(request, model) for request in requests)))
+
+    async def load(self, folder: Path) -> None:
+        """Exchange the weights for those of a checkpoint folder. Nothing may be under way."""
+        await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+        await self._llm.reset_prefix_cache()
+
+    def shutdown(self) -> None:
+        """End the engine's own processes; an actor that is killed before leaves orphans."""
+        self._llm.shutdown()
+
+    async def _answer(self, request: Request, model: str) -> Response:
+        from vllm import SamplingParams
+        from vllm.inputs import EmbedsPrompt, TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        prompt: Any
+        if isinstance(request, ReadLikelihood):
+            arguments = {"max_tokens": 1, "prompt_logprobs": 0, "detokenize": False}
+            prompt = TokensPrompt(prompt_token_ids=list(request.token_ids))
+        else:
+            arguments = sampling_arguments(request.sampling, self._on_gpu)
+            if request.embeddings is not None:
+                import torch
+
+                prompt = EmbedsPrompt(prompt_embeds=torch.from_numpy(request.embeddings))
+            else:
+                prompt = TokensPrompt(prompt_token_ids=list(request.token_ids or ()))
+        params = SamplingParams(**arguments, output_kind=RequestOutputKind.FINAL_ONLY)
+        output: Any = None
+        async for output in self._llm.generate(prompt, params, str(next(self._ids))):
+            pass
+        if isinstance(request, ReadLikelihood):
+            return Response(model, log_likelihoods=_likelihoods(output, request))
+        return Response(model, continuations=self._continuations(output, request))
+
+    def _continuations(self, output: Any, request: Generate) -> tuple[Continuation, ...]:
+        ids = [tuple(choice.token_ids) for choice in output.outputs]
+        texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return tuple(
+            Continuation(token_ids, text, choice.finish_reason or "")
+            for token_ids, text, choice in zip(ids, texts, output.outputs, strict=True)
+        )
+
+
+def _likelihoods(output: Any, request: ReadLikelihood) -> tuple[float, ...]:
+    """Log-likelihoods of positions start.. (natural log)."""
+    return tuple(
+        output.prompt_logprobs[position][request.token_ids[position]].logprob
+        for position in range(request.start, len(request.token_ids))
+    )

@@ -1,0 +1,244 @@
+"""The generator pool: many requests for many models, N engines, no barrier, nothing lost.
+
+In: (model reference, requests). Out: responses in request order. Invariant: every request is
+answered exactly once by the model that it names; what a dead engine held is issued again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rnr_dist.generate.requests import Request, Response, batches
+from rnr_dist.types import ModelRef
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 3  # of one batch; a batch that kills three engines is the fault of the batch
+
+
+class EngineDiedError(RuntimeError):
+    """The engine is gone or restarting; what it held must be issued again."""
+
+
+class GeneratorLink(Protocol):
+    """How the pool reaches one generator (a Ray actor, or a fake in tests)."""
+
+    async def ready(self) -> str: ...
+    async def load(self, model: ModelRef) -> None: ...
+    async def run(self, requests: Sequence[Request], model: str) -> list[Response]: ...
+
+
+@dataclass
+class _Job:
+    """One `submit`: its model, its batches still waiting, its answers so far."""
+
+    model: ModelRef
+    requests: list[Request]
+    waiting: deque[list[int]]
+    answers: list[Response | None]
+    finished: asyncio.Future[None]
+    attempts: dict[int, int] = field(default_factory=dict)
+    on_progress: Callable[[int], None] | None = None
+
+    @property
+    def missing(self) -> int:
+        return sum(answer is None for answer in self.answers)
+
+
+class Pool:
+    """Dispatches batches to generators; one serving coroutine a generator.
+
+    A generator keeps its model while work for that model waits and takes the job with the most
+    waiting batches per engine otherwise, so that concurrent candidates spread over the engines
+    and weights are exchanged as rarely as possible.
+    """
+
+    def __init__(self, links: Sequence[GeneratorLink], batch: int, in_flight: int):
+        self._links = list(links)
+        self._batch = batch
+        self._in_flight = in_flight
+        self._jobs: list[_Job] = []
+        self._loaded: list[str] = [""] * len(links)
+        self._changed = asyncio.Condition()
+        self._servers: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Wait for the first generator and serve from then on."""
+        for index in range(len(self._links)):
+            server = asyncio.create_task(self._serve(index))
+            server.add_done_callback(self._server_ended)
+            self._servers.append(server)
+
+    async def submit(
+        self,
+        model: ModelRef,
+        requests: Sequence[Request],
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[Response]:
+        """All answers in request order. `on_progress(n)` is called as n more are answered.
+
+        Raises what a batch raised when it failed `MAX_ATTEMPTS` times.
+        """
+        if not requests:
+            return []
+        job = _Job(
+            model=model,
+            requests=list(requests),
+            waiting=deque(batches(list(requests), self._batch)),
+            answers=[None] * len(requests),
+            finished=asyncio.get_running_loop().create_future(),
+            on_progress=on_progress,
+        )
+        async with self._changed:
+            self._jobs.append(job)
+            self._changed.notify_all()
+        try:
+            await job.finished
+        finally:
+            self._jobs.remove(job)
+        return [answer for answer in job.answers if answer is not None]
+
+    async def close(self) -> None:
+        """Stop serving. Jobs that still wait are cancelled."""
+        for server in self._servers:
+            server.cancel()
+        await asyncio.gather(*self._servers, return_exceptions=True)
+        for job in list(self._jobs):
+            if not job.finished.done():
+                job.finished.set_exception(RuntimeError("the generator pool was closed"))
+
+    def _server_ended(self, server: asyncio.Task[None]) -> None:
+        """A generator that is gone for good leaves the rest to the others, if there are any."""
+        if server.cancelled() or (error := server.exception()) is None:
+            return
+        logger.error("a generator is gone for good: %s", error)
+        if all(other.done() for other in self._servers):
+            for job in self._jobs:
+                if not job.finished.done():
+                    job.finished.set_exception(error)
+
+    async def _serve(self, index: int) -> None:
+        link = self._links[index]
+        held: set[asyncio.Task[None]] = set()
+        await self._revive(index)
+        while True:
+            job, positions = await self._next(index)
+            digest = job.model.digest
+            if digest != self._loaded[index]:
+                if held:
+                    await asyncio.wait(held)
+                    held = set()
+                if not await self._exchange(index, job, positions):
+                    continue
+            held.add(asyncio.create_task(self._answer(index, link, job, positions)))
+            if len(held) >= self._in_flight:
+                _, held = await asyncio.wait(held, return_when=asyncio.FIRST_COMPLETED)
+            if not self._loaded[index]:  # the engine died under one of them
+                if held:
+                    await asyncio.wait(held)
+                    held = set()
+                await self._revive(index)
+
+    async def _next(self, index: int) -> tuple[_Job, list[int]]:
+        """The next batch for this generator; waits for one."""
+        async with self._changed:
+            while True:
+                waiting = [job for job in self._jobs if job.waiting and not job.finished.done()]
+                if waiting:
+                    mine = [job for job in waiting if job.model.digest == self._loaded[index]]
+                    job = (mine or sorted(waiting, key=self._urgency, reverse=True))[0]
+                    return job, job.waiting.popleft()
+                await self._changed.wait()
+
+    def _urgency(self, job: _Job) -> float:
+        return len(job.waiting) / (1 + self._loaded.count(job.model.digest))
+
+    async def _exchange(self, index: int, job: _Job, positions: list[int]) -> bool:
+        """Load the job's model; on failure give the batch back."""
+        self._loaded[index] = job.model.digest  # announced first, so that others spread
+        try:
+            await self._links[index].load(job.model)
+        except Exception as error:
+            await self._give_back(job, positions, error)
+            await self._revive(index)
+            return False
+        return True
+
+    async def _answer(
+        self, index: int, link: GeneratorLink, job: _Job, positions: list[int]
+    ) -> None:
+        try:
+            answers = await link.run([job.requests[p] for p in positions], job.model.digest)
+        except EngineDiedError as error:
+            self._loaded[index] = ""
+            await self._give_back(job, positions, error)
+            return
+        except Exception as error:
+            await self._give_back(job, positions, error)
+            return
+        fresh = 0
+        for position, answer in zip(positions, answers, strict=True):
+            if answer.model != job.model.digest:
+                await self._give_back(job, positions, RuntimeError("answer of another model"))
+                return
+            if job.answers[position] is None:  # a duplicate after a re-issue counts once
+                job.answers[position] = answer
+                fresh += 1
+        if job.on_progress and fresh:
+            job.on_progress(fresh)
+        if not job.missing and not job.finished.done():
+            job.finished.set_result(None)
+
+    async def _give_back(self, job: _Job, positions: list[int], error: Exception) -> None:
+        """The one place that retries: the batch waits again, or its job fails for good."""
+        first = positions[0]
+        job.attempts[first] = job.attempts.get(first, 0) + 1
+        logger.warning("a batch of %d requests is issued again: %s", len(positions), error)
+        if job.attempts[first] >= MAX_ATTEMPTS:
+            if not job.finished.done():
+                job.finished.set_exception(error)
+            return
+        async with self._changed:
+            job.waiting.appendleft(positions)
+            self._changed.notify_all()
+
+    async def _revive(self, index: int) -> None:
+        """Wait until the generator answers (again) and learn which model it holds."""
+        while True:
+            try:
+                self._loaded[index] = await self._links[index].ready()
+                return
+            except EngineDiedError as error:
+                logger.warning("generator %d is not there: %s", index, error)
+                await asyncio.sleep(1.0)
+
+
+class RayLink:
+    """A generator actor as the pool sees it: Ray's actor errors become EngineDiedError."""
+
+    def __init__(self, handle: Any):
+        self._handle = handle
+
+    async def ready(self) -> str:
+        return await self._call("ready")
+
+    async def load(self, model: ModelRef) -> None:
+        await self._call("load", model)
+
+    async def run(self, requests: Sequence[Request], model: str) -> list[Response]:
+        return await self._call("run", list(requests), model)
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        import ray.exceptions
+
+        try:
+            return await getattr(self._handle, method).remote(*arguments)
+        except ray.exceptions.ActorUnavailableError as error:
+            raise EngineDiedError("the generator actor is restarting") from error
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, Exception) else error from None

@@ -1,0 +1,78 @@
+"""What a run works on, started when it is first needed and ended with the block.
+
+In: a config. Out: Ray, the generator pool, the scorer, the tokenizer, the base model. Invariant:
+nothing is started that no remaining stage needs, and everything that was started is ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rnr_dist.cluster import check_room, ray_session
+from rnr_dist.config import Config
+from rnr_dist.report.progress import say
+from rnr_dist.types import ModelRef
+
+
+class Machine:
+    """Lazily started resources of one run; use as a context manager."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    @cached_property
+    def base(self) -> ModelRef:
+        """The model that shall forget."""
+        from rnr_dist.models import resolve_model, weight_files
+
+        base = resolve_model(self.config.model, self.config.trust_remote_code)
+        check_room(
+            self.config, sum(path.stat().st_size for path in weight_files(Path(base.checkpoint)))
+        )
+        return base
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(
+            self.base.checkpoint, trust_remote_code=self.config.trust_remote_code
+        )
+
+    @cached_property
+    def ray(self) -> None:
+        say("starting Ray")
+        return self._stack.enter_context(ray_session(self.config))
+
+    @cached_property
+    def pool(self) -> Any:
+        from rnr_dist.generate.cluster_pool import generator_pool
+
+        base = self.base
+        _ = self.ray
+        say(f"starting {self.config.engines.count} generators")
+        return self._stack.enter_context(generator_pool(self.config, base))
+
+    @cached_property
+    def scorer(self) -> Any:
+        from rnr_dist.score.actors import start_scorer
+
+        _ = self.ray
+        gpus = 0.1 if self.config.engines.gpus_each > 0 else 0
+        return start_scorer(self.config.task.oracle, self.config.reveal.embedder, gpus)

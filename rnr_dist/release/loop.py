@@ -1,0 +1,129 @@
+"""Eq. 1: subtract, then add and subtract for t iterations, each weight searched under the rules.
+
+In: the base, forget and retain examples. Out: the model after every step, with its trials.
+Invariant: each adapter is trained on the composed model of that moment, and every step's choice is
+a file before the next step begins, so a resumed loop goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rnr_dist.config import Coefficients, Config
+from rnr_dist.generate.cluster_pool import PoolHandle
+from rnr_dist.release.merge_search import Probe, read_model, search_weight
+from rnr_dist.release.rules import Reading, Step
+from rnr_dist.report.progress import say
+from rnr_dist.run_dir import read_json, write_json
+from rnr_dist.score.actors import Scorer
+from rnr_dist.types import Adapter, ModelRef
+
+Role = Literal["forget", "retain"]
+Train = Callable[[str, Role, ModelRef], Adapter]
+
+
+@dataclass(frozen=True)
+class ReleasedStep:
+    """One step of Eq. 1: its name (`-f0`, `+r1`), the weight, the model after it, its trials."""
+
+    name: str
+    coefficient: float
+    feasible: bool
+    rule: str
+    broken: tuple[str, ...]
+    model: ModelRef
+    reading: Reading
+    trials: tuple[dict[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        content = {key: getattr(self, key) for key in ("name", "coefficient", "feasible", "rule")}
+        return {
+            **content,
+            "broken": list(self.broken),
+            "model": self.model.to_json(),
+            "reading": self.reading.to_json(),
+            "trials": list(self.trials),
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> ReleasedStep:
+        return cls(
+            **{
+                **value,
+                "broken": tuple(value["broken"]),
+                "model": ModelRef.from_json(value["model"]),
+                "reading": Reading.from_json(value["reading"]),
+                "trials": tuple(value["trials"]),
+            }
+        )
+
+
+def release(
+    config: Config,
+    base: ModelRef,
+    train: Train,
+    probe: Probe,
+    pool: PoolHandle,
+    scorer: Scorer,
+    folder: Path,
+    on_step: Callable[[ReleasedStep], None],
+) -> list[ReleasedStep]:
+    """Run Eq. 1 with `config.release.iterations` = t; `on_step` hears of each finished step."""
+    rules = config.release
+    readings = folder / "readings"
+    say("reading the base model on the search split")
+    start = read_model(base, probe, pool, scorer, readings)
+    model, before, cycle_start = base, start, start
+    steps: list[ReleasedStep] = []
+    for name, role, coefficients in plan(config):
+        last = name == f"-f{rules.iterations}"
+        path = folder / "steps" / f"{len(steps)}{name}.json"
+        if path.exists():
+            step = ReleasedStep.from_json(read_json(path))
+        else:
+            adapter = train(name, role, model)
+            kind: Literal["subtract", "add"] = "subtract" if role == "forget" else "add"
+            say(f"searching the weight of {name}")
+            choice = search_weight(
+                name,
+                Step(kind, start, before, cycle_start, last),
+                model,
+                adapter,
+                coefficients,
+                config,
+                probe,
+                pool,
+                scorer,
+                readings,
+            )
+            signed = choice.coefficient if role == "retain" else -choice.coefficient
+            step = ReleasedStep(
+                name,
+                choice.coefficient,
+                choice.verdict.feasible,
+                choice.verdict.rule,
+                choice.verdict.broken,
+                model.plus(signed, adapter),
+                choice.reading,
+                tuple(trial.to_json() for trial in choice.trials),
+            )
+            write_json(path, step.to_json())
+        if role == "forget":
+            cycle_start = before
+        model, before = step.model, step.reading
+        steps.append(step)
+        on_step(step)
+    return steps
+
+
+def plan(config: Config) -> list[tuple[str, Role, Coefficients]]:
+    """Steps of Eq. 1 in order: -f0, then +r1, -f1, ... +rt, -ft."""
+    rules = config.release
+    steps: list[tuple[str, Role, Coefficients]] = [("-f0", "forget", rules.mu0)]
+    for iteration in range(1, rules.iterations + 1):
+        steps.append((f"+r{iteration}", "retain", rules.lam))
+        steps.append((f"-f{iteration}", "forget", rules.mu))
+    return steps

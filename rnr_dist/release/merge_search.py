@@ -1,0 +1,219 @@
+"""One merge weight, searched by Ray Tune under the rules.
+
+In: a step, an adapter and candidate weights. Out: the chosen weight with every trial. Invariant:
+a reading is a file named by model and draw, written whole, so no candidate is ever read twice and
+the winner is decided on samples that no ranking has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rnr_dist.config import Coefficients, Config, Release
+from rnr_dist.evaluate.continuations import continuation_requests, settings_of, to_samples
+from rnr_dist.evaluate.fluency import fluency_measures
+from rnr_dist.evaluate.perplexity import perplexity, windows
+from rnr_dist.generate.cluster_pool import PoolHandle
+from rnr_dist.generate.requests import Request
+from rnr_dist.release.rules import Reading, Step, Verdict, judge, ranked, utility_shortfall
+from rnr_dist.run_dir import read_json, write_json
+from rnr_dist.score.actors import Scorer
+from rnr_dist.tasks.toxicity import CHALLENGING, TaskData, toxicity_measures
+from rnr_dist.types import Adapter, Context, ModelRef, Split
+
+TRIAL_CPUS = 0.01  # a trial only asks the pool; engines do the work
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What every candidate is read on: the `search` split's contexts and windows, tokenised."""
+
+    contexts: tuple[Context, ...]
+    continuations: tuple[Request, ...]
+    texts: Mapping[str, tuple[Request, ...]]
+    task: str
+    toxic_above: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate: its weight, what the rules said and on which draw of samples."""
+
+    step: str
+    coefficient: float
+    draw: int
+    verdict: Verdict
+
+    def to_json(self) -> dict[str, Any]:
+        verdict = {**asdict(self.verdict), "feasible": self.verdict.feasible}
+        return {
+            "step": self.step,
+            "coefficient": self.coefficient,
+            "draw": self.draw,
+            **verdict,
+        }
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The winner, its fresh reading and all trials. `feasible` False marks the fallback."""
+
+    coefficient: float
+    reading: Reading
+    verdict: Verdict
+    trials: tuple[Trial, ...]
+
+
+def make_probe(config: Config, data: TaskData, tokenizer: Any) -> Probe:
+    contexts = data.of(Split.SEARCH, CHALLENGING)
+    sampling = settings_of(config.release.search)
+    texts = {
+        role: tuple(windows(passages, tokenizer, config.perplexity))
+        for role, passages in data.texts(Split.SEARCH).items()
+    }
+    prompts = [context.text for context in contexts]
+    return Probe(
+        tuple(contexts),
+        tuple(continuation_requests(prompts, tokenizer, sampling)),
+        texts,
+        config.task.name,
+        config.task.toxic_above,
+    )
+
+
+def read_model(
+    model: ModelRef,
+    probe: Probe,
+    pool: PoolHandle,
+    scorer: Scorer,
+    folder: Path,
+    draw: int = 0,
+    step: Step | None = None,
+    rules: Release | None = None,
+) -> Reading:
+    """Read a model on the probe, from its file if it was read before.
+
+    The cheap measure runs first: where `step`'s utility rule is already missed, nothing is
+    generated and `forget` stays None.
+    """
+    path = folder / f"{model.digest}-{draw}.json"
+    if path.exists():
+        return Reading.from_json(read_json(path))
+    read = {role: perplexity(pool.run(model, list(t))) for role, t in probe.texts.items()}
+    reading = Reading(model.digest, read)
+    if not (step and rules and utility_shortfall(reading, step, rules) > 0):
+        answers = pool.run(model, list(probe.continuations))
+        prompts = [context.text for context in probe.contexts]
+        samples = to_samples(probe.contexts, prompts, answers, scorer, probe.task)
+        toxic = toxicity_measures(samples, probe.contexts, probe.toxic_above)
+        forget = toxic[f"toxicity/{CHALLENGING}/fraction_gt_{probe.toxic_above:g}"]
+        reading = Reading(model.digest, read, forget, fluency_measures(samples, probe.contexts))
+    write_json(path, reading.to_json())
+    return reading
+
+
+def candidates(coefficients: Coefficients) -> list[float]:
+    """Geometrically spaced weights, both ends included, to three digits."""
+    spaced = np.geomspace(coefficients.low, coefficients.high, coefficients.trials)
+    return [float(f"{value:.3g}") for value in spaced]
+
+
+def search_weight(
+    name: str,
+    step: Step,
+    model: ModelRef,
+    adapter: Adapter,
+    coefficients: Coefficients,
+    config: Config,
+    probe: Probe,
+    pool: PoolHandle,
+    scorer: Scorer,
+    folder: Path,
+) -> Choice:
+    """Choose the weight of `adapter` in `model`: all candidates once, the best again on fresh
+    samples, the winner by the fresh readings alone."""
+    rules = config.release
+    sign = 1.0 if step.kind == "add" else -1.0
+    weights = candidates(coefficients)
+    models = {weight: model.plus(sign * weight, adapter) for weight in weights}
+
+    def read_all(chosen: Sequence[float], draw: int) -> list[Trial]:
+        _run_trials(name, chosen, models, probe, pool, scorer, folder, draw, step, config)
+        trials = []
+        for weight in chosen:
+            reading = read_model(models[weight], probe, pool, scorer, folder, draw)
+            trials.append(Trial(name, weight, draw, judge(reading, step, rules)))
+        return trials
+
+    trials = read_all(weights, 0)
+    order = ranked([trial.verdict for trial in trials], step.kind, rules)
+    deciding = [trials[position] for position in order]
+    if rules.reread:
+        best = [weights[position] for position in order[: rules.reread]]
+        deciding = read_all(best, 1)
+        trials += deciding
+    winner = deciding[ranked([trial.verdict for trial in deciding], step.kind, rules)[0]]
+    reading = read_model(models[winner.coefficient], probe, pool, scorer, folder, winner.draw)
+    if reading.forget is None:
+        # A fallback that was never generated from: later steps compare with it, so read it whole.
+        reading = read_model(models[winner.coefficient], probe, pool, scorer, folder / "whole")
+    return Choice(winner.coefficient, reading, winner.verdict, tuple(trials))
+
+
+def _run_trials(
+    name: str,
+    weights: Sequence[float],
+    models: dict[float, ModelRef],
+    probe: Probe,
+    pool: PoolHandle,
+    scorer: Scorer,
+    folder: Path,
+    draw: int,
+    step: Step,
+    config: Config,
+) -> None:
+    """Readings of all weights by concurrent Tune trials; each ends as a file in `folder`."""
+    from ray import tune
+
+    missing = [w for w in weights if not (folder / f"{models[w].digest}-{draw}.json").exists()]
+    if not missing:
+        return
+
+    def trial(
+        setting: dict[str, Any], models: dict[float, ModelRef], probe: Probe, step: Step
+    ) -> None:
+        reading = read_model(
+            models[setting["coefficient"]],
+            probe,
+            pool,
+            scorer,
+            folder,
+            draw,
+            step,
+            config.release,
+        )
+        verdict = judge(reading, step, config.release)
+        tune.report({"forget": verdict.forget, "utility": verdict.utility})
+
+    tuner = tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(trial, models=models, probe=probe, step=step),
+            {"cpu": TRIAL_CPUS},
+        ),
+        param_space={"coefficient": tune.grid_search(missing)},
+        tune_config=tune.TuneConfig(max_concurrent_trials=config.engines.count),
+        run_config=tune.RunConfig(
+            name=f"{name}-{draw}",
+            storage_path=str(folder / "tune"),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=1),
+        ),
+    )
+    for result in tuner.fit():
+        if result.error:
+            raise result.error

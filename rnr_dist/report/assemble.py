@@ -1,0 +1,71 @@
+"""From the files of the earlier stages to summary.json, figures and the terminal table.
+
+Invariant: computes no measure that cannot be recomputed from the run directory, starts nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from rnr_dist.config import Config
+from rnr_dist.evaluate.evaluation import scores
+from rnr_dist.report.figures import reveal_figure, search_figure, steps_figure
+from rnr_dist.report.summary import Step, package_versions, read_summary, write_summary
+from rnr_dist.report.table import print_report
+from rnr_dist.run_dir import RunDir, read_json
+from rnr_dist.stats import ClusterMean
+from rnr_dist.types import ModelRef
+
+
+def assemble(config: Config, run: RunDir, models: dict[str, ModelRef]) -> list[Path]:
+    """Write everything into the run directory and print the table; returns the files."""
+    evaluated = run.path / "evaluate"
+    measures = {
+        name: {
+            key: ClusterMean.from_json(value)
+            for key, value in read_json(evaluated / f"{name}.json")["measures"].items()
+        }
+        for name in read_json(evaluated / "order.json")
+    }
+    base = measures["base"]
+    steps = [
+        Step(
+            name,
+            tuple(
+                {
+                    "role": term.adapter.role,
+                    "coefficient": term.coefficient,
+                    "adapter": term.adapter.digest,
+                }
+                for term in models[name].terms
+            ),
+            scores(found, None if name == "base" else base, config.evaluate.split),
+            models[name].digest,
+        )
+        for name, found in measures.items()
+    ]
+    released = read_json(run.path / "release" / "models.json")
+    notes = [
+        f"{name}: no candidate weight satisfied its rules; the least violation was taken"
+        for name in released["fallbacks"]
+    ]
+    summary, folder = run.path / "summary.json", run.stage("figures")
+    write_summary(
+        summary,
+        config=config.model_dump(mode="json"),
+        seeds={"seed": config.seed},
+        versions=package_versions(),
+        stages=read_json(run.path / "stages.json"),
+        reveal=read_json(run.path / "reveal" / "fills.json"),
+        trials=released["trials"],
+        steps=steps,
+        notes=notes,
+    )
+    figures = [folder / f"{name}.png" for name in ("steps", "search", "reveal")]
+    steps_figure(steps, figures[0])
+    search_figure(released["trials"], figures[1])
+    reveal_figure(read_json(run.path / "reveal" / "pulls.json"), figures[2])
+    print_report(read_summary(summary), Console())
+    return [summary, *figures]

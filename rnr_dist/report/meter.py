@@ -1,0 +1,63 @@
+"""Wall time and peak memory of each stage.
+
+Invariant: memory is the proportional set size of this process and all its descendants (Ray's
+workers and the engines), so that pages which they share count once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+
+SAMPLE_SECONDS = 2.0
+
+
+@dataclass
+class Meter:
+    """Collects one record a stage: name, wall_seconds, peak_memory_gib."""
+
+    stages: list[dict[str, Any]] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure the block."""
+        ended, peak = threading.Event(), [0.0]
+
+        def watch() -> None:
+            while True:
+                peak[0] = max(peak[0], resident_gib())
+                if ended.wait(SAMPLE_SECONDS):
+                    return
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        began = time.monotonic()
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
+            self.stages.append(
+                {
+                    "name": name,
+                    "wall_seconds": round(time.monotonic() - began, 1),
+                    "peak_memory_gib": round(peak[0], 2),
+                }
+            )
+
+
+def resident_gib() -> float:
+    """Proportional set size of this process tree, GiB."""
+    own = psutil.Process()
+    total = 0
+    for process in [own, *own.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            memory = process.memory_full_info()
+            total += getattr(memory, "pss", memory.rss)
+    return total / 2**30

@@ -1,0 +1,115 @@
+"""From soft prompts to instructions, and from instructions to response queries.
+
+In: the arm table and demonstrations. Out: one instruction an arm, and prompts that hold it.
+Invariant: the meta-prompt is the same for all arms, so only the soft tokens tell them apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rnr_dist.generate.requests import Generate, Response
+from rnr_dist.reveal.arms import ArmTable
+from rnr_dist.types import SamplingSettings
+
+# The reference ends its meta-prompt so; the paper's listed instructions start with it.
+META_ENDING = "The instruction was to"
+
+# `preamble` puts the context last, so that the model continues it as it will without instruction;
+# `instruction_input_output` is the reference's template.
+QUERY_FORMATS = {
+    "preamble": "Instruction: {instruction}\n\n{context}",
+    "instruction_input_output": "Instruction: {instruction}\n\nInput: {context}\nOutput:",
+}
+
+
+def meta_prompt(demonstrations: Sequence[tuple[str, str]]) -> str:
+    """Text after the soft tokens: (context, response) pairs, then the words to go on from."""
+    pairs = "".join(f"Input: {one_line(x)}\nOutput: {one_line(y)}\n\n" for x, y in demonstrations)
+    return pairs + META_ENDING
+
+
+def decode_requests(
+    arms: ArmTable, token_embeddings: np.ndarray, meta_tokens: Sequence[int], max_tokens: int
+) -> list[Generate]:
+    """One greedy request an arm: soft tokens, then the meta-prompt, as prompt embeddings.
+
+    token_embeddings: (vocabulary, hidden) float32 input embeddings of the model.
+    """
+    meta = token_embeddings[list(meta_tokens)]
+    sampling = SamplingSettings(n=1, max_tokens=max_tokens, temperature=0.0, top_p=1.0)
+    return [
+        Generate(sampling, embeddings=np.concatenate([arms.soft_prompt(arm), meta]))
+        for arm in range(len(arms))
+    ]
+
+
+def instruction_of(response: Response) -> str:
+    """The first sentence of what was decoded, with the meta-prompt's verb form kept."""
+    text = response.continuations[0].text.strip()
+    first_line = text.splitlines()[0].strip() if text else ""
+    return re.split(r"(?<=[.!?])\s", first_line, maxsplit=1)[0].strip()
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def query(instruction: str, context: str, style: str) -> str:
+    """The prompt of a response f(C, P_i) (Algorithm 1, line 8); the bare context without one."""
+    if not instruction:
+        return context
+    return QUERY_FORMATS[style].format(instruction=instruction, context=context)
+
+
+def input_embeddings(checkpoint: Path) -> np.ndarray:
+    """(vocabulary, hidden) float32 input embeddings, read without loading the model."""
+    from safetensors import safe_open
+
+    from rnr_dist.models import weight_files
+
+    for path in weight_files(checkpoint):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
+                if name.endswith(("embed_tokens.weight", "wte.weight", "word_embeddings.weight")):
+                    return file.get_tensor(name).float().numpy()
+    raise ValueError(f"{checkpoint}: holds no input embedding matrix under a known name")
+
+
+def arm_features(
+    checkpoint: str,
+    arms: ArmTable,
+    meta_tokens: Sequence[int],
+    trust_remote_code: bool,
+    batch: int = 16,
+    threads: int = 1,
+) -> np.ndarray:
+    """(arms, hidden) float32: the final-norm hidden state of the last meta-prompt token.
+
+    Runs as a Ray task; `batch` bounds memory to so many sequences of activations.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        checkpoint, dtype=torch.bfloat16, trust_remote_code=trust_remote_code
+    )
+    model = loaded.to(device).eval()
+    meta = model.get_input_embeddings()(torch.tensor(list(meta_tokens), device=device))
+    features = []
+    with torch.inference_mode():
+        for first in range(0, len(arms), batch):
+            numbers = range(first, min(first + batch, len(arms)))
+            soft = torch.from_numpy(np.stack([arms.soft_prompt(arm) for arm in numbers]))
+            soft = soft.to(device, meta.dtype)
+            inputs = torch.cat([soft, meta.expand(len(numbers), -1, -1)], dim=1)
+            hidden = model.base_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
+            features.append(hidden[:, -1].float().cpu().numpy())
+    return np.concatenate(features)

@@ -1,0 +1,1 @@
+"""Scoring actors beside the generators: oracles and the embedder."""

@@ -1,0 +1,52 @@
+"""The DeepSpeed config and the learning-rate curve of an adapter training; pure values.
+
+In: the config's `workers` and a `training` section. Out: what `deepspeed.initialize` is given.
+Invariant: no precision section. The frozen weights come in their own dtype, the LoRA in fp32, and
+either DeepSpeed section would cast the LoRA to bf16 (`torch_autocast` only adds casts).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rnr_dist.config import Training, Workers
+
+
+def deepspeed_config(workers: Workers, training: Training) -> dict[str, Any]:
+    """DeepSpeed's config for CPU and GPU workers alike.
+
+    torch's AdamW, because a LoRA's update is small and DeepSpeed's own optimisers are compiled on
+    the node that trains. Accumulation is ours: a step has as many micro-batches as the plan says.
+    """
+    return {
+        "train_micro_batch_size_per_gpu": training.micro_batch_size,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        "gradient_clipping": training.clip_norm,
+        "optimizer": {
+            "type": "AdamW",
+            "params": {
+                "lr": training.learning_rate,
+                "weight_decay": training.weight_decay,
+                "torch_adam": True,
+            },
+        },
+        "zero_optimization": {"stage": workers.zero_stage, "overlap_comm": False},
+    }
+
+
+def environment(workers: Workers) -> dict[str, str]:
+    """Variables to set before DeepSpeed is imported; it would take any GPU that it sees."""
+    return {} if workers.gpus_each else {"DS_ACCELERATOR": "cpu"}
+
+
+def learning_rate_factor(step: int, steps: int, warmup_share: float) -> float:
+    """Share of the peak rate at step 0..steps-1: a linear rise, then a linear fall, never 0.
+
+    (DeepSpeed's own WarmupDecayLR spends its first step at rate 0.)
+    """
+    rising = math.ceil(warmup_share * steps)
+    if step < rising:
+        return (step + 1) / rising
+    return (steps - step) / (steps - rising)

@@ -1,0 +1,134 @@
+"""Start an adapter training on Ray from the driver, and show how far it is.
+
+In: examples, the model to train on, config sections. Out: the trained `Adapter`. Invariant: the
+adapter's folder appears whole or not at all; a worker that dies restarts the training from its
+beginning, with the same plan.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from rnr_dist.config import Training, Workers
+from rnr_dist.errors import InputError
+from rnr_dist.release.composition import adapter_digest
+from rnr_dist.report.progress import progress_bar
+from rnr_dist.train.collate import Example
+from rnr_dist.train.worker import Job, plan_job, train_loop
+from rnr_dist.types import Adapter, ModelRef
+
+# Ray Train polls its workers every 2 s by default: each report, and the end, would wait for it.
+POLL_SECONDS = 0.2
+# Attempts to find room for the workers (60 s each) before the training fails.
+START_ATTEMPTS = 5
+
+
+class ReportLog(UserCallback):
+    """Appends each report as a JSON line; Ray Train runs it on the driver's node."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def after_report(
+        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any
+    ) -> None:
+        with self.path.open("a") as log:
+            log.write(json.dumps(metrics[0]) + "\n")
+
+
+def train_adapter(
+    examples: Sequence[Example],
+    base: ModelRef,
+    training: Training,
+    workers: Workers,
+    output: Path,
+    role: Literal["forget", "retain"],
+    seed: int,
+    storage: Path,
+    on_progress: Callable[[dict[str, float]], None] | None = None,
+) -> Adapter:
+    """Train a LoRA on `base` and write it to `output` in PEFT's format, with its `training.json`.
+
+    storage: folder of Ray Train's own state and of the reports. on_progress: called in another
+    thread with each report (step, steps, loss in nats a token, tokens_per_second). Both folders
+    must be visible from all nodes. Raises InputError when no example has a token to learn, and
+    Ray Train's error when the workers fail more often than `workers.max_failures`.
+    """
+    cut = [example.cut(training.max_tokens) for example in examples]
+    usable = [example for example in cut if example.labels]
+    if not usable:
+        raise InputError(
+            f"{output}: none of {len(examples)} training examples has a token after its prompt "
+            f"within training.max_tokens {training.max_tokens}; expected at least one"
+        )
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_SECONDS))
+    output, storage = output.absolute(), storage.absolute()
+    job = Job(ray.put(usable), base, training, workers, output, seed)
+    steps = len(plan_job([len(example.token_ids) for example in usable], job, workers.count))
+    name = f"{output.name}-{uuid.uuid4().hex[:8]}"  # Ray Train would resume one of the same name
+    log = storage / f"{name}.jsonl"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.touch()
+    trainer = TorchTrainer(
+        train_loop,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if workers.gpus_each else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=workers.count,
+            use_gpu=workers.gpus_each > 0,
+            resources_per_worker={"GPU": 1} if workers.gpus_each else {"CPU": workers.cpus_each},
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(storage),
+            failure_config=FailureConfig(
+                max_failures=workers.max_failures, controller_failure_limit=START_ATTEMPTS
+            ),
+            callbacks=[ReportLog(log)],
+        ),
+    )
+    with progress_bar(f"{role} adapter {output.name}", steps) as advance:
+
+        def show(report: dict[str, float]) -> None:
+            advance(int(report["step"]))
+            if on_progress:
+                on_progress(report)
+
+        with following(log, show):
+            trainer.fit()
+    return Adapter(str(output), adapter_digest(output), base.digest, role)
+
+
+@contextlib.contextmanager
+def following(log: Path, show: Callable[[dict[str, float]], None]) -> Iterator[None]:
+    """Give each JSON line that is appended to `log` during the block to `show`, in a thread."""
+    finished = threading.Event()
+
+    def follow() -> None:
+        rest = ""
+        with log.open() as handle:
+            last = False
+            while not last:
+                last = finished.wait(POLL_SECONDS)
+                *lines, rest = (rest + handle.read()).split("\n")
+                for line in lines:
+                    show(json.loads(line))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()

@@ -1,0 +1,435 @@
+"""The data room: formats, splits, near-copies, sources, and one sentence for each bad input."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import huggingface_hub.constants
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from rnr_dist.config import ContextSource, TextSource
+from rnr_dist.data.formats import read_extracts, read_openings
+from rnr_dist.data.sources import load_contexts, load_passages
+from rnr_dist.data.splits import (
+    drop_cross_split_duplicates,
+    near_duplicates,
+    normalised,
+    position,
+    split_of,
+)
+from rnr_dist.errors import InputError
+from rnr_dist.types import Passage, Split
+
+SHARES = {Split.REVEAL: 1, Split.TRAIN: 3, Split.FINAL: 4}
+
+
+def rtp_row(text, toxicity, reference=" and so on."):
+    """A row of RealToxicityPrompts, as it is published."""
+    return {
+        "filename": "0870163-f77b.txt",
+        "begin": 495,
+        "end": 634,
+        "challenging": False,
+        "prompt": {"text": text, "profanity": 0.02, "insult": 0.05, "toxicity": toxicity},
+        "continuation": {"text": reference, "insult": 0.9, "toxicity": 0.98},
+    }
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def distinct_lines(count, words=9):
+    """Lines of random words, so that no two are near-copies."""
+    draw = random.Random(f"{count} {words}")
+    return [" ".join(f"w{draw.randrange(10**6)}" for _ in range(words)) for _ in range(count)]
+
+
+def passage(text, split):
+    return Passage(text[:8], text, split, "prose")
+
+
+# Splits
+
+
+def test_shares_are_met_and_a_split_depends_on_the_text_alone():
+    lines = distinct_lines(8000)
+    counts = Counter(split_of(line, SHARES) for line in lines)
+    assert set(counts) == set(SHARES)
+    for split, share in SHARES.items():
+        assert counts[split] / 8000 == pytest.approx(share / 8, abs=0.02)
+    line = "A  Line with\tODD spacing"
+    assert split_of(line, SHARES) is split_of("a line WITH odd spacing", SHARES)
+    # The order in which the config lists the splits plays no part.
+    backwards = dict(reversed(SHARES.items()))
+    assert all(split_of(line, SHARES) is split_of(line, backwards) for line in lines[:200])
+
+
+def test_positions_are_the_same_in_every_process_and_for_ever():
+    code = "from rnr_dist.data.splits import position; print(position('The same text'))"
+    environment = {**os.environ, "PYTHONHASHSEED": "123"}
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, check=True, text=True
+    )
+    assert float(elsewhere.stdout) == position("The same text")
+    # sha256("the same text") begins with these 48 bits.
+    assert position("The same text") == 0xA70B66376DCF / 2**48
+
+
+def test_no_share_above_zero_is_an_error():
+    with pytest.raises(InputError, match="no share above 0"):
+        split_of("text", {Split.DEV: 0})
+
+
+# Near-copies
+
+
+def test_a_rephrased_passage_is_a_near_copy_and_another_is_not():
+    text = " ".join(distinct_lines(1, words=100))
+    words = text.split()
+    edited = " ".join([*words[:70], "entirely", "other", "end"])
+    other = " ".join(words[:30] + distinct_lines(3, words=70)[2].split())
+    pairs = near_duplicates({Split.RETAIN: [edited, other], Split.FINAL: [text]})
+    assert pairs == [((Split.FINAL, text), (Split.RETAIN, edited))]
+
+
+def test_an_excerpt_of_a_long_passage_is_a_near_copy():
+    text = " ".join(distinct_lines(1, words=200))
+    excerpt = " ".join(text.split()[50:90])
+    assert near_duplicates({Split.TRAIN: [text], Split.DEV: [excerpt]})
+
+
+def test_short_openings_are_compared_by_three_words():
+    openings = {
+        Split.FINAL: ["Move your stupid car, you"],
+        Split.TRAIN: ["move your stupid dog, you", "Sell your old car, mate"],
+    }
+    assert near_duplicates(openings) == []
+    openings[Split.TRAIN].append("Well, move your STUPID car")
+    [(kept, dropped)] = near_duplicates(openings)
+    assert kept[0] is Split.FINAL and dropped[1] == "Well, move your STUPID car"
+
+
+def test_copies_within_a_split_and_texts_without_words_are_no_pairs():
+    line = distinct_lines(1)[0]
+    assert near_duplicates({Split.DEV: [line, line + " more"]}) == []
+    assert near_duplicates({Split.DEV: ["???"], Split.FINAL: ["!!!"]}) == []
+
+
+def test_the_more_honest_split_keeps_the_text_across_sources():
+    text = distinct_lines(1, words=40)[0]
+    in_domain = [passage(text + " r", Split.RETAIN), passage(text + " d", Split.DEV)]
+    out_of_domain = [passage(text, Split.FINAL), passage(distinct_lines(2)[1], Split.RETAIN)]
+    kept = drop_cross_split_duplicates(in_domain, out_of_domain)
+    assert kept == [[], out_of_domain]
+
+
+def test_a_dropped_text_drops_no_other():
+    """train ~ dev ~ final, but not train ~ final: dev goes, so train may stay."""
+    words = distinct_lines(1, words=60)[0].split()
+    final, dev, train = " ".join(words[:30]), " ".join(words[12:48]), " ".join(words[28:])
+    texts = [
+        passage(train, Split.TRAIN),
+        passage(dev, Split.DEV),
+        passage(final, Split.FINAL),
+    ]
+    assert len(near_duplicates({text.split: [text.text] for text in texts})) == 2
+    [kept] = drop_cross_split_duplicates(texts)
+    assert [text.split for text in kept] == [Split.TRAIN, Split.FINAL]
+
+
+def test_ten_thousand_openings_are_compared_in_seconds():
+    lines = distinct_lines(10_000, words=12)
+    lines[9_000] = lines[10] + " again"
+    pairs = near_duplicates({Split.TRAIN: lines[:5_000], Split.FINAL: lines[5_000:]})
+    assert [(kept[1], dropped[1]) for kept, dropped in pairs] == [(lines[9_000], lines[10])]
+
+
+# Contexts
+
+
+def test_lines_become_contexts_in_hash_order_up_to_the_limit(tmp_path):
+    file = tmp_path / "openings.txt"
+    lines = distinct_lines(60)
+    file.write_text("\n\n".join([*lines, lines[0].upper() + " "]))
+    source = ContextSource(source=str(file), splits=SHARES)
+    contexts = load_contexts(source, "challenging")
+    assert len(contexts) == 60 and len({context.id for context in contexts}) == 60
+    assert {normalised(context.text) for context in contexts} == set(lines)
+    assert all(context.split is split_of(context.text, SHARES) for context in contexts)
+    assert {context.group for context in contexts} == {"challenging"}
+    positions = [position(context.text) for context in contexts]
+    assert positions == sorted(positions)
+
+    limited = load_contexts(source.model_copy(update={"limit": {Split.FINAL: 5}}), "challenging")
+    final = [context for context in contexts if context.split is Split.FINAL]
+    assert [context for context in limited if context.split is Split.FINAL] == final[:5]
+    assert len(limited) == 60 - len(final) + 5
+
+    file.write_text("\n".join(reversed(lines)))
+    assert load_contexts(source, "challenging") == contexts
+
+
+def test_near_copies_leave_the_splits_of_a_source(tmp_path):
+    file = tmp_path / "openings.txt"
+    lines = distinct_lines(40)
+    copies = [line + " again" for line in lines]
+    file.write_text("\n".join(lines + copies))
+    shares = {Split.TRAIN: 1, Split.FINAL: 1}
+    contexts = load_contexts(ContextSource(source=str(file), splits=shares), "ordinary")
+    texts = {split: [c.text for c in contexts if c.split is split] for split in shares}
+    assert near_duplicates(texts) == []
+    # A pair that falls into one split stays; of the others one text is left.
+    apart = sum(
+        split_of(a, shares) is not split_of(b, shares) for a, b in zip(lines, copies, strict=True)
+    )
+    assert apart > 5 and len(contexts) == 80 - apart
+
+
+def test_rtp_rows_are_bounded_by_the_toxicity_of_their_prompt(tmp_path):
+    rows = [
+        rtp_row("Low", 0.1, " ref"),
+        rtp_row("Edge", 0.5),
+        rtp_row("High", 0.9),
+        rtp_row("Unscored", None),
+    ]
+    path = Path(write_rows(tmp_path / "prompts.jsonl", rows))
+
+    def texts(low, high):
+        return [opening.text for opening in read_openings(path, "rtp", (low, high))]
+
+    assert texts(0, 1) == ["Low", "Edge", "High", "Unscored"]
+    assert texts(0.5, 1) == ["Edge", "High"]
+    assert texts(0, 0.5) == ["Low", "Edge"]
+    splits = {Split.FINAL: 1}
+    contexts = load_contexts(ContextSource(source=str(path), format="rtp", splits=splits), "g")
+    assert {context.text: context.reference for context in contexts}["Low"] == " ref"
+
+
+def test_jsonl_rows_become_contexts(tmp_path):
+    rows = [{"text": "One opening", "reference": "its end"}, {"text": "Two openings"}]
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    contexts = load_contexts(ContextSource(source=path, splits={Split.TRAIN: 1}), "g")
+    assert {context.text: context.reference for context in contexts} == {
+        "One opening": "its end",
+        "Two openings": None,
+    }
+
+
+# Passages
+
+
+def test_blank_lines_part_passages_and_their_order_stays(tmp_path):
+    file = tmp_path / "prose.txt"
+    texts = [f"{line}\nsecond line of {line}" for line in distinct_lines(12)]
+    file.write_text("\n\n \n".join(texts))
+    source = TextSource(source=str(file), splits={Split.SEARCH: 1}, limit={Split.SEARCH: 8})
+    passages = load_passages(source)
+    first = set(sorted(texts, key=position)[:8])
+    assert [passage.text for passage in passages] == [text for text in texts if text in first]
+    assert {passage.domain for passage in passages} == {"prose"}
+
+
+def wikitext(*articles):
+    """Articles (title, lines) as the published word-level files have them."""
+    parts = []
+    for title, lines in articles:
+        middle = len(lines) // 2
+        parts += [f" \n = {title} = \n \n", *(f" {line} \n" for line in lines[:middle])]
+        parts += [" \n = = History = = \n \n \n = = = Early years = = = \n \n"]
+        parts += [f" {line} \n" for line in lines[middle:]]
+    return "".join(parts)
+
+
+def test_wikitext_is_cut_at_line_ends_within_articles(tmp_path):
+    lines = distinct_lines(9, words=50)
+    lines[2] = "It was 1 @,@ 000 m <unk> " + lines[2]
+    file = tmp_path / "wiki.test.txt"
+    file.write_text(wikitext(("Robert <unk>", lines[:7]), ("Du Fu", lines[7:])))
+    texts = [extract.text for extract in read_extracts(file, "wikitext")]
+    # 50-word lines: three reach 120 words, the seventh is too short to stand alone.
+    assert texts == ["\n".join(lines[:3]), "\n".join(lines[3:7]), "\n".join(lines[7:])]
+
+
+def test_a_formula_between_equals_signs_is_no_heading(tmp_path):
+    lines = [distinct_lines(1, words=50)[0], "= 1 <unk> / s and a nominal k =", "1 <unk> ."]
+    file = tmp_path / "wiki.txt"
+    file.write_text(" \n = Constant k filter = \n \n" + "".join(f" {line} \n" for line in lines))
+    assert [extract.text for extract in read_extracts(file, "wikitext")] == ["\n".join(lines)]
+
+
+def test_an_article_falls_into_one_split(tmp_path):
+    lines = distinct_lines(240, words=60)
+    file = tmp_path / "wiki.txt"
+    file.write_text(
+        wikitext(*((f"Title {start}", lines[start : start + 8]) for start in range(0, 240, 8)))
+    )
+    splits = {Split.RETAIN: 1, Split.FINAL: 1}
+    passages = load_passages(TextSource(source=str(file), format="wikitext", splits=splits))
+    split_of_line = {
+        line: passage.split for passage in passages for line in passage.text.splitlines()
+    }
+    assert split_of_line.keys() == set(lines)
+    articles = [{split_of_line[line] for line in lines[n : n + 8]} for n in range(0, 240, 8)]
+    assert all(len(splits) == 1 for splits in articles)
+    assert set.union(*articles) == set(splits)
+
+
+# The hub
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub cache that holds a data set; the real client reads it offline."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "datasets--org--texts"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("c0ffee")
+    return repository / "snapshots" / "c0ffee"
+
+
+def write_parquet(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def test_a_hub_split_is_read_from_parquet(hub):
+    content = wikitext(("Du Fu", distinct_lines(4, words=70)))
+    rows = [{"text": line + "\n"} for line in content.split("\n")]
+    write_parquet(hub / "wikitext-2-v1" / "test-00000-of-00001.parquet", rows)
+    write_parquet(hub / "wikitext-2-v1" / "train-00000-of-00001.parquet", [{"text": "no"}])
+    write_parquet(hub / "wikitext-103-v1" / "test-00000-of-00001.parquet", [{"text": "no"}])
+    source = TextSource(
+        source="hub:org/texts:wikitext-2-v1/test", format="wikitext", splits={Split.FINAL: 1}
+    )
+    passages = load_passages(source)
+    assert [len(passage.text.split()) for passage in passages] == [140, 140]
+    assert {passage.domain for passage in passages} == {"texts"}
+
+
+def test_a_hub_set_without_splits_is_read_from_jsonl(hub):
+    hub.mkdir(parents=True)
+    write_rows(hub / "prompts.jsonl", [rtp_row("An opening that", 0.7)])
+    source = ContextSource(source="hub:org/texts", format="rtp", splits={Split.DEV: 1})
+    assert [context.text for context in load_contexts(source, "g")] == ["An opening that"]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("hub:org/absent", r"hub:org/absent: cannot be fetched \(.+\), expected a public data set"),
+        ("hub:org/texts:dev", r"hub:org/texts: found no file dev\*.parquet or dev\*.jsonl"),
+        ("hub:org/texts:test", r"found files in a, b; expected one folder, as in .*:a/test"),
+    ],
+)
+def test_a_hub_set_that_cannot_be_had_is_named(hub, source, message):
+    for folder in ("a", "b"):
+        write_parquet(hub / folder / "test.parquet", [{"text": "some words"}])
+    with pytest.raises(InputError, match=message):
+        load_passages(TextSource(source=source, splits={Split.FINAL: 1}))
+
+
+# Bad input
+
+
+def context_error(source, **options):
+    options.setdefault("splits", {Split.FINAL: 1})
+    with pytest.raises(InputError) as caught:
+        load_contexts(ContextSource(source=str(source), **options), "g")
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_an_unknown_builtin_lists_the_known():
+    message = context_error("builtin:chalenging")
+    assert "'chalenging'" in message
+    assert "challenging, ordinary, expository, narrative, practical" in message
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert context_error(tmp_path / "none.txt").startswith(f"{tmp_path}/none.txt: found no such")
+
+
+def test_an_unknown_extension_is_named(tmp_path):
+    (tmp_path / "rows.csv").write_text("a,b")
+    message = context_error(tmp_path / "rows.csv")
+    assert "found extension '.csv', expected .txt, .jsonl, .parquet" in message
+    assert "found extension 'none'" in context_error(tmp_path)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    latin = tmp_path / "latin.txt"
+    latin.write_bytes("Où est".encode("latin-1"))
+    assert "latin.txt: cannot be read" in context_error(latin)
+    folder = tmp_path / "folder.jsonl"
+    folder.mkdir()
+    assert "folder.jsonl: cannot be read" in context_error(folder)
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"PAR1 and nothing else")
+    assert "broken.parquet: cannot be read" in context_error(broken)
+
+
+@pytest.mark.parametrize(
+    ("line", "format", "message"),
+    [
+        ("{text: 1}", "lines", "rows.jsonl, row 2: is no JSON"),
+        ('["text"]', "lines", "row 2: found list, expected an object"),
+        ('{"prompt": "a b"}', "lines", "row 2: has no `text`, found prompt"),
+        ('{"text": " "}', "lines", "row 2: `text` is empty"),
+        ('{"text": 7}', "lines", "row 2: `text` is 7, expected a string"),
+        ('{"text": "a b", "reference": 7}', "lines", "row 2: `reference` is 7, expected a string"),
+        ('{"text": "a b"}', "rtp", "row 2: has no `prompt`, found text"),
+        ('{"prompt": "a b"}', "rtp", "row 2, `prompt`: found str, expected an object"),
+        ('{"prompt": {"toxicity": 0.9}}', "rtp", "row 2, `prompt`: has no `text`, found toxicity"),
+        ('{"prompt": {"text": "a b"}}', "rtp", "row 2, `prompt`: has no `toxicity`, found text"),
+        (
+            '{"prompt": {"text": "a b", "toxicity": "high"}}',
+            "rtp",
+            "row 2, `prompt`: `toxicity` is 'high', expected a number or null",
+        ),
+        (
+            '{"prompt": {"text": "a b", "toxicity": 0.9}, "continuation": "c"}',
+            "rtp",
+            "row 2, `continuation`: found str, expected an object",
+        ),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path, line, format, message):
+    good = {"text": "A good row", **rtp_row("A good row", 0.9)}
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(good) + "\n" + line + "\n")
+    options = {"min_prompt_toxicity": 0.5} if format == "rtp" else {}
+    assert message in context_error(file, format=format, **options)
+
+
+def test_an_empty_set_is_an_error(tmp_path):
+    file = tmp_path / "empty.txt"
+    file.write_text("\n \n")
+    assert "empty.txt: found no text" in context_error(file)
+    rows = write_rows(tmp_path / "mild.jsonl", [rtp_row("Mild", 0.1)])
+    assert "found no text" in context_error(rows, format="rtp", min_prompt_toxicity=0.5)
+    with pytest.raises(InputError, match="found no text"):
+        load_passages(TextSource(source=str(file), format="wikitext", splits={Split.FINAL: 1}))
+
+
+def test_a_split_that_ends_up_empty_is_named(tmp_path):
+    file = tmp_path / "one.txt"
+    file.write_text("The only opening")
+    empty = next(s for s in SHARES if s is not split_of("The only opening", SHARES))
+    message = context_error(file, splits=SHARES)
+    assert f"splits.{empty} has share {SHARES[empty]} but got none of 1 texts" in message
+
+
+def test_formats_that_do_not_fit_are_named(tmp_path):
+    file = tmp_path / "lines.txt"
+    file.write_text("An opening")
+    assert "found .txt, expected .jsonl or .parquet" in context_error(file, format="rtp")
+    assert "need format rtp" in context_error(file, min_prompt_toxicity=0.5)

@@ -1,0 +1,120 @@
+"""What is exported loads without rnr_dist and computes what the model reference computes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from rnr_dist.errors import InputError
+from rnr_dist.models import checkpoint_digest
+from rnr_dist.release.composition import add_to_model, load_adapter, save_adapter
+from rnr_dist.release.export import export_adapter, export_merged
+from rnr_dist.types import ModelRef, Score, Split
+
+TOKENS = torch.arange(24).reshape(2, 12) * 5 % 64
+
+
+@pytest.fixture
+def base(tmp_path):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=64,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
+    return ModelRef(str(tmp_path / "base"), checkpoint_digest(tmp_path / "base"))
+
+
+def adapter(folder, rank, modules):
+    """A random LoRA; `modules` maps a projection to its output width."""
+    factors = {
+        f"model.layers.{layer}.self_attn.{module}": (
+            torch.randn(rank, 32) / 6,
+            torch.randn(width, rank) / 6,
+        )
+        for layer in range(2)
+        for module, width in modules.items()
+    }
+    return save_adapter(folder, factors, alpha=2 * rank, base="", trained_on="t", role="forget")
+
+
+@pytest.fixture
+def composed(base, tmp_path):
+    """Nine stacked ranks on q_proj, five on v_proj, four on k_proj."""
+    one = adapter(tmp_path / "one", 5, {"q_proj": 32, "v_proj": 16})
+    two = adapter(tmp_path / "two", 4, {"q_proj": 32, "k_proj": 16})
+    return base.plus(-1.5, one).plus(0.5, two)
+
+
+@torch.no_grad()
+def logits(model):
+    return model.eval()(TOKENS).logits
+
+
+def expected(ref):
+    model = AutoModelForCausalLM.from_pretrained(ref.checkpoint)
+    plain = logits(model)
+    add_to_model(model, ref.terms)
+    changed = logits(model)
+    assert (changed - plain).abs().max() > 0.1
+    return changed
+
+
+def test_exported_adapter_is_the_composed_model_in_peft(composed, tmp_path):
+    exported = export_adapter(composed, tmp_path / "out", forgotten="toxicity", base="org/name")
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"]) == (16, 16)  # 9 padded to what vLLM accepts
+    assert config["base_model_name_or_path"] == "org/name"
+    for a, b, scaling in load_adapter(exported.path).values():
+        assert (a.shape[0], b.shape[1], scaling) == (16, 16, 1)
+    model = AutoModelForCausalLM.from_pretrained(composed.checkpoint)
+    model = PeftModel.from_pretrained(model, tmp_path / "out")
+    torch.testing.assert_close(logits(model), expected(composed), atol=1e-4, rtol=0)
+
+
+def test_exported_merge_is_the_composed_model_in_transformers(composed, tmp_path):
+    export_merged(composed, tmp_path / "out", forgotten="toxicity")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    torch.testing.assert_close(logits(model), expected(composed), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("export", [export_adapter, export_merged])
+def test_card_says_what_was_forgotten_and_from_what_it_was_composed(composed, tmp_path, export):
+    score = Score(0.0123, 60, 480, (0.004, 0.025), Split.FINAL)
+    export(composed, tmp_path / "out", forgotten="toxicity", scores={"fraction": score})
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith("---\nbase_model: ")
+    assert "made to forget: toxicity" in card
+    assert composed.digest in card and composed.checkpoint_digest in card
+    for term in composed.terms:
+        assert f"| {term.coefficient:+g} | forget | `{term.adapter.digest}`" in card
+    assert "| fraction | 0.0123 | 0.004 to 0.025 | final | 60 | 480 |" in card
+    assert f"torch {torch.__version__}" in card
+
+
+@pytest.mark.parametrize("export", [export_adapter, export_merged])
+def test_folder_that_holds_something_is_left_alone(composed, tmp_path, export):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    with pytest.raises(InputError, match="thesis: holds something already"):
+        export(composed, tmp_path / "thesis", forgotten="toxicity")
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+
+
+def test_nothing_to_export_and_too_much_are_refused(base, tmp_path):
+    with pytest.raises(InputError, match="no terms"):
+        export_adapter(base, tmp_path / "out", forgotten="toxicity")
+    ref = base.plus(1, adapter(tmp_path / "wide", 513, {"q_proj": 32}))
+    with pytest.raises(InputError, match="sum to 513; expected at most 512"):
+        export_adapter(ref, tmp_path / "out", forgotten="toxicity")
+    assert not (tmp_path / "out").exists()
