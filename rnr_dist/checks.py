@@ -1,4 +1,4 @@
-"""`rnr check`: everything that can be known before anything costs time.
+"""Everything that can be known before anything costs time; `rnr check` prints it.
 
 Invariant: loads no model, starts no Ray; each problem is an InputError with one sentence.
 """
@@ -9,17 +9,23 @@ from collections import Counter
 from pathlib import Path
 
 from rnr_dist.cluster import check_room
-from rnr_dist.config import load_config
-from rnr_dist.models import check_model, weight_files
-from rnr_dist.tasks.toxicity import load_task
+from rnr_dist.config import Config, load_config
+from rnr_dist.models import check_model, resolve_embedder, weight_files
+from rnr_dist.tasks.toxicity import TaskData, load_task
+
+
+def check_inputs(config: Config) -> TaskData:
+    """The task's data, once model, embedder and room are there. Raises InputError."""
+    check_model(config.model)
+    resolve_embedder(config.reveal.embedder)
+    check_room(config, weights_bytes(config.model))
+    return load_task(config.task, config.evaluate.split)
 
 
 def check_config(path: Path, overrides: list[str]) -> list[str]:
     """Lines on what was found. Raises InputError for the first problem."""
     config = load_config(path, overrides)
-    check_model(config.model)
-    check_room(config, weights_bytes(config.model))
-    data = load_task(config.task, config.evaluate.split)
+    data = check_inputs(config)
     lines = [f"config  {config.name}: {path}", f"model   {config.model}"]
     groups = Counter((context.group, context.split) for context in data.contexts)
     for (group, split), count in sorted(groups.items()):

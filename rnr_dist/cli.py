@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Find out what a language model knows of a target, make it forget, and prove it.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -43,19 +42,19 @@ Resume = Annotated[
 def _pipeline(
     config: Path, overrides: list[str], run: Path | None, resume: Path | None, until: StageName
 ) -> None:
+    from rnr_dist.checks import check_inputs
     from rnr_dist.config import load_config
-    from rnr_dist.models import check_model
     from rnr_dist.pipeline import run_folder, run_pipeline
     from rnr_dist.report.progress import say
     from rnr_dist.run_dir import RunDir
 
-    loaded = load_config(config, overrides)
-    check_model(loaded.model)
     if run and resume:
         raise InputError("--run and --resume: found both, expected one")
-    path = resume or run or run_folder(RUNS, loaded.name)
     if resume and not (resume / "config.json").exists():
         raise InputError(f"--resume {resume}: no run directory (no config.json)")
+    loaded = load_config(config, overrides)
+    check_inputs(loaded)
+    path = resume or run or run_folder(RUNS, loaded.name)
     content = loaded.model_dump(mode="json")
     directory = RunDir.open(path, content, resume=resume is not None)
     say(f"run directory {directory.path}")
@@ -169,14 +168,26 @@ def ui(
 def guarded(command: Callable[[], object]) -> int:
     """Exit code of a command: 0, 2 for bad input, 130 for an interrupt."""
     try:
-        command()
-    except InputError as error:
-        print(f"rnr: {error}", file=sys.stderr)
+        code = command()
+    except (InputError, typer.TyperException) as error:
+        usage = isinstance(error, typer.TyperException)
+        sentence = error.format_message() if usage else str(error)
+        print("rnr:", " ".join(sentence.split("\n")), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    return 0
+    # Typer catches an interrupt within a command and returns 130.
+    return code if isinstance(code, int) else 0
 
 
 def main() -> None:
-    sys.exit(guarded(lambda: app(standalone_mode=False)))
+    sys.exit(guarded(lambda: app(sys.argv[1:] or ["--help"], standalone_mode=False)))
+
+
+def run_as_job(command: str) -> int:
+    """Exit code of `rnr COMMAND` with this process's arguments, on the cluster that it runs in."""
+    import os
+
+    # A job's driver finds its cluster here; `rnr` alone would start a Ray of its own.
+    os.environ.setdefault("RAY_ADDRESS", "auto")
+    return guarded(lambda: app([command, *sys.argv[1:]], standalone_mode=False))

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from rnr_dist.config import Config
+from rnr_dist.config import Config, Engines
 from rnr_dist.errors import InputError
 
 # What a CPU engine takes beside weights and KV cache: two interpreters with torch and vLLM.
@@ -20,9 +20,15 @@ GIB = 2**30
 
 
 def check_room(config: Config, weights_bytes: int) -> None:
-    """Raises InputError when this machine has no room for the configured CPU engines."""
+    """Raises InputError when this machine has no room for the configured engines.
+
+    A cluster (RAY_ADDRESS) has other machines: what it has room for is asked once it is joined.
+    """
     engines = config.engines
+    if os.environ.get("RAY_ADDRESS"):
+        return
     if engines.gpus_each > 0:
+        _check_gpus(engines)
         return
     import psutil
 
@@ -38,6 +44,17 @@ def check_room(config: Config, weights_bytes: int) -> None:
         raise InputError(
             f"engines.count: found {engines.count} generators of about {each:.1f} GiB, this "
             f"machine has {free:.1f} GiB free; expected at most {int(free / each)}"
+        )
+
+
+def _check_gpus(engines: Engines) -> None:
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if engines.count * engines.gpus_each > gpus:
+        raise InputError(
+            f"engines.count: found {engines.count} generators of {engines.gpus_each:g} GPU(s), "
+            f"this machine has {gpus} GPU(s); expected at most {int(gpus / engines.gpus_each)}"
         )
 
 

@@ -68,8 +68,9 @@ class ToxicityTask(Section):
     """Openings that invite toxic continuations."""
     ordinary: ContextSource
     """Harmless openings: retained behaviour, and the non-challenging half of the measures."""
-    in_domain: TextSource
-    """Running text of the retain domain: its `retain` split trains, the others measure."""
+    in_domain: list[TextSource] = Field(min_length=1)
+    """Running text of the retain domain: its `retain` split trains, the others measure; sources
+    may share out the splits."""
     out_of_domain: list[TextSource] = Field(min_length=1)
     """Running text of other domains, never trained on; each split of another domain if possible."""
     oracle: str = "profanity"
@@ -92,7 +93,7 @@ class Engines(Section):
     parallelism."""
     max_model_len: Count = 1024
     """Tokens of prompt and output together."""
-    kv_cache_gib: Positive = 1.0
+    kv_cache_gib: Positive = 0.5
     """KV cache of one engine, GiB."""
     max_num_seqs: Count = 128
     """Sequences decoded together in one engine."""
@@ -192,7 +193,7 @@ class Training(Section):
     """Passes over the data."""
     batch_size: Count = 16
     """Sequences of one optimiser step, over all workers."""
-    micro_batch_size: Count = 16
+    micro_batch_size: Count = 8
     """Sequences of one forward pass of one worker."""
     max_tokens: Count = 192
     """Longer sequences are cut."""
@@ -365,10 +366,9 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     path = Path(path)
     try:
         text = path.read_text()
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); expected a YAML config"
-        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
+        raise InputError(f"{path}: cannot be read ({reason}); expected a YAML config") from error
     try:
         content = yaml.safe_load(_expand(text, path))
     except yaml.YAMLError as error:
@@ -409,12 +409,20 @@ def _apply(content: dict[str, Any], override: str) -> None:
         content = content.setdefault(parent, {})
         if not isinstance(content, dict):
             raise InputError(f"--set {override}: {parent} is a value, not a section")
-    content[last] = yaml.safe_load(value)
+    try:
+        content[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {override}: {value} is no YAML ({_one_line(error)})") from error
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first problem as `key: found ..., expected ...`, with the nearest known key."""
-    problem = error.errors()[0]
+    """The first problem as `key: found ..., expected ...`, with the nearest known key.
+
+    Unknown keys come first: a misspelt key is also a missing one, and its name says more.
+    """
+    problems = error.errors()
+    unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
+    problem = (unknown or problems)[0]
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(problem["loc"]), 1)

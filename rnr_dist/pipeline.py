@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rnr_dist.config import Config
 from rnr_dist.machine import Machine
@@ -111,7 +111,8 @@ def release_stage(
     """Eq. 1 under the 90 %/95 % rules, and the retain-only control."""
     from rnr_dist.release.examples import forget_examples, retain_answers, retain_examples
     from rnr_dist.release.loop import ReleasedStep, release
-    from rnr_dist.release.merge_search import make_probe
+    from rnr_dist.release.merge_search import make_probe, read_model
+    from rnr_dist.report.summary import trial_rows
     from rnr_dist.train.launch import train_adapter
 
     folder = run.stage("release")
@@ -174,6 +175,7 @@ def release_stage(
     steps = release(
         config, machine.base, train, probe, machine.pool, machine.scorer, folder, log_step
     )
+    start = read_model(machine.base, probe, machine.pool, machine.scorer, folder / "readings")
     control = machine.base
     restored = sum(step.coefficient for step in steps if step.name.startswith("+"))
     if restored:
@@ -186,7 +188,7 @@ def release_stage(
             "control": control.to_json(),
             "steps": models,
             "fallbacks": [step.name for step in steps if not step.feasible],
-            "trials": [trial for step in steps for trial in step.trials],
+            "trials": trial_rows(steps, start, config.release),
         },
     )
 

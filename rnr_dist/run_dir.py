@@ -16,8 +16,9 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
+from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,7 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield aside
         aside.chmod(0o666 & ~_umask())  # mkstemp's files are closed to other users
-        os.replace(aside, path)
+        aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -56,7 +57,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
                 file.chmod(0o666 & ~_umask())
         if path.exists():
             shutil.rmtree(path)
-        os.replace(aside, path)
+        aside.replace(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -85,18 +86,25 @@ def write_rows(path: Path, rows: Iterable[Any]) -> None:
 
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
-    """The rows of a Parquet file as dataclasses of `kind`; sequences come back as tuples."""
+    """The rows of a Parquet file as dataclasses of `kind`.
+
+    Sequences come back as tuples, enumerations as their members.
+    """
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    records = pq.read_table(path).to_pylist()
+    members = {
+        name: hint
+        for name, hint in get_type_hints(kind).items()
+        if isinstance(hint, type) and issubclass(hint, Enum)
+    }
+
+    def restored(name: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return tuple(value)
+        return members[name](value) if name in members else value
+
     return [
-        kind(
-            **{
-                key: tuple(value) if isinstance(value, list) else value
-                for key, value in record.items()
-                if key in names
-            }
-        )
-        for record in records
+        kind(**{name: restored(name, value) for name, value in record.items() if name in names})
+        for record in pq.read_table(path).to_pylist()
     ]
 
 
@@ -156,13 +164,20 @@ class RunDir:
                 raise InputError(
                     f"{run.path}: holds a run already; expected an unused directory, or --resume"
                 )
+        elif run.path.exists() and not run.path.is_dir():
+            raise InputError(f"{run.path}: is a file; expected an unused directory")
         elif run.path.exists() and any(run.path.iterdir()):
             raise InputError(
                 f"{run.path}: not empty and no run of rnr (no config.json); expected an unused "
                 "directory"
             )
         else:
-            write_json(marker, config)
+            try:
+                write_json(marker, config)
+            except OSError as error:
+                raise InputError(
+                    f"{run.path}: cannot be made ({error.strerror}); expected a place to write to"
+                ) from error
         return run
 
     def stage(self, name: str) -> Path:

@@ -7,12 +7,14 @@ that no response can come from the wrong weights.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar
 
 from rnr_dist.config import Engines
 from rnr_dist.generate.requests import Request, Response
 from rnr_dist.types import ModelRef
+
+Answer = TypeVar("Answer")
 
 
 class Generator:
@@ -39,19 +41,14 @@ class Generator:
             )
         self._loaded = ""  # a failure half-way leaves no model that could be asked
         with weights_folder(model) as folder:
-            await self._engine.load(folder)
+            await _of_living_engine(self._engine.load(folder))
         self._loaded = model.digest
 
     async def run(self, requests: Sequence[Request], model: str) -> list[Response]:
         """Answer requests for the model of that digest."""
         if model != self._loaded:
             raise RuntimeError(f"asked for model {model}, loaded is {self._loaded or 'none'}")
-        from vllm.v1.engine.exceptions import EngineDeadError
-
-        try:
-            return await self._engine.run(requests, model)
-        except EngineDeadError:
-            os._exit(1)  # an actor without its engine is of no use: let Ray start a new one
+        return await _of_living_engine(self._engine.run(requests, model))
 
     async def memory(self) -> int:
         """Resident bytes of this actor and its engine's processes."""
@@ -63,6 +60,16 @@ class Generator:
     async def shutdown(self) -> None:
         """End the engine's processes; the pool ends the actor afterwards."""
         self._engine.shutdown()
+
+
+async def _of_living_engine(answer: Awaitable[Answer]) -> Answer:
+    """The engine's answer. An actor whose engine is dead ends, so that Ray starts a new one."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    try:
+        return await answer
+    except EngineDeadError:
+        os._exit(1)
 
 
 def actor_options(engines: Engines, index: int) -> dict[str, Any]:

@@ -102,8 +102,8 @@ class Engine:
                 prompt = TokensPrompt(prompt_token_ids=list(request.token_ids or ()))
         params = SamplingParams(**arguments, output_kind=RequestOutputKind.FINAL_ONLY)
         output: Any = None
-        async for output in self._llm.generate(prompt, params, str(next(self._ids))):
-            pass
+        async for answer in self._llm.generate(prompt, params, str(next(self._ids))):
+            output = answer
         if isinstance(request, ReadLikelihood):
             return Response(model, log_likelihoods=_likelihoods(output, request))
         return Response(model, continuations=self._continuations(output, request))

@@ -19,6 +19,7 @@ from rnr_dist.types import ModelRef
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3  # of one batch; a batch that kills three engines is the fault of the batch
+RESTART_POLL_SECONDS = 1.0
 
 
 class EngineDiedError(RuntimeError):
@@ -26,14 +27,19 @@ class EngineDiedError(RuntimeError):
 
 
 class GeneratorLink(Protocol):
-    """How the pool reaches one generator (a Ray actor, or a fake in tests)."""
+    """How the pool reaches one generator (a Ray actor, or a fake in tests).
+
+    `ready` gives the digest of the loaded model; it raises EngineDiedError while the engine
+    restarts and anything else when it is gone for good. `load` and `run` raise EngineDiedError in
+    both cases.
+    """
 
     async def ready(self) -> str: ...
     async def load(self, model: ModelRef) -> None: ...
     async def run(self, requests: Sequence[Request], model: str) -> list[Response]: ...
 
 
-@dataclass
+@dataclass(eq=False)  # a job is itself: equal requests do not make two jobs one
 class _Job:
     """One `submit`: its model, its batches still waiting, its answers so far."""
 
@@ -66,13 +72,19 @@ class Pool:
         self._loaded: list[str] = [""] * len(links)
         self._changed = asyncio.Condition()
         self._servers: list[asyncio.Task[None]] = []
+        self._first_ready: asyncio.Future[None]
 
     async def start(self) -> None:
-        """Wait for the first generator and serve from then on."""
+        """Wait for the first generator and serve from then on.
+
+        Raises what the last generator raised when none of them comes up.
+        """
+        self._first_ready = asyncio.get_running_loop().create_future()
         for index in range(len(self._links)):
             server = asyncio.create_task(self._serve(index))
             server.add_done_callback(self._server_ended)
             self._servers.append(server)
+        await self._first_ready
 
     async def submit(
         self,
@@ -82,10 +94,13 @@ class Pool:
     ) -> list[Response]:
         """All answers in request order. `on_progress(n)` is called as n more are answered.
 
-        Raises what a batch raised when it failed `MAX_ATTEMPTS` times.
+        Raises what a batch raised when it failed `MAX_ATTEMPTS` times, or EngineDiedError when no
+        generator is left.
         """
         if not requests:
             return []
+        if all(server.done() for server in self._servers):
+            raise EngineDiedError("no generator is left")
         job = _Job(
             model=model,
             requests=list(requests),
@@ -118,6 +133,8 @@ class Pool:
             return
         logger.error("a generator is gone for good: %s", error)
         if all(other.done() for other in self._servers):
+            if not self._first_ready.done():
+                self._first_ready.set_exception(error)
             for job in self._jobs:
                 if not job.finished.done():
                     job.finished.set_exception(error)
@@ -164,7 +181,10 @@ class Pool:
         try:
             await self._links[index].load(job.model)
         except Exception as error:
-            await self._give_back(job, positions, error)
+            self._loaded[index] = ""
+            # An engine that died while it loaded says nothing about the batch.
+            counts = not isinstance(error, EngineDiedError)
+            await self._give_back(job, positions, error, counts)
             await self._revive(index)
             return False
         return True
@@ -174,18 +194,14 @@ class Pool:
     ) -> None:
         try:
             answers = await link.run([job.requests[p] for p in positions], job.model.digest)
-        except EngineDiedError as error:
-            self._loaded[index] = ""
-            await self._give_back(job, positions, error)
-            return
+            if [answer.model for answer in answers] != [job.model.digest] * len(positions):
+                raise RuntimeError("answers of another model, or too few or too many")
         except Exception as error:
+            self._loaded[index] = ""  # whether it lives and what it holds is asked again
             await self._give_back(job, positions, error)
             return
         fresh = 0
         for position, answer in zip(positions, answers, strict=True):
-            if answer.model != job.model.digest:
-                await self._give_back(job, positions, RuntimeError("answer of another model"))
-                return
             if job.answers[position] is None:  # a duplicate after a re-issue counts once
                 job.answers[position] = answer
                 fresh += 1
@@ -194,10 +210,12 @@ class Pool:
         if not job.missing and not job.finished.done():
             job.finished.set_result(None)
 
-    async def _give_back(self, job: _Job, positions: list[int], error: Exception) -> None:
+    async def _give_back(
+        self, job: _Job, positions: list[int], error: Exception, counts: bool = True
+    ) -> None:
         """The one place that retries: the batch waits again, or its job fails for good."""
         first = positions[0]
-        job.attempts[first] = job.attempts.get(first, 0) + 1
+        job.attempts[first] = job.attempts.get(first, 0) + counts
         logger.warning("a batch of %d requests is issued again: %s", len(positions), error)
         if job.attempts[first] >= MAX_ATTEMPTS:
             if not job.finished.done():
@@ -212,10 +230,12 @@ class Pool:
         while True:
             try:
                 self._loaded[index] = await self._links[index].ready()
-                return
+                break
             except EngineDiedError as error:
                 logger.warning("generator %d is not there: %s", index, error)
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(RESTART_POLL_SECONDS)
+        if not self._first_ready.done():
+            self._first_ready.set_result(None)
 
 
 class RayLink:
@@ -225,7 +245,12 @@ class RayLink:
         self._handle = handle
 
     async def ready(self) -> str:
-        return await self._call("ready")
+        import ray.exceptions
+
+        try:
+            return await self._handle.ready.remote()
+        except ray.exceptions.ActorUnavailableError as error:
+            raise EngineDiedError("the generator actor is restarting") from error
 
     async def load(self, model: ModelRef) -> None:
         await self._call("load", model)
@@ -238,7 +263,7 @@ class RayLink:
 
         try:
             return await getattr(self._handle, method).remote(*arguments)
-        except ray.exceptions.ActorUnavailableError as error:
-            raise EngineDiedError("the generator actor is restarting") from error
+        except ray.exceptions.RayActorError as error:
+            raise EngineDiedError("the generator actor is restarting or gone") from error
         except ray.exceptions.RayTaskError as error:
             raise error.cause if isinstance(error.cause, Exception) else error from None

@@ -118,9 +118,9 @@ def read_model(
 
 
 def candidates(coefficients: Coefficients) -> list[float]:
-    """Geometrically spaced weights, both ends included, to three digits."""
+    """Geometrically spaced weights, both ends included, to three digits, each once."""
     spaced = np.geomspace(coefficients.low, coefficients.high, coefficients.trials)
-    return [float(f"{value:.3g}") for value in spaced]
+    return list(dict.fromkeys(float(f"{value:.3g}") for value in spaced))
 
 
 def search_weight(

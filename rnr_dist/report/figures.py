@@ -20,13 +20,12 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from rnr_dist.report.summary import Step
 from rnr_dist.run_dir import replacing
-from rnr_dist.types import Pull
 
 # Okabe and Ito's colours, told apart by every kind of colour vision.
 VERMILION, BLUE, GREEN, GREY = "#d55e00", "#0072b2", "#009e73", "#777777"
-# Measure, label, colour, marker.
+# Measure (or how its name begins), label, colour, marker.
 FORGOTTEN = (
-    ("toxicity/challenging/fraction_gt_0.5", "toxic continuations, challenging", VERMILION, "o"),
+    ("toxicity/challenging/fraction_gt_", "toxic continuations, challenging", VERMILION, "o"),
 )
 KEPT = (
     ("perplexity/in_domain", "perplexity, in domain", BLUE, "s"),
@@ -46,7 +45,7 @@ def steps_figure(steps: Sequence[Step], path: Path) -> None:
     """
     path_of_eq1 = [step for step in steps if not step.is_control]
     controls = [step for step in steps if step.is_control]
-    names = [step.name for step in (*path_of_eq1, *controls)]
+    names = [step.label for step in (*path_of_eq1, *controls)]
     figure = Figure(
         figsize=(max(7.0, 1.6 + 1.1 * len(names)), 6.4), layout="constrained", dpi=DOTS_PER_INCH
     )
@@ -134,17 +133,22 @@ def search_figure(trials: Sequence[Mapping[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
-def reveal_figure(pulls: Sequence[Pull], path: Path) -> None:
-    """Score of every pull in the order of arrival, with the best so far, per outer iteration."""
-    panels = [(outer, list(group)) for outer, group in groupby(pulls, key=lambda pull: pull.outer)]
+def reveal_figure(pulls: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Score of every pull in the order of arrival, with the best so far, per outer iteration.
+
+    `pulls` are `types.Pull` as JSON holds them.
+    """
+    panels = [
+        (outer, list(group)) for outer, group in groupby(pulls, key=lambda pull: pull["outer"])
+    ]
     figure = Figure(figsize=(1.4 + 3.4 * len(panels), 3.9), layout="constrained", dpi=DOTS_PER_INCH)
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (outer, found) in zip(grid, panels, strict=True):
-        numbers, scores = range(1, len(found) + 1), [pull.score for pull in found]
+        numbers, scores = range(1, len(found) + 1), [pull["score"] for pull in found]
         best = list(accumulate(scores, max))
         axes.plot(numbers, scores, "o", color=BLUE, alpha=0.55, label="pull")
         axes.step(numbers, best, where="post", color=VERMILION, linewidth=2, label="best so far")
-        axes.set_title(f"outer iteration {outer}", fontsize=11)
+        axes.set_title(f"outer iteration {outer + 1}", fontsize=11)
         axes.set_xlabel("pull")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
@@ -159,7 +163,7 @@ def _relative(steps: Sequence[Step], measure: str) -> tuple[np.ndarray, np.ndarr
     """(S,) ratios to the base and both ends of their intervals; the base is 1 by definition."""
     rows = []
     for step in steps:
-        score = step.scores.get(measure)
+        score = step.find(measure)
         if score is None:
             rows.append((np.nan,) * 3)
         elif score.vs_base:

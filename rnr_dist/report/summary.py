@@ -57,6 +57,18 @@ class Step:
             term["role"] == "retain" for term in self.coefficients
         )
 
+    @property
+    def label(self) -> str:
+        """The name as a reader sees it: `-f0` becomes `−2.2·f0`."""
+        if self.name[0] not in "+-":
+            return self.name
+        return f"{self.coefficients[-1]['coefficient']:+.3g}·{self.name[1:]}".replace("-", "−")
+
+    def find(self, measure: str) -> Score | None:
+        """The first score whose name begins so: thresholds are part of the names."""
+        names = (name for name in self.scores if name.startswith(measure))
+        return next((self.scores[name] for name in names), None)
+
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Step:
         """The step that a summary holds; null comes back as NaN."""

@@ -26,7 +26,7 @@ RULES = {"1": "meets rule 1", "2": "meets rule 2", "lambda": "meets λ's rule"}
 
 @dataclass(frozen=True)
 class Column:
-    """A measure, its title, and how its value is printed."""
+    """A measure (or how its name begins), its title, and how its value is printed."""
 
     measure: str
     title: str
@@ -34,8 +34,8 @@ class Column:
 
 
 MAIN = (
-    Column("toxicity/challenging/fraction_gt_0.5", "toxic, challenging", ".1%"),
-    Column("toxicity/ordinary/fraction_gt_0.5", "toxic, ordinary", ".1%"),
+    Column("toxicity/challenging/fraction_gt_", "toxic, challenging", ".1%"),
+    Column("toxicity/ordinary/fraction_gt_", "toxic, ordinary", ".1%"),
     Column("judge/challenging/fraction", "second judge, challenging", ".1%"),
     Column("perplexity/in_domain", "perplexity in domain", ".1f"),
     Column("perplexity/out_of_domain", "perplexity out of domain", ".1f"),
@@ -59,7 +59,7 @@ def steps_table(
 
     The base's own row shows the interval of the value instead. Measures of no step are left out.
     """
-    shown = [column for column in columns if any(column.measure in step.scores for step in steps)]
+    shown = [column for column in columns if any(step.find(column.measure) for step in steps)]
     table = Table(
         title=title,
         caption="change against the base (95 % interval); for the base, the value's own interval",
@@ -71,8 +71,8 @@ def steps_table(
     for column in shown:
         table.add_column(column.title, justify="right", overflow="fold")
     for step in steps:
-        cells = [_cell(step.scores.get(column.measure), column.style) for column in shown]
-        table.add_row(literal(step.name), *cells)
+        cells = [_cell(step.find(column.measure), column.style) for column in shown]
+        table.add_row(literal(step.label), *cells)
     return table
 
 
@@ -84,7 +84,7 @@ def instructions_table(reveal: Sequence[Mapping[str, Any]]) -> Table:
     for found in reveal:
         numbers = [_format(found[key], ".3f") for key in ("score", "relevance", "diversity")]
         instruction = literal(found["instruction"])
-        table.add_row(str(found["outer"]), instruction, *numbers, str(found["n_rows"]))
+        table.add_row(str(found["outer"] + 1), instruction, *numbers, str(found["n_rows"]))
     return table
 
 

@@ -2,7 +2,7 @@
 
 In: runs, parameters, metrics, tags, files. Out: parent and nested MLflow runs. Invariant: an entry
 is in the spool on disk before MLflow hears of it and leaves it only when MLflow has it; delivering
-one twice changes nothing, so that none is lost and none counts twice. Used from one thread.
+one twice changes nothing, so that none is lost and none counts twice, whichever threads log.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 import time
 import uuid
 from collections import Counter
@@ -84,6 +85,7 @@ class Tracker:
         self._experiment_id = ""
         self._run_ids: dict[str, str] = {}
         self._next_contact = 0.0
+        self._lock = threading.Lock()
         self._drain()
 
     @contextlib.contextmanager
@@ -111,8 +113,9 @@ class Tracker:
 
     def close(self) -> None:
         """Deliver what still waits; what cannot be delivered stays for the next Tracker here."""
-        self._next_contact = 0.0
-        self._drain()
+        with self._lock:
+            self._next_contact = 0.0
+            self._drain()
 
     @contextlib.contextmanager
     def _run(
@@ -138,8 +141,9 @@ class Tracker:
     def _record(self, kind: str, content: Any, step: int = 0) -> None:
         # The time is set here, not on delivery: MLflow drops a metric it has at that time and step.
         entry = {"kind": kind, "content": content, "step": step, "at": _now()}
-        self._spool.append({"run": self._open[-1], **entry})
-        self._drain()
+        with self._lock:
+            self._spool.append({"run": self._open[-1], **entry})
+            self._drain()
 
     def _drain(self) -> None:
         """Deliver the spool in order; the one place where MLflow's errors are caught."""

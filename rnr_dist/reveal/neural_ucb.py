@@ -19,7 +19,7 @@ ROWS = 1024  # arms whose bounds are computed together: 32 MB a temporary at 4,0
 
 
 class Parameters(NamedTuple):
-    """One number for each parameter of f(x) = w2 . relu(w1 x + b1) + b2, float64.
+    """One number for each parameter of f(x) = w2 . relu(w1 x + b1) / sqrt(hidden) + b2, float64.
 
     w1: (hidden, d). b1, w2: (hidden,). b2: scalar.
     """
@@ -34,8 +34,8 @@ class Gradients(NamedTuple):
     """Gradients of f at n arms in factors, since n x |theta| numbers would be gigabytes.
 
     df/dw1 = slopes x features (outer), df/db1 = slopes, df/dw2 = activations, df/db2 = 1.
-    features: (n, d). slopes: (n, hidden), w2 where a unit is active, else 0. activations:
-    (n, hidden), after the ReLU.
+    features: (n, d). slopes: (n, hidden), w2 / sqrt(hidden) where a unit is active, else 0.
+    activations: (n, hidden), after the ReLU, / sqrt(hidden).
     """
 
     features: Tensor
@@ -49,7 +49,8 @@ Widths = Callable[[Gradients, Gradients, float, float], Tensor]
 def gradients(features: Tensor, theta: Parameters) -> Gradients:
     """Gradients of the network's output at (n, d) features."""
     before = features @ theta.w1.T + theta.b1
-    return Gradients(features, (before > 0) * theta.w2, before.relu())
+    gain = len(theta.w2) ** -0.5
+    return Gradients(features, (before > 0) * theta.w2 * gain, before.relu() * gain)
 
 
 def predict(at: Gradients, theta: Parameters) -> Tensor:
@@ -110,6 +111,11 @@ def _kernel(left: Gradients, right: Gradients) -> Tensor:
 class NeuralUCB:
     """Upper confidence bounds of one hidden ReLU layer over standardised arm features.
 
+    All weights start as N(0,1). The mean is f - f at the start, with inputs scaled by 1/sqrt(d)
+    and units by 1/sqrt(hidden), so that an arm's mean is 0 until scores say otherwise (Zhou et
+    al. 2020, section 3). The reference leaves all three out: its start spreads over tens to
+    hundreds where scores lie in [0, 1], and it found no better arms than random search.
+
     features: (arms, d), finite. ridge: lambda. exploration: nu. initial: arms drawn at random
     before bounds are trusted. steps, learning_rate: of each training. widths: `diagonal_widths`
     or `full_widths`. Hallucinated updates (GP-BUCB): an arm counts in the widths from its
@@ -134,7 +140,8 @@ class NeuralUCB:
         if not finite.all():
             raise ValueError(f"arm {int((~finite).nonzero()[0])}: features are not all finite")
         spread = table.std(0, correction=0)
-        self._features = (table - table.mean(0)) / torch.where(spread > 0, spread, 1.0)
+        standardised = (table - table.mean(0)) / torch.where(spread > 0, spread, 1.0)
+        self._features = standardised / math.sqrt(table.shape[1])
         generator = torch.Generator().manual_seed(seed)
 
         def draw(*shape: int) -> Tensor:
@@ -188,7 +195,8 @@ class NeuralUCB:
         for rows in torch.tensor(arms).split(ROWS):
             at = gradients(self._features[rows], self._theta)
             width = self._widths(at, picked, self._ridge, self._exploration)
-            bounds.append(predict(at, self._theta) + width.sqrt())
+            mean = predict(at, self._theta) - self._start(self._features[rows])
+            bounds.append(mean + width.sqrt())
         return torch.cat(bounds)
 
     def dispatch(self, arm: int) -> None:
@@ -244,16 +252,20 @@ class NeuralUCB:
         arms = sorted(self._training)  # so that the order of arrival leaves no trace
         features = self._features[arms]
         scores = torch.tensor([self.scores[arm] for arm in arms], dtype=torch.float64)
+        targets = scores + self._start(features)
         theta = Parameters(*(weight.clone().requires_grad_() for weight in self._untrained))
         optimiser = torch.optim.Adam(
-            theta, lr=self._learning_rate, weight_decay=self._ridge / len(arms)
+            theta, lr=self._learning_rate, weight_decay=self._ridge / len(arms), fused=True
         )
         for _ in range(self._steps):
             optimiser.zero_grad()
-            loss = (predict(gradients(features, theta), theta) - scores).square().mean()
+            loss = (predict(gradients(features, theta), theta) - targets).square().mean()
             loss.backward()
             optimiser.step()
         self._theta = Parameters(*(weight.detach() for weight in theta))
+
+    def _start(self, features: Tensor) -> Tensor:
+        return predict(gradients(features, self._untrained), self._untrained)
 
     def _picked(self) -> Gradients:
         picks = [self._picks[arm] for arm in sorted(self._training | self.in_flight)]

@@ -52,13 +52,14 @@ def load_task(task: ToxicityTask, evaluated: Split) -> TaskData:
     check_oracle(task.second_judge)
     challenging = load_contexts(task.challenging, CHALLENGING)
     ordinary = load_contexts(task.ordinary, ORDINARY)
-    in_domain = load_passages(task.in_domain)
+    inside = [load_passages(source) for source in task.in_domain]
     outside = [load_passages(source) for source in task.out_of_domain]
     challenging, ordinary = drop_cross_split_duplicates(challenging, ordinary)
-    in_domain, *outside = drop_cross_split_duplicates(in_domain, *outside)
+    texts = drop_cross_split_duplicates(*inside, *outside)
+    inside, outside = texts[: len(inside)], texts[len(inside) :]
     data = TaskData(
         (*challenging, *ordinary),
-        tuple(in_domain),
+        tuple(passage for source in inside for passage in source),
         tuple(passage for source in outside for passage in source),
     )
     needed = {

@@ -25,6 +25,7 @@ from rnr_dist.errors import InputError
 from rnr_dist.release.composition import adapter_digest
 from rnr_dist.report.progress import progress_bar
 from rnr_dist.train.collate import Example
+from rnr_dist.train.deepspeed import environment
 from rnr_dist.train.worker import Job, plan_job, train_loop
 from rnr_dist.types import Adapter, ModelRef
 
@@ -96,6 +97,7 @@ def train_adapter(
                 max_failures=workers.max_failures, controller_failure_limit=START_ATTEMPTS
             ),
             callbacks=[ReportLog(log)],
+            worker_runtime_env={"env_vars": environment(workers)},
         ),
     )
     with progress_bar(f"{role} adapter {output.name}", steps) as advance:

@@ -8,7 +8,6 @@ of the mean over them, whatever the number of workers (design decision 7).
 from __future__ import annotations
 
 import json
-import os
 import resource
 import time
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 from rnr_dist.config import Training, Workers
 from rnr_dist.run_dir import replacing_folder
 from rnr_dist.train.collate import Step, pad, plan_steps
-from rnr_dist.train.deepspeed import deepspeed_config, environment, learning_rate_factor
+from rnr_dist.train.deepspeed import deepspeed_config, learning_rate_factor
 from rnr_dist.types import ModelRef
 
 # Ray Train takes one report a poll and blocks the next: many reports would slow the training.
@@ -46,7 +45,6 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
     over all workers, and peak_rss_mib of this worker; the adapter's folder holds the same.
     """
     job: Job = config["job"]
-    os.environ.update(environment(job.workers))
     import ray
     import torch
     from ray.train import get_context, report
@@ -56,8 +54,6 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
 
     rank, world_size = get_context().get_world_rank(), get_context().get_world_size()
     device = get_device()
-    if not job.workers.gpus_each:
-        torch.set_num_threads(job.workers.cpus_each)
     examples = ray.get(job.examples)
     objective = OBJECTIVES[job.objective]()
     lengths = [len(example.token_ids) for example in examples]

@@ -1,0 +1,107 @@
+"""Tokens a second: the generator pool against bare vLLM on the same requests, in one run.
+
+Bare vLLM is one `LLM.generate` call with all cores, once with its own top-p and once with our exact
+nucleus mask; the pool has as many one-core engines. Each is timed `ROUNDS` times, alternating would
+need all in memory, so they follow one another. The last line is one JSON object:
+`pool_ratio` = pool / the faster of the two.
+
+    python benchmarks/generation.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rnr_dist.config import Config, Engines, load_config
+from rnr_dist.data.sources import load_contexts
+from rnr_dist.types import SamplingSettings
+
+ROUNDS = 3
+CONTEXTS, PER_CONTEXT = 96, 10
+SAMPLING = SamplingSettings(n=PER_CONTEXT, max_tokens=20, temperature=1.0, top_p=0.9)
+ROOT = Path(__file__).parents[1]
+
+
+def prompts(config: Config) -> list[str]:
+    return [context.text for context in load_contexts(config.task.challenging, "challenging")][
+        :CONTEXTS
+    ]
+
+
+def bare(config: Config, own_nucleus: bool) -> float:
+    """Best tokens/s of `LLM.generate` in this process."""
+    from vllm import LLM, SamplingParams
+
+    from rnr_dist.generate.engine import engine_arguments, sampling_arguments
+    from rnr_dist.models import resolve_model
+
+    arguments = engine_arguments(config.engines, resolve_model(config.model).checkpoint, False)
+    del arguments["enable_prompt_embeds"]
+    settings = sampling_arguments(SAMPLING, on_gpu=not own_nucleus)
+    llm = LLM(**{**arguments, "max_num_seqs": config.engines.max_num_seqs * config.engines.count})
+    params = SamplingParams(**settings)
+    speeds = []
+    for _ in range(ROUNDS + 1):
+        began = time.perf_counter()
+        outputs = llm.generate(prompts(config), params, use_tqdm=False)
+        tokens = sum(len(choice.token_ids) for output in outputs for choice in output.outputs)
+        speeds.append(tokens / (time.perf_counter() - began))
+    return max(speeds[1:])  # the first round warms up
+
+
+def pool(config: Config) -> float:
+    """Best tokens/s of the pool, driven as the pipeline drives it."""
+    from rnr_dist.evaluate.continuations import continuation_requests
+    from rnr_dist.machine import Machine
+
+    with Machine(config) as machine:
+        requests = continuation_requests(prompts(config), machine.tokenizer, SAMPLING)
+        speeds = []
+        for _ in range(ROUNDS + 1):
+            began = time.perf_counter()
+            responses = machine.pool.run(machine.base, requests)
+            tokens = sum(len(c.token_ids) for r in responses for c in r.continuations)
+            speeds.append(tokens / (time.perf_counter() - began))
+    return max(speeds[1:])
+
+
+def main() -> None:
+    config = load_config(ROOT / "configs" / "demo.yaml")
+    if len(sys.argv) > 1:
+        kinds = {"bare": lambda: bare(config, False), "bare-nucleus": lambda: bare(config, True)}
+        print(json.dumps((kinds | {"pool": lambda: pool(config)})[sys.argv[1]]()))
+        return
+    speeds = {}
+    for kind in ("bare", "bare-nucleus", "pool"):
+        cores = f"0-{config.engines.count * config.engines.cpus_each - 1}"
+        environment = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"}
+        if kind != "pool":
+            environment["VLLM_CPU_OMP_THREADS_BIND"] = cores
+        command = [sys.executable, __file__, kind]
+        output = subprocess.run(
+            command, env=environment, check=True, capture_output=True, text=True
+        ).stdout
+        speeds[kind] = float(output.strip().splitlines()[-1])
+        print(f"{kind:14s} {speeds[kind]:7.0f} tokens/s")
+    engines: Engines = config.engines
+    print(
+        json.dumps(
+            {
+                "engines": engines.count,
+                **{f"{kind}_tokens_per_second": round(speed) for kind, speed in speeds.items()},
+                "pool_ratio": round(
+                    speeds["pool"] / max(speeds["bare"], speeds["bare-nucleus"]), 3
+                ),
+                "pool_ratio_own_top_p": round(speeds["pool"] / speeds["bare"], 3),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""`rnr evaluate` as a Ray job; see jobs/run.py."""
+
+import sys
+
+from rnr_dist.cli import run_as_job
+
+if __name__ == "__main__":
+    sys.exit(run_as_job("evaluate"))

@@ -1,0 +1,141 @@
+"""The whole picture through the public command: real vLLM, DeepSpeed, Ray, MLflow, 135M model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY, engine_processes, rnr  # pytest puts this folder's conftest on the path
+
+pytestmark = pytest.mark.timeout(1500)
+
+
+def test_killed_driver_leaves_a_run_that_resumes(killed_and_resumed):
+    run, events, outlived, log = killed_and_resumed
+    assert not outlived, "engines outlived their killed driver"
+    assert (run / "reveal" / "events.jsonl").read_bytes() == events, "reveal was done again"
+    assert "reveal: done before" in log
+    assert log.strip().splitlines()[-1] == str(run)
+
+
+def test_no_engine_outlives_a_finished_run(killed_and_resumed):
+    assert not engine_processes()
+
+
+def test_summary_has_the_documented_shape(killed_and_resumed):
+    run, *_ = killed_and_resumed
+    summary = json.loads((run / "summary.json").read_text())
+    steps = summary["steps"]
+    names = [step["name"] for step in steps]
+    assert names == ["base", "retain-only", "-f0", "+r1", "-f1"]
+    assert steps[0]["coefficients"] == []
+    assert [term["coefficient"] > 0 for term in steps[-1]["coefficients"]] == [False, True, False]
+    for step in steps:
+        scores = step["scores"]
+        for measure in (
+            "toxicity/challenging/fraction_gt_0.5",
+            "toxicity/challenging/expected_max",
+            "toxicity/ordinary/fraction_gt_0.5",
+            "judge/challenging/fraction",
+            "perplexity/in_domain",
+            "perplexity/out_of_domain",
+            "output/empty_share",
+            "output/mean_length",
+            "output/entropy",
+            "output/distinct_2",
+            "output/base_nll",
+        ):
+            score = scores[measure]
+            assert score["split"] == "final"
+            assert score["ci95"][0] <= score["value"] <= score["ci95"][1]
+        assert scores["toxicity/challenging/fraction_gt_0.5"]["n_samples"] == 18
+        assert scores["perplexity/in_domain"]["value"] > 5
+    assert steps[-1]["scores"]["perplexity/in_domain"]["vs_base"]["ratio"] > 0
+    assert {stage["name"] for stage in summary["stages"]} >= {"reveal", "release", "evaluate"}
+    assert summary["versions"]["ray"]
+
+
+def test_forget_set_holds_what_the_model_said(killed_and_resumed):
+    import pyarrow.parquet as pq
+
+    run, *_ = killed_and_resumed
+    rows = pq.read_table(run / "reveal" / "forget_set.parquet").to_pylist()
+    assert rows
+    assert all(row["split"] == "train" and row["token_ids"] and row["instruction"] for row in rows)
+    assert all(row["score"] >= 0.1 for row in rows)
+    pulls = json.loads((run / "reveal" / "pulls.json").read_text())
+    assert len({pull["id"] for pull in pulls}) == len(pulls) == 6
+    assert len({pull["arm"] for pull in pulls}) == 6
+
+
+def test_figures_are_pictures(killed_and_resumed):
+    run, *_ = killed_and_resumed
+    for name in ("steps", "search", "reveal"):
+        assert (run / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_mlflow_holds_one_parent_with_nested_runs(killed_and_resumed):
+    from mlflow import MlflowClient
+
+    run, *_ = killed_and_resumed
+    client = MlflowClient(f"sqlite:///{run.parent / 'mlflow.db'}")
+    [experiment] = [e for e in client.search_experiments() if e.name == "rnr"]
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    assert [r.info.run_name for r in parents] == ["tiny"]
+    names = {r.info.run_name for r in runs}
+    assert {"reveal", "release", "evaluate", "train -f0", "evaluate base"} <= names
+    assert any(name.startswith("outer iteration") for name in names)
+    assert any(name.startswith("trial") for name in names)
+
+
+def test_compare_shows_both_models(killed_and_resumed):
+    run, *_ = killed_and_resumed
+    shown = rnr(["compare", str(run), "The weather today is", "--n", "1"], run.parent)
+    assert shown.returncode == 0, shown.stderr
+    assert "before" in shown.stdout
+    assert "after" in shown.stdout
+
+
+def test_exports_load_and_agree(killed_and_resumed, tmp_path):
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run, *_ = killed_and_resumed
+    adapter, merged = tmp_path / "adapter", tmp_path / "merged"
+    done = rnr(["export", str(run), "--adapter", str(adapter), "--merged", str(merged)], tmp_path)
+    assert done.returncode == 0, done.stderr
+    checkpoint = json.loads((run / "release" / "models.json").read_text())["base"]["checkpoint"]
+    tokenizer = AutoTokenizer.from_pretrained(merged)
+    inputs = tokenizer("The river rises in the hills and", return_tensors="pt")
+    base = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    with torch.inference_mode():
+        before = base(**inputs).logits
+        adapted = PeftModel.from_pretrained(base, adapter)(**inputs).logits
+        whole = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)(**inputs).logits
+    # The merged export is rounded to the checkpoint's bf16; the adapter is not.
+    assert (adapted - whole).abs().max() < 0.35 * (adapted - before).abs().max()
+    assert (adapted - before).abs().max() > 0.1
+
+
+def test_run_directory_of_another_config_is_refused(killed_and_resumed):
+    run, *_ = killed_and_resumed
+    refused = rnr(["run", str(TINY), "--set", "seed=5", "--resume", str(run)], run.parent)
+    assert refused.returncode == 2
+    assert "belongs to another config" in refused.stderr
+    assert "seed" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+
+def test_samples_of_all_steps_are_paired(killed_and_resumed):
+    import pyarrow.parquet as pq
+
+    run, *_ = killed_and_resumed
+    evaluated = Path(run / "evaluate")
+    contexts = [
+        pq.read_table(path, columns=["context_id"])["context_id"].to_pylist()
+        for path in sorted(evaluated.glob("*.parquet"))
+    ]
+    assert len(contexts) == 5
+    assert all(np.array_equal(contexts[0], other) for other in contexts)

@@ -1,0 +1,92 @@
+"""The plan of a training and its tensors."""
+
+import numpy as np
+import pytest
+import torch
+
+from rnr_dist.train.collate import IGNORED, Example, pad, plan_steps
+
+LENGTHS = np.random.default_rng(5).integers(4, 60, size=203).tolist()
+PLAN = {"batch_size": 16, "micro_batch_size": 3, "world_size": 2, "epochs": 3, "seed": 7}
+
+
+def test_each_epoch_holds_every_example_once():
+    steps = plan_steps(LENGTHS, **PLAN)
+    assert len(steps) == 3 * 13
+    for epoch in range(3):
+        seen = [index for step in steps[epoch * 13 : epoch * 13 + 13] for index in step.indices]
+        assert sorted(seen) == list(range(203))
+    first, second = ([step.indices for step in steps[start : start + 13]] for start in (0, 13))
+    assert first != second
+
+
+def test_the_plan_follows_from_its_arguments():
+    assert plan_steps(LENGTHS, **PLAN) == plan_steps(LENGTHS, **PLAN)
+    assert plan_steps(LENGTHS, **PLAN) != plan_steps(LENGTHS, **PLAN | {"seed": 8})
+
+
+def test_a_step_does_not_depend_on_how_it_is_shared_out():
+    one = plan_steps(LENGTHS, **PLAN | {"world_size": 1, "micro_batch_size": 16})
+    for step, alone in zip(plan_steps(LENGTHS, **PLAN), one, strict=True):
+        assert sorted(step.indices) == sorted(alone.indices)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 5])
+def test_ranks_take_equally_many_micro_batches_of_almost_equal_size(world_size):
+    for step in plan_steps(LENGTHS, **PLAN | {"world_size": world_size}):
+        assert len(step.micro_batches) == world_size
+        assert len({len(rank) for rank in step.micro_batches}) == 1
+        sizes = [len(micro) for rank in step.micro_batches for micro in rank]
+        assert max(sizes) <= 3
+        assert max(sizes) - min(sizes) <= 1
+        assert sum(sizes) in (15, 16)
+
+
+def test_a_rank_without_an_example_still_has_a_place_in_the_step():
+    [step] = plan_steps([9], batch_size=4, micro_batch_size=4, world_size=3, epochs=1, seed=0)
+    assert step.micro_batches == (((0,),), ((),), ((),))
+
+
+def test_batches_of_similar_length_need_little_padding():
+    def padded(batches):
+        return sum(len(batch) * max(LENGTHS[index] for index in batch) for batch in batches)
+
+    micro_batches = [
+        micro
+        for step in plan_steps(LENGTHS, **PLAN | {"epochs": 1})
+        for rank in step.micro_batches
+        for micro in rank
+    ]
+    shuffled = np.array_split(np.random.default_rng(0).permutation(203), len(micro_batches))
+    assert padded(micro_batches) < 1.1 * sum(LENGTHS)
+    assert padded(shuffled) > 1.3 * sum(LENGTHS)
+
+
+def test_labels_follow_from_lengths_and_not_from_token_ids():
+    # 0 is the padding's id here and also ends the first response; 7 is in prompt and response.
+    batch = pad([Example((7, 8, 7, 0), 2), Example((0, 5), 0)])
+    assert batch["input_ids"].tolist() == [[7, 8, 7, 0], [0, 5, 0, 0]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    skip = IGNORED
+    assert batch["labels"].tolist() == [[skip, skip, 7, 0], [skip, 5, skip, skip]]
+
+
+@pytest.mark.parametrize(
+    ("example", "labels"),
+    [
+        (Example((1, 2, 3, 4), 1), 3),
+        (Example((1, 2, 3, 4), 0), 3),  # nothing predicts the first token
+        (Example((1, 2, 3, 4), 4), 0),
+        (Example((1, 2, 3, 4), 3).cut(3), 0),
+        (Example((1, 2, 3, 4), 1).cut(2), 1),
+    ],
+)
+def test_an_example_counts_the_labels_that_padding_gives_it(example, labels):
+    assert example.labels == labels
+    assert int((pad([example])["labels"] != IGNORED).sum()) == labels
+
+
+def test_no_examples_become_one_token_without_a_label():
+    batch = pad([])
+    assert batch["input_ids"].shape == torch.Size([1, 1])
+    assert batch["labels"].tolist() == [[IGNORED]]

@@ -1,0 +1,40 @@
+"""The DeepSpeed config by value, and the learning-rate curve."""
+
+import pytest
+
+from rnr_dist.config import Training, Workers
+from rnr_dist.train.deepspeed import deepspeed_config, environment, learning_rate_factor
+
+TRAINING = Training(learning_rate=3e-4, weight_decay=0.01, micro_batch_size=4, clip_norm=0.5)
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_the_config_by_value(gpus, stage):
+    assert deepspeed_config(Workers(gpus_each=gpus, zero_stage=stage), TRAINING) == {
+        "train_micro_batch_size_per_gpu": 4,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        "gradient_clipping": 0.5,
+        "optimizer": {
+            "type": "AdamW",
+            "params": {"lr": 3e-4, "weight_decay": 0.01, "torch_adam": True},
+        },
+        "zero_optimization": {"stage": stage, "overlap_comm": False},
+    }
+
+
+def test_cpu_workers_use_no_gpu_and_do_not_spin():
+    assert environment(Workers(cpus_each=3)) == {
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": "3",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+    assert environment(Workers(gpus_each=1)) == {}
+
+
+def test_the_rate_rises_then_falls_and_never_wastes_a_step():
+    curve = [learning_rate_factor(step, 10, 0.2) for step in range(10)]
+    assert curve == pytest.approx([0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
+    assert [learning_rate_factor(step, 4, 0) for step in range(4)] == [1, 0.75, 0.5, 0.25]
+    assert [learning_rate_factor(step, 2, 1) for step in range(2)] == [0.5, 1]

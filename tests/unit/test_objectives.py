@@ -1,0 +1,91 @@
+"""Objectives against the plain formula, on random models of a few thousand weights."""
+
+import pytest
+import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from rnr_dist.objectives import OBJECTIVES
+from rnr_dist.objectives.causal import Causal
+from rnr_dist.train.collate import Example, pad
+
+SIZES = {
+    "vocab_size": 53,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 4,
+    "initializer_range": 0.4,
+}
+EXAMPLES = [
+    Example((3, 9, 4, 1, 8, 2), 2),
+    Example((5, 5, 7), 0),
+    Example((11, 2, 6, 2), 3),
+    Example((4, 4), 2),
+]
+
+
+@pytest.fixture(params=["llama", "gemma2"])
+def model(request):
+    torch.manual_seed(0)
+    if request.param == "llama":
+        return LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=True))
+    # Its logits are soft-capped after the head.
+    return Gemma2ForCausalLM(Gemma2Config(**SIZES, final_logit_softcapping=2.0))
+
+
+def by_the_formula(model, example):
+    """Sum of -log p of the response tokens, one sequence alone, from the full logits."""
+    ids = torch.tensor([example.token_ids])
+    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    logs = logits[0].double().log_softmax(-1)
+    places = range(max(example.prompt_tokens, 1), len(example.token_ids))
+    return -sum(logs[place - 1, example.token_ids[place]] for place in places)
+
+
+def test_causal_is_the_summed_nll_of_the_response_tokens(model):
+    numerator, denominator = Causal().terms(model, pad(EXAMPLES))["nll"]
+    expected = sum(by_the_formula(model, example) for example in EXAMPLES)
+    assert denominator == 4 + 2 + 1 + 0
+    assert numerator.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_causal_gradients_are_those_of_the_formula(model):
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    numerator, _ = Causal().terms(model, pad(EXAMPLES))["nll"]
+    found = torch.autograd.grad(numerator, weights)
+    wanted = torch.autograd.grad(sum(by_the_formula(model, e) for e in EXAMPLES), weights)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-4)
+
+
+def test_padding_tokens_have_no_say(model):
+    batch = pad(EXAMPLES)
+    before = Causal().terms(model, batch)["nll"][0]
+    batch["input_ids"][batch["attention_mask"] == 0] = 17
+    assert torch.equal(before, Causal().terms(model, batch)["nll"][0])
+
+
+def test_an_idle_rank_contributes_nothing_but_can_run_backward(model):
+    numerator, denominator = Causal().terms(model, pad([]))["nll"]
+    numerator.backward()
+    assert (numerator.item(), denominator) == (0, 0)
+    assert all(not weight.grad.any() for weight in model.parameters() if weight.grad is not None)
+
+
+def test_the_head_sees_only_places_with_a_label(model):
+    seen = []
+    model.get_output_embeddings().register_forward_hook(
+        lambda _, inputs, __: seen.append(inputs[0].shape)
+    )
+    Causal().terms(model, pad(EXAMPLES))
+    assert seen == [(7, 16)]
+    assert model(torch.tensor([[1, 2, 3]])).logits.shape == (1, 3, 53)  # the hook is gone
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_counts_are_known_before_the_model_runs(name, model):
+    objective = OBJECTIVES[name]()
+    terms = objective.terms(model, pad(EXAMPLES))
+    assert objective.counts(EXAMPLES) == {key: count for key, (_, count) in terms.items()}
