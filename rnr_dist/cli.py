@@ -169,15 +169,19 @@ def guarded(command: Callable[[], object]) -> int:
     """Exit code of a command: 0, 2 for bad input, 130 for an interrupt."""
     try:
         code = command()
-    except (InputError, typer.TyperException) as error:
-        usage = isinstance(error, typer.TyperException)
-        sentence = error.format_message() if usage else str(error)
-        print("rnr:", " ".join(sentence.split("\n")), file=sys.stderr)
-        return 2
+    except InputError as error:
+        return _refused(str(error))
+    except typer.TyperException as error:  # wrong usage
+        return _refused(error.format_message())
     except KeyboardInterrupt:
         return 130
     # Typer catches an interrupt within a command and returns 130.
     return code if isinstance(code, int) else 0
+
+
+def _refused(sentence: str) -> int:
+    print("rnr:", " ".join(sentence.split("\n")), file=sys.stderr)
+    return 2
 
 
 def main() -> None:

@@ -58,6 +58,14 @@ def predict(at: Gradients, theta: Parameters) -> Tensor:
     return at.activations @ theta.w2 + theta.b2
 
 
+def weighted_sum(at: Gradients, weights: Tensor) -> Parameters:
+    """Sum of the gradients at n arms, each times one of (n,) weights."""
+    slopes = at.slopes * weights[:, None]
+    return Parameters(
+        slopes.T @ at.features, slopes.sum(0), weights @ at.activations, weights.sum()
+    )
+
+
 def diagonal_precision(picked: Gradients, ridge: float) -> Parameters:
     """U = lambda + the sum of squared gradients of the picked arms, t >= 0 of them."""
     features, slopes, activations = (factor.square() for factor in picked)
@@ -113,8 +121,8 @@ class NeuralUCB:
 
     All weights start as N(0,1). The mean is f - f at the start, with inputs scaled by 1/sqrt(d)
     and units by 1/sqrt(hidden), so that an arm's mean is 0 until scores say otherwise (Zhou et
-    al. 2020, section 3). The reference leaves all three out: its start spreads over tens to
-    hundreds where scores lie in [0, 1], and it found no better arms than random search.
+    al. 2020, section 3). The reference (INSTINCT) leaves all three out: its start spreads over
+    tens to hundreds where scores lie in [0, 1], and on synthetic rewards it lost to random search.
 
     features: (arms, d), finite. ridge: lambda. exploration: nu. initial: arms drawn at random
     before bounds are trusted. steps, learning_rate: of each training. widths: `diagonal_widths`
@@ -148,8 +156,8 @@ class NeuralUCB:
             return torch.randn(shape, dtype=torch.float64, generator=generator)
 
         d = table.shape[1]
-        self._untrained = Parameters(draw(hidden, d), draw(hidden), draw(hidden), draw())
-        self._theta = self._untrained
+        self.initial_weights = Parameters(draw(hidden, d), draw(hidden), draw(hidden), draw())
+        self._theta = self.initial_weights
         self._stale = False
         self._seed, self._initial = seed, initial
         self._ridge, self._exploration, self._widths = ridge, exploration, widths
@@ -246,26 +254,28 @@ class NeuralUCB:
     def train(self) -> None:
         """Full-batch Adam on squared error from the initial weights, weight decay lambda/t."""
         self._stale = False
-        self._theta = self._untrained
+        self._theta = self.initial_weights
         if not self._training:
             return
         arms = sorted(self._training)  # so that the order of arrival leaves no trace
         features = self._features[arms]
         scores = torch.tensor([self.scores[arm] for arm in arms], dtype=torch.float64)
         targets = scores + self._start(features)
-        theta = Parameters(*(weight.clone().requires_grad_() for weight in self._untrained))
+        theta = Parameters(*(weight.clone() for weight in self.initial_weights))
         optimiser = torch.optim.Adam(
             theta, lr=self._learning_rate, weight_decay=self._ridge / len(arms), fused=True
         )
         for _ in range(self._steps):
-            optimiser.zero_grad()
-            loss = (predict(gradients(features, theta), theta) - targets).square().mean()
-            loss.backward()
+            at = gradients(features, theta)
+            errors = predict(at, theta) - targets
+            slopes = weighted_sum(at, 2 / len(arms) * errors)
+            for weight, slope in zip(theta, slopes, strict=True):
+                weight.grad = slope
             optimiser.step()
-        self._theta = Parameters(*(weight.detach() for weight in theta))
+        self._theta = theta
 
     def _start(self, features: Tensor) -> Tensor:
-        return predict(gradients(features, self._untrained), self._untrained)
+        return predict(gradients(features, self.initial_weights), self.initial_weights)
 
     def _picked(self) -> Gradients:
         picks = [self._picks[arm] for arm in sorted(self._training | self.in_flight)]

@@ -54,9 +54,10 @@ def environment(workers: Workers) -> dict[str, str]:
 def learning_rate_factor(step: int, steps: int, warmup_share: float) -> float:
     """Share of the peak rate at step 0..steps-1: a linear rise, then a linear fall, never 0.
 
-    (DeepSpeed's own WarmupDecayLR spends its first step at rate 0.)
+    The scheduler also asks for the rate after the last step, which is 0. (DeepSpeed's own
+    WarmupDecayLR spends its first step at rate 0.)
     """
     rising = math.ceil(warmup_share * steps)
     if step < rising:
         return (step + 1) / rising
-    return (steps - step) / (steps - rising)
+    return (steps - step) / max(1, steps - rising)

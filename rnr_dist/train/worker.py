@@ -169,7 +169,7 @@ def build_engine(job: Job, objective: Any, steps: int, rank: int) -> Any:
 
 
 def save_adapter(engine: Any, job: Job, summary: dict[str, Any], rank: int) -> None:
-    """Write the LoRA in PEFT's format and the summary beside it; every rank calls, rank 0 writes."""
+    """Write the LoRA in PEFT's format and the summary beside it: all ranks call, rank 0 writes."""
     import deepspeed
 
     model = engine.module.model

@@ -1,51 +1,10 @@
-"""The public command in a process of its own, and a finished tiny run that several tests read."""
+"""A finished tiny run that several tests read."""
 
-import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 
-import psutil
 import pytest
 
-ROOT = Path(__file__).parents[2]
-TINY = Path(__file__).with_name("tiny.yaml")
-# Names of processes that only rnr's runs start.
-ENGINE_NAMES = ("VLLM::", "ray::Generator")
-
-
-def start(arguments: list[str], log: Path, **environment: str) -> subprocess.Popen:
-    """`rnr ARGUMENTS` in the background; its output goes to `log`."""
-    command = [sys.executable, "-c", "from rnr_dist.cli import main; main()", *arguments]
-    settings = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    with log.open("a") as output:
-        return subprocess.Popen(
-            command, env=settings, stdout=output, stderr=subprocess.STDOUT, cwd=log.parent
-        )
-
-
-def rnr(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", "from rnr_dist.cli import main; main()", *arguments]
-    settings = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, env=settings, cwd=cwd, capture_output=True, text=True)
-
-
-def engine_processes() -> set[int]:
-    """Processes of generators and their engines on this machine."""
-    found = set()
-    for process in psutil.process_iter(["name", "cmdline"]):
-        title = " ".join(process.info["cmdline"] or [process.info["name"] or ""])
-        if title.startswith(ENGINE_NAMES):
-            found.add(process.pid)
-    return found
-
-
-def wait_until(condition, seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}"
-        time.sleep(0.5)
+from tests.e2e.command import TINY, engine_processes, start, wait_until
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, TINY
+
+from tests.e2e.command import ROOT, TINY
 
 pytestmark = pytest.mark.timeout(1200)
 

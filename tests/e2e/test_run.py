@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY, engine_processes, rnr  # pytest puts this folder's conftest on the path
+
+from tests.e2e.command import TINY, engine_processes, rnr
 
 pytestmark = pytest.mark.timeout(1500)
 

@@ -38,3 +38,5 @@ def test_the_rate_rises_then_falls_and_never_wastes_a_step():
     assert curve == pytest.approx([0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
     assert [learning_rate_factor(step, 4, 0) for step in range(4)] == [1, 0.75, 0.5, 0.25]
     assert [learning_rate_factor(step, 2, 1) for step in range(2)] == [0.5, 1]
+    # A single step, and the rate that the scheduler asks for after it.
+    assert [learning_rate_factor(step, 1, 0.1) for step in range(2)] == [1, 0]

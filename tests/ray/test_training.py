@@ -1,0 +1,247 @@
+"""Adapter training on Ray and DeepSpeed against a few lines of plain PyTorch."""
+
+import json
+import os
+import random
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from rnr_dist.config import Training, Workers
+from rnr_dist.errors import InputError
+from rnr_dist.models import checkpoint_digest
+from rnr_dist.objectives.causal import Causal
+from rnr_dist.release.composition import adapter_digest, save_adapter
+from rnr_dist.train.collate import Example, pad, plan_steps
+from rnr_dist.train.launch import train_adapter
+from rnr_dist.train.worker import Job, build_engine
+from rnr_dist.types import ModelRef
+
+SEED = 3
+# The norms of these gradients lie on both sides of the limit, so that a wrong scale shows, which
+# Adam alone would hide.
+TRAINING = Training(
+    rank=2,
+    alpha=8,
+    learning_rate=1e-3,
+    epochs=1,
+    batch_size=8,
+    micro_batch_size=2,
+    warmup_share=0.3,
+    weight_decay=0.1,
+    clip_norm=1.5,
+    max_tokens=20,
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=61,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+    )
+    folder = tmp_path_factory.mktemp("base")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return ModelRef(str(folder), checkpoint_digest(folder))
+
+
+@pytest.fixture(scope="module")
+def examples():
+    """Responses of very uneven length, some cut by max_tokens, one cut away altogether."""
+    draw = random.Random(1)
+    lengths = [(draw.randint(0, 9), draw.choice([1, 2, 15])) for _ in range(22)] + [(25, 4)]
+    return [
+        Example(tuple(draw.randrange(61) for _ in range(prompt + response)), prompt)
+        for prompt, response in lengths
+    ]
+
+
+def plain_pytorch(checkpoint, examples, training):
+    """The same training, one sequence at a time: ({name: LoRA weight}, losses, gradient norms)."""
+    usable = [example.cut(training.max_tokens) for example in examples]
+    usable = [example for example in usable if example.labels]
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    torch.manual_seed(SEED)
+    model = get_peft_model(
+        model,
+        LoraConfig(r=training.rank, lora_alpha=8, target_modules=training.target_modules),
+    ).train()
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimiser = torch.optim.AdamW(weights, weight_decay=training.weight_decay)
+    lengths = [len(example.token_ids) for example in usable]
+    plan = plan_steps(lengths, training.batch_size, 99, 1, training.epochs, SEED)
+    losses, norms = [], []
+    rising = -(-len(plan) * training.warmup_share // 1)
+    for number, step in enumerate(plan):
+        nlls = []
+        for index in step.indices:
+            ids = torch.tensor(usable[index].token_ids)
+            logits = model(input_ids=ids[None]).logits[0]
+            first = max(usable[index].prompt_tokens, 1)
+            nlls.append(cross_entropy(logits[first - 1 : -1], ids[first:], reduction="none"))
+        loss = torch.cat(nlls).mean()
+        loss.backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(weights, training.clip_norm).item())
+        share = min((number + 1) / rising, (len(plan) - number) / (len(plan) - rising))
+        optimiser.param_groups[0]["lr"] = training.learning_rate * share
+        optimiser.step()
+        optimiser.zero_grad()
+        losses.append(loss.item())
+    named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    return {name.replace(".default", ""): w.detach() for name, w in named.items()}, losses, norms
+
+
+def assert_same_training(adapter, wanted, losses):
+    found = load_file(f"{adapter.path}/adapter_model.safetensors")
+    assert found.keys() == wanted.keys()
+    for name, weight in wanted.items():
+        assert found[name].dtype == torch.float32
+        assert (found[name] - weight).abs().max() <= 1e-6, name
+    summary = json.loads(Path(adapter.path, "training.json").read_text())
+    assert summary["losses"][-1] == pytest.approx(losses[-1], rel=1e-5)
+
+
+def test_one_worker_that_accumulates_trains_like_plain_pytorch(
+    ray_cluster, base, examples, tmp_path
+):
+    wanted, losses, norms = plain_pytorch(base.checkpoint, examples, TRAINING)
+    assert min(norms) < TRAINING.clip_norm < max(norms), norms
+    reports = []
+    adapter = train_adapter(
+        examples,
+        base,
+        TRAINING,
+        Workers(count=1, cpus_each=1, dtype="float32"),
+        tmp_path / "adapter",
+        "forget",
+        SEED,
+        tmp_path / "storage",
+        on_progress=reports.append,
+    )
+    assert_same_training(adapter, wanted, losses)
+    assert [(report["step"], report["steps"]) for report in reports] == [(1, 3), (2, 3), (3, 3)]
+    assert [report["loss"] for report in reports] == pytest.approx(losses, rel=1e-5)
+    assert (adapter.role, adapter.trained_on) == ("forget", base.digest)
+    assert adapter.digest == adapter_digest(adapter.path)
+
+
+def test_two_workers_on_uneven_data_train_a_composed_model_like_plain_pytorch(
+    ray_cluster, base, examples, tmp_path
+):
+    model = AutoModelForCausalLM.from_pretrained(base.checkpoint, dtype=torch.float32)
+    factors = {
+        f"model.layers.{layer}.self_attn.o_proj": (torch.randn(2, 32), torch.randn(32, 2) / 9)
+        for layer in (0, 1)
+    }
+    term = save_adapter(
+        tmp_path / "term",
+        factors,
+        alpha=4,
+        base=base.checkpoint,
+        trained_on=base.digest,
+        role="forget",
+    )
+    composed = base.plus(-0.5, term)
+    for module, (a, b) in factors.items():
+        model.get_submodule(module).weight.data -= 0.5 * 4 / 2 * b @ a
+    model.save_pretrained(tmp_path / "composed")
+    wanted, losses, _ = plain_pytorch(tmp_path / "composed", examples, TRAINING)
+
+    adapter = train_adapter(
+        examples,
+        composed,
+        TRAINING,
+        Workers(count=2, cpus_each=1, dtype="float32", zero_stage=2),
+        tmp_path / "adapter",
+        "retain",
+        SEED,
+        tmp_path / "storage",
+    )
+    assert_same_training(adapter, wanted, losses)
+    assert adapter.trained_on == composed.digest != base.digest
+
+
+def test_a_killed_worker_restarts_a_sharded_training_with_an_idle_rank(
+    ray_cluster, base, examples, tmp_path
+):
+    one_a_step = TRAINING.model_copy(update={"batch_size": 1})
+    wanted, losses, _ = plain_pytorch(base.checkpoint, examples, one_a_step)
+    steps_seen = []
+
+    def kill_once(report):
+        if not steps_seen:
+            os.kill(training_workers()[-1].pid, signal.SIGKILL)
+        steps_seen.append(report["step"])
+
+    adapter = train_adapter(
+        examples,
+        base,
+        one_a_step,
+        Workers(count=2, cpus_each=1, dtype="float32", zero_stage=3, max_failures=1),
+        tmp_path / "adapter",
+        "forget",
+        SEED,
+        tmp_path / "storage",
+        on_progress=kill_once,
+    )
+    assert steps_seen.count(steps_seen[0]) == 2
+    assert_same_training(adapter, wanted, losses)
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter", "storage"}
+
+
+def training_workers():
+    """Processes of Ray Train's workers that this test's own cluster started."""
+    return [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "RayTrainWorker" in " ".join(process.cmdline())
+    ]
+
+
+def test_the_lora_stays_fp32_above_bf16_weights(base, examples, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    job = Job(examples, base, TRAINING, Workers(dtype="bfloat16"), tmp_path, SEED)
+    try:
+        engine = build_engine(job, Causal(), steps=3, rank=0)
+        before = {name: weight.clone() for name, weight in engine.module.named_parameters()}
+        numerator, denominator = engine(pad(examples[:8]))["nll"]
+        engine.backward(numerator / denominator, scale_wrt_gas=False)
+        engine.step()
+    finally:
+        torch.distributed.destroy_process_group()
+    for name, weight in engine.module.named_parameters():
+        assert weight.dtype == (torch.float32 if "lora_" in name else torch.bfloat16), name
+        assert torch.equal(weight, before[name]) == ("lora_" not in name), name
+        if "lora_" in name:
+            assert not torch.equal(weight, weight.bfloat16().float()), name
+
+
+def test_examples_without_anything_to_learn_are_refused(base, tmp_path):
+    with pytest.raises(InputError, match="none of 1 training examples has a token after"):
+        train_adapter(
+            [Example(tuple(range(25)), 22)],
+            base,
+            TRAINING,
+            Workers(),
+            tmp_path / "adapter",
+            "forget",
+            SEED,
+            tmp_path,
+        )

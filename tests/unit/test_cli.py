@@ -1,0 +1,305 @@
+"""The command line: bad input is one sentence and exit code 2, before anything is made."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+import yaml
+from safetensors.numpy import save_file
+
+import rnr_dist.after
+import rnr_dist.pipeline
+from rnr_dist.cli import app, guarded
+from rnr_dist.run_dir import read_json
+
+ROOT = Path(__file__).parents[2]
+
+
+def lines(count, seed):
+    draw = random.Random(seed)
+    return [" ".join(f"w{draw.randrange(10**6)}" for _ in range(9)) for _ in range(count)]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A working directory with a config, its texts and a checkpoint, on a roomy machine."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**36))
+    for number, name in enumerate(("challenging", "ordinary", "inside", "outside")):
+        text = "\n\n".join(lines(60, number))
+        (tmp_path / f"{name}.txt").write_text(text)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}')
+    save_file({"w": np.zeros((2, 2), np.float32)}, tmp_path / "model" / "model.safetensors")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    return tmp_path
+
+
+CONFIG = {
+    "name": "small",
+    "model": "./model",
+    "engines": {"count": 1},
+    "task": {
+        "challenging": {
+            "source": "challenging.txt",
+            "splits": {"reveal": 1, "train": 1, "search": 1, "final": 1},
+        },
+        "ordinary": {"source": "ordinary.txt", "splits": {"retain": 1, "final": 1}},
+        "in_domain": [
+            {"source": "inside.txt", "splits": {"retain": 1, "search": 1, "final": 1}},
+        ],
+        "out_of_domain": [{"source": "outside.txt", "splits": {"search": 1, "final": 1}}],
+    },
+}
+
+
+def rnr(*arguments):
+    return guarded(lambda: app([str(argument) for argument in arguments], standalone_mode=False))
+
+
+@pytest.fixture
+def refused(place, capsys):
+    """Run a command that must fail; returns its one sentence. Nothing may have been made."""
+
+    def sentence(*arguments):
+        capsys.readouterr()  # what commands before it printed
+        before = sorted(place.rglob("*"))
+        assert rnr(*arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        [line] = captured.err.splitlines()
+        assert line.startswith("rnr: ")
+        assert sorted(place.rglob("*")) == before
+        return line.removeprefix("rnr: ")
+
+    return sentence
+
+
+# What a person can get wrong
+
+
+def written(name, content):
+    def write(place):
+        (place / name).write_text(content)
+
+    return write
+
+
+def nothing(place):
+    pass
+
+
+ROWS = [json.dumps({"text": text}) for text in lines(30, 9)]
+JSONL = "task.challenging.source=rows.jsonl"
+BAD_INPUTS = {
+    "unknown key": (nothing, ["reveal.budgte=3"], ["reveal.budgte", "did you mean budget?"]),
+    "wrong type": (nothing, ["reveal.budget=many"], ["reveal.budget", "'many'", "integer"]),
+    "out of range": (nothing, ["reveal.alpha=2"], ["reveal.alpha", "2", "less than or equal to 1"]),
+    "no YAML value": (nothing, ["reveal.alpha=[2"], ["--set reveal.alpha=[2", "no YAML"]),
+    "missing data file": (
+        nothing,
+        ["task.challenging.source=nowhere.txt"],
+        ["nowhere.txt", "no such file"],
+    ),
+    "row that is no JSON": (
+        written("rows.jsonl", "\n".join([*ROWS[:4], "{'text': 1}", *ROWS[4:]])),
+        [JSONL],
+        ["rows.jsonl, row 5", "no JSON"],
+    ),
+    "row without its field": (
+        written("rows.jsonl", "\n".join([*ROWS[:2], '{"txet": "a"}'])),
+        [JSONL],
+        ["rows.jsonl, row 3", "no `text`", "txet"],
+    ),
+    "row with an empty text": (
+        written("rows.jsonl", '{"text": "  "}'),
+        [JSONL],
+        ["rows.jsonl, row 1", "empty"],
+    ),
+    "empty data set": (
+        written("rows.jsonl", "\n"),
+        [JSONL],
+        ["rows.jsonl", "found no text"],
+    ),
+    "split without a text": (
+        written("rows.jsonl", "\n".join(ROWS[:2])),
+        [JSONL],
+        ["rows.jsonl", "splits.", "got none of 2 texts"],
+    ),
+    "split without a share": (
+        nothing,
+        ["task.ordinary.splits={final: 1}"],
+        ["task.ordinary", "split retain"],
+    ),
+    "unknown oracle": (nothing, ["task.oracle=prof"], ["oracle prof", "lexicon, profanity"]),
+    "folder that is no model": (
+        lambda place: (place / "photos").mkdir(),
+        ["model=./photos"],
+        ["photos", "found nothing", "config.json"],
+    ),
+    "missing model": (nothing, ["model=./nowhere"], ["./nowhere", "no such folder"]),
+    "unknown embedded model": (nothing, ["model=embedded:gpt"], ["embedded:gpt", "smollm2"]),
+    "missing embedder": (nothing, ["reveal.embedder=./none"], ["./none", "no such folder"]),
+    "more generators than cores": (
+        nothing,
+        ["engines.count=3"],
+        ["engines.count", "found 3", "2 core(s)", "at most 2"],
+    ),
+    "more generators than memory": (
+        nothing,
+        ["engines.count=2", "engines.kv_cache_gib=40"],
+        ["engines.count", "GiB free", "at most 1"],
+    ),
+}
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+@pytest.mark.parametrize("case", BAD_INPUTS)
+def test_bad_input_is_one_sentence_before_anything_is_made(place, refused, command, case):
+    prepare, overrides, expected = BAD_INPUTS[case]
+    prepare(place)
+    options = [word for override in overrides for word in ("--set", override)]
+    sentence = refused(command, "config.yaml", *options)
+    for part in expected:
+        assert part in sentence
+
+
+@pytest.mark.parametrize("command", ["run", "reveal", "release", "evaluate", "check"])
+def test_a_config_that_cannot_be_read_is_named(place, refused, command):
+    assert refused(command, "nowhere.yaml").startswith("nowhere.yaml: cannot be read (No such file")
+    assert refused(command, "model").startswith("model: cannot be read (Is a directory)")
+
+
+def test_a_run_directory_of_another_config_is_left_alone(place, refused, monkeypatch):
+    monkeypatch.setattr(rnr_dist.pipeline, "run_pipeline", lambda *arguments: None)
+    assert rnr("run", "config.yaml", "--run", "mine") == 0
+    taken = refused("run", "config.yaml", "--run", "mine")
+    assert "mine: holds a run already" in taken
+    for option in ("--run", "--resume"):
+        other = refused("run", "config.yaml", "--set", "seed=3", option, "mine")
+        assert "mine: this run directory belongs to another config (differs in seed)" in other
+    assert rnr("run", "config.yaml", "--resume", "mine") == 0
+
+
+def test_folders_that_are_no_run_are_named(place, refused):
+    (place / "photos").mkdir()
+    (place / "photos" / "cat.png").touch()
+    assert "photos: not empty and no run" in refused("run", "config.yaml", "--run", "photos")
+    assert refused("run", "config.yaml", "--resume", "photos").startswith("--resume photos: no run")
+    both = refused("run", "config.yaml", "--run", "a", "--resume", "b")
+    assert both.startswith("--run and --resume: found both")
+    assert refused("compare", "photos", "So I").startswith("photos: no released model")
+    assert refused("export", "photos", "--merged", "out").startswith("photos: no released model")
+    assert refused("export", "photos").startswith("export: found neither --adapter nor --merged")
+    assert "mlflow.db: not there" in refused("ui", "--runs", "photos")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["runn"], "No such command 'runn'"),
+        (["run"], "Missing argument 'CONFIG'"),
+        (["run", "config.yaml", "more"], "unexpected extra argument"),
+        (["run", "config.yaml", "--budget", "3"], "No such option: --budget"),
+        (["compare", "model", "So I", "--n", "0"], "'--n'"),
+        (["compare", "model", "So I", "--n", "few"], "'--n'"),
+    ],
+)
+def test_bad_usage_is_one_sentence_too(refused, arguments, expected):
+    assert expected in refused(*arguments)
+
+
+# What goes well, or is interrupted
+
+
+def test_check_lists_what_a_run_would_use(place, capsys):
+    assert rnr("check", "config.yaml") == 0
+    out = capsys.readouterr().out
+    assert "model   ./model" in out
+    assert "challenging contexts in reveal" in out
+    assert "outside passages in final" in out
+    assert not (place / "runs").exists()
+
+
+def test_a_run_keeps_its_config_and_prints_its_directory(place, capsys, monkeypatch):
+    calls = []
+    monkeypatch.setattr(rnr_dist.pipeline, "run_pipeline", lambda *called: calls.append(called))
+    assert rnr("reveal", "config.yaml", "--set", "reveal.budget=9") == 0
+    [(config, directory, until)] = calls
+    assert (config.reveal.budget, until) == (9, "reveal")
+    assert capsys.readouterr().out.split() == [str(directory.path)]
+    assert directory.path.parent == place / "runs"
+    assert directory.path.name.startswith("small-")
+    assert read_json(directory.path / "config.json")["reveal"]["budget"] == 9
+
+
+def test_an_interrupted_run_says_how_to_go_on(place, capsys, monkeypatch):
+    def interrupted(*arguments, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rnr_dist.pipeline, "run_pipeline", interrupted)
+    assert rnr("run", "config.yaml", "--run", "mine") == 130
+    assert "rnr run config.yaml --resume mine" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setattr(rnr_dist.after, "compare_models", interrupted)
+    assert rnr("compare", "mine", "So I") == 130
+
+
+def test_other_errors_are_not_swallowed(place, monkeypatch):
+    def broken(*arguments):
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr(rnr_dist.pipeline, "run_pipeline", broken)
+    with pytest.raises(RuntimeError, match="a bug of ours"):
+        rnr("run", "config.yaml")
+
+
+# The process
+
+
+def python(code, *arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+HEAVY = """
+import sys
+from rnr_dist.cli import main
+try:
+    main()
+finally:
+    heavy = {"torch", "ray", "vllm", "mlflow", "transformers"} & set(sys.modules)
+    print("loaded:", *sorted(heavy))
+"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["run", "--help"]])
+def test_help_loads_nothing_heavy(tmp_path, arguments):
+    ended = python(HEAVY, *arguments, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "Usage" in ended.stdout
+    assert ended.stdout.splitlines()[-1] == "loaded:"
+
+
+def test_bad_data_is_found_before_anything_heavy_is_loaded(place):
+    (place / "challenging.txt").unlink()
+    overrides = ["--set", "engines.kv_cache_gib=0.01", "--set", "engines.cpus_each=1"]
+    ended = python(HEAVY, "run", "config.yaml", *overrides, cwd=place)
+    assert ended.returncode == 2
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("rnr: challenging.txt: found no such file")
+    assert ended.stdout == "loaded:\n"
+    assert not (place / "runs").exists()

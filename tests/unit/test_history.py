@@ -1,0 +1,130 @@
+"""A search's history: the log alone commits, and rescoring equals scoring afresh."""
+
+import numpy as np
+import pytest
+
+from rnr_dist.config import Reveal
+from rnr_dist.reveal.history import Fill, History
+from rnr_dist.reveal.scoring import score_batch
+from rnr_dist.reveal.vendi import SecondMoment
+from rnr_dist.types import Pull, Sample, Split
+
+DIMENSION = 6
+
+
+def embeddings(seed, n=5, spread=1.0):
+    rows = np.random.default_rng(seed).normal(size=(n, DIMENSION)) * spread + 1
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def samples(pull_id, texts=("one", "two")):
+    return [
+        Sample(
+            "m", "toxicity", Split.TRAIN, "challenging", f"c{i}", i, "ask", "Say", (1, i), text,
+            "length", 0.9, "fake", pull_id,
+        )
+        for i, text in enumerate(texts)
+    ]  # fmt: skip
+
+
+def pull(history, number, arm, relevance=0.5, outer=0):
+    found = embeddings(number)
+    score, diversity = history.score(found, relevance)
+    version = len(history.fills)
+    return (
+        Pull(f"p{number}", outer, arm, "Say", relevance, diversity, score, version, len(found)),
+        samples(f"p{number}"),
+        found,
+    )
+
+
+def fill(outer, n_rows=2):
+    return Fill(outer, 1, "Say", 0.5, 0.6, 0.4, 8, n_rows)
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Open the history in one folder, as often as it is called."""
+    return lambda **changes: History(tmp_path, Reveal(**changes), DIMENSION)
+
+
+def test_a_history_is_what_was_committed(opened):
+    history = opened()
+    for number in range(3):
+        history.add_pull(*pull(history, number, arm=number))
+    history.add_fill(fill(0), samples("f0"), embeddings(10, n=2))
+    history.add_pull(*pull(history, 3, arm=7, outer=1))
+    again = opened()
+    assert (again.pulls, again.fills) == (history.pulls, history.fills)
+    assert len(again.pulls) == 4 and "p2" in again and "p9" not in again
+    assert np.array_equal(again.moment.sum, history.moment.sum)
+    assert again.moment.count == 2
+    assert np.array_equal(again.embeddings("p1"), embeddings(1))
+    assert again.rescored() == history.rescored()
+    assert again.forget_rows() == history.forget_rows() == samples("f0")
+
+
+def test_a_pull_that_arrives_twice_counts_once(opened):
+    history = opened()
+    first = pull(history, 0, arm=0)
+    history.add_pull(*first)
+    history.add_pull(first[0], samples("other"), embeddings(99))
+    assert history.pulls == [first[0]]
+    assert np.array_equal(opened().embeddings("p0"), embeddings(0))
+    assert opened().pulls == [first[0]]
+
+
+def test_a_file_without_its_line_does_not_count(opened, tmp_path):
+    history = opened()
+    history.add_pull(*pull(history, 0, arm=0))
+    history.add_pull(*pull(history, 1, arm=1))
+    history.add_fill(fill(0), samples("f0"), embeddings(10, n=2))
+    log = tmp_path / "events.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:1]) + lines[1][:20])  # the crash came while it was written
+    again = opened()
+    assert [found.id for found in again.pulls] == ["p0"]
+    assert (again.fills, again.moment.count, again.forget_rows()) == ([], 0, [])
+    assert "p1" not in again
+    again.add_pull(*pull(again, 1, arm=1))  # done again, over the file that lies there
+    assert [found.id for found in opened().pulls] == ["p0", "p1"]
+
+
+@pytest.mark.parametrize("mode", ["default", "paper"])
+def test_rescoring_equals_scoring_afresh_under_the_forget_set_of_now(opened, mode):
+    history = opened(mode=mode, alpha=0.4, batch_weight=0.3)
+    for number, relevance in enumerate((0.2, 0.9, 0.6)):
+        history.add_pull(*pull(history, number, number, relevance))
+    history.add_fill(fill(0), samples("f0"), embeddings(10, n=2))
+    history.add_fill(fill(1), samples("f1"), embeddings(11, n=9, spread=0.2))
+    moment = SecondMoment(DIMENSION).add(embeddings(10, n=2)).add(embeddings(11, n=9, spread=0.2))
+    for open_history in (history, opened(mode=mode, alpha=0.4, batch_weight=0.3)):
+        for found in open_history.rescored():
+            number = int(found.id[1:])
+            fresh = score_batch(embeddings(number), found.relevance, moment, 0.4, mode, 0.3)
+            assert (found.score, found.vendi) == pytest.approx(fresh)
+            assert found.forget_set_version == 2
+            assert found.score != pytest.approx(history.pulls[number].score)
+
+
+def test_the_latest_pull_of_an_arm_stands_for_it(opened):
+    history = opened()
+    history.add_pull(*pull(history, 0, arm=4, relevance=0.1))
+    history.add_pull(*pull(history, 1, arm=5))
+    history.add_pull(*pull(history, 2, arm=4, relevance=0.8, outer=1))
+    assert {found.arm: found.id for found in history.rescored()} == {4: "p2", 5: "p1"}
+
+
+def test_the_forget_set_holds_equal_texts_of_a_context_once(opened):
+    history = opened()
+    history.add_fill(fill(0), samples("f0", ["same", "two"]), embeddings(10, n=2))
+    history.add_fill(fill(1, n_rows=0), [], embeddings(11, n=0))
+    history.add_fill(fill(2), samples("f2", ["same", "same"]), embeddings(12, n=2))
+    rows = opened().forget_rows()
+    # Context c0 said `same` twice; that c1 says it too is another row.
+    assert [(row.context_id, row.text) for row in rows] == [
+        ("c0", "same"),
+        ("c1", "two"),
+        ("c1", "same"),
+    ]
+    assert all(row.split is Split.TRAIN for row in rows)

@@ -1,0 +1,92 @@
+"""Meta-prompts, instructions and queries, and the two ways to read a model's embeddings."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from rnr_dist.generate.requests import Continuation, Response
+from rnr_dist.reveal.arms import ArmTable
+from rnr_dist.reveal.instructions import (
+    QUERY_FORMATS,
+    decode_requests,
+    input_embeddings,
+    instruction_of,
+    meta_prompt,
+    query,
+)
+
+HIDDEN = 8
+
+
+def decoded(text):
+    return instruction_of(Response("m", continuations=(Continuation((), text, "stop"),)))
+
+
+def test_the_meta_prompt_is_pairs_on_lines_of_their_own_and_an_open_end():
+    text = meta_prompt([("So I told\nhim", " that  he"), ("Yesterday", "it rained")])
+    assert text == (
+        "Input: So I told him\nOutput: that he\n\n"
+        "Input: Yesterday\nOutput: it rained\n\n"
+        "The instruction was to"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "instruction"),
+    [
+        (" insult the reader. Then stop.", "insult the reader."),
+        ("shout!\n\nInput: next", "shout!"),
+        ("\n\n  write a reply to\nInput: x", "write a reply to"),
+        ("ask why? because", "ask why?"),
+        ("use version 2.5 of the text", "use version 2.5 of the text"),
+        ("", ""),
+        (" \n ", ""),
+    ],
+)
+def test_an_instruction_is_the_first_sentence_of_the_first_line(text, instruction):
+    assert decoded(text) == instruction
+
+
+def test_queries_end_where_the_model_goes_on():
+    assert query("Be rude.", "So I told", "preamble") == "Instruction: Be rude.\n\nSo I told"
+    assert query("Be rude.", "So I told", "instruction_input_output") == (
+        "Instruction: Be rude.\n\nInput: So I told\nOutput:"
+    )
+    assert all(query("", "So I told", style) == "So I told" for style in QUERY_FORMATS)
+    # Braces are text.
+    assert query("{x}", "a {context}", "preamble") == "Instruction: {x}\n\na {context}"
+
+
+def test_arms_differ_in_their_soft_tokens_alone():
+    table = np.arange(10 * HIDDEN, dtype=np.float32).reshape(10, HIDDEN)
+    arms = ArmTable(6, 4, soft_tokens=3, hidden=HIDDEN, seed=0, scale_std=0.1)
+    requests = decode_requests(arms, table, [7, 2, 7], max_tokens=16)
+    assert len(requests) == 6
+    for arm, request in enumerate(requests):
+        assert request.embeddings.shape == (6, HIDDEN)
+        assert request.embeddings.dtype == np.float32
+        assert np.array_equal(request.embeddings[:3], arms.soft_prompt(arm))
+        assert np.array_equal(request.embeddings[3:], table[[7, 2, 7]])
+        assert request.token_ids is None
+        sampling = request.sampling
+        assert (sampling.n, sampling.max_tokens, sampling.temperature) == (1, 16, 0.0)
+    assert not np.array_equal(requests[0].embeddings, requests[1].embeddings)
+
+
+@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "transformer.wte.weight"])
+def test_input_embeddings_are_found_in_any_shard_as_float32(tmp_path, name):
+    table = torch.randn(5, HIDDEN).to(torch.bfloat16)
+    save_file({"lm_head.weight": torch.zeros(5, HIDDEN)}, tmp_path / "model-1.safetensors")
+    save_file({name: table}, tmp_path / "model-2.safetensors")
+    index = '{"weight_map": {"lm_head.weight": "model-1.safetensors", "%s": "model-2.safetensors"}}'
+    (tmp_path / "model.safetensors.index.json").write_text(index % name)
+    found = input_embeddings(tmp_path)
+    assert found.dtype == np.float32
+    assert np.array_equal(found, table.float().numpy())
+
+
+def test_a_checkpoint_without_known_embeddings_says_so(tmp_path):
+    save_file({"odd.weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="no input embedding matrix"):
+        input_embeddings(tmp_path)

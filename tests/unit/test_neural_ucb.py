@@ -1,0 +1,347 @@
+"""The bandit against brute force, and its bookkeeping with pulls in flight."""
+
+import numpy as np
+import pytest
+import torch
+
+from rnr_dist.reveal.arms import ArmTable
+from rnr_dist.reveal.neural_ucb import (
+    Gradients,
+    NeuralUCB,
+    Parameters,
+    diagonal_precision,
+    diagonal_widths,
+    full_widths,
+    gradients,
+    predict,
+)
+
+RIDGE, EXPLORATION = 0.1, 0.7
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Networks this small only lose time to threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def features(arms: int = 30, d: int = 4, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(arms, d))
+
+
+def bandit(arms: int = 30, **options) -> NeuralUCB:
+    settings = {"seed": 0, "hidden": 8, "initial": 3, "steps": 20, **options}
+    return NeuralUCB(features(arms), **settings)
+
+
+def network(d: int, hidden: int, seed: int) -> Parameters:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(hidden, d), (hidden,), (hidden,), ()]
+    return Parameters(
+        *(torch.randn(shape, dtype=torch.float64, generator=generator) for shape in shapes)
+    )
+
+
+def output(x: torch.Tensor, theta: Parameters) -> torch.Tensor:
+    """The network, written independently of the module."""
+    units = torch.relu(theta.w1 @ x + theta.b1) / len(theta.w2) ** 0.5
+    return theta.w2 @ units + theta.b2
+
+
+def autograd_gradient(x: torch.Tensor, theta: Parameters) -> torch.Tensor:
+    leaves = Parameters(*(weight.clone().requires_grad_() for weight in theta))
+    parts = torch.autograd.grad(output(x, leaves), leaves)
+    return torch.cat([part.flatten() for part in parts])
+
+
+def flat(parameters: Parameters) -> torch.Tensor:
+    return torch.cat([part.flatten() for part in parameters])
+
+
+def picks_of_a_changing_network(x: torch.Tensor) -> tuple[Gradients, torch.Tensor]:
+    """Five picks, each with the network of its time: in factors, and brute force (5, |theta|)."""
+    networks = [network(x.shape[1], 6, seed) for seed in range(5)]
+    factors = [gradients(x[i : i + 1], theta) for i, theta in enumerate(networks)]
+    dense = [autograd_gradient(x[i], theta) for i, theta in enumerate(networks)]
+    return Gradients(*map(torch.cat, zip(*factors, strict=True))), torch.stack(dense)
+
+
+def test_predictions_are_the_networks():
+    x, theta = torch.as_tensor(features()), network(4, 6, seed=9)
+    outputs = torch.stack([output(row, theta) for row in x])
+    torch.testing.assert_close(predict(gradients(x, theta), theta), outputs, rtol=0, atol=1e-12)
+
+
+def test_diagonal_widths_equal_per_sample_autograd():
+    x, theta = torch.as_tensor(features()), network(4, 6, seed=9)
+    picked, dense = picks_of_a_changing_network(x)
+    u = RIDGE + dense.square().sum(0)
+    g = torch.stack([autograd_gradient(row, theta) for row in x])
+    expected = RIDGE * EXPLORATION * (g.square() / u).sum(1)
+    widths = diagonal_widths(gradients(x, theta), picked, RIDGE, EXPLORATION)
+    torch.testing.assert_close(widths, expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(flat(diagonal_precision(picked, RIDGE)), u, rtol=0, atol=1e-10)
+
+
+def test_full_widths_equal_the_explicit_inverse():
+    x, theta = torch.as_tensor(features()), network(4, 6, seed=9)
+    picked, dense = picks_of_a_changing_network(x)
+    z = RIDGE * torch.eye(dense.shape[1], dtype=torch.float64) + dense.T @ dense
+    g = torch.stack([autograd_gradient(row, theta) for row in x])
+    expected = RIDGE * EXPLORATION * ((g @ torch.linalg.inv(z)) * g).sum(1)
+    widths = full_widths(gradients(x, theta), picked, RIDGE, EXPLORATION)
+    torch.testing.assert_close(widths, expected, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("widths", [diagonal_widths, full_widths])
+def test_without_picks_a_width_is_nu_times_the_squared_gradient(widths):
+    x, theta = torch.as_tensor(features()), network(4, 6, seed=9)
+    none = gradients(x[:0], theta)
+    expected = torch.stack([autograd_gradient(row, theta).square().sum() for row in x])
+    found = widths(gradients(x, theta), none, RIDGE, EXPLORATION)
+    torch.testing.assert_close(found, EXPLORATION * expected)
+
+
+def test_one_at_a_time_is_the_sequential_algorithm():
+    """Arms, U and training of a search equal a plain rewriting with autograd everywhere."""
+    table, steps, decay = features(20), 30, RIDGE
+    reward = np.random.default_rng(1).uniform(size=20)
+    x = torch.as_tensor((table - table.mean(0)) / table.std(0) / 2)  # sqrt(d) = 2
+    search = NeuralUCB(
+        table, seed=4, hidden=6, ridge=RIDGE, exploration=EXPLORATION, initial=0, steps=steps
+    )
+    start = search.initial_weights
+    theta, u, pulled = start, torch.full_like(flat(start), RIDGE), []
+    for _ in range(8):
+        bounds = {}
+        for arm in set(range(20)) - set(pulled):
+            g = autograd_gradient(x[arm], theta)
+            mean = output(x[arm], theta) - output(x[arm], start)
+            bounds[arm] = mean + (RIDGE * EXPLORATION * (g.square() / u).sum()).sqrt()
+        chosen = max(bounds, key=bounds.__getitem__)
+        u = u + autograd_gradient(x[chosen], theta).square()
+        pulled.append(chosen)
+        theta = Parameters(*(weight.clone().requires_grad_() for weight in start))
+        adam = torch.optim.Adam(theta, lr=1e-3, weight_decay=decay / len(pulled))
+        for _ in range(steps):
+            adam.zero_grad()
+            errors = [
+                output(x[arm], theta) - output(x[arm], start) - reward[arm] for arm in pulled
+            ]
+            torch.stack(errors).square().mean().backward()
+            adam.step()
+        theta = Parameters(*(weight.detach() for weight in theta))
+
+        arm = search.select()
+        search.dispatch(arm)
+        search.observe(arm, float(reward[arm]))
+        assert arm == chosen
+    torch.testing.assert_close(flat(search.precision), u, rtol=1e-9, atol=0)
+
+
+def test_several_in_flight_never_repeat_an_arm_and_leave_the_sequential_u():
+    """U follows from the picks alone: results may come late and in any order."""
+    parallel, sequential = bandit(initial=30), bandit(initial=30)
+    in_flight: list[int] = []
+    picks: list[int] = []
+    order = np.random.default_rng(2)
+    while len(picks) < 20:
+        while len(in_flight) < 4:
+            arm = parallel.select()
+            parallel.dispatch(arm)
+            in_flight.append(arm)
+            picks.append(arm)
+        arm = in_flight.pop(int(order.integers(4)))
+        parallel.observe(arm, arm / 30)
+    assert len(set(picks)) == len(picks)
+    for arm in picks:
+        sequential.dispatch(arm)
+        sequential.observe(arm, arm / 30)
+    torch.testing.assert_close(
+        flat(parallel.precision), flat(sequential.precision), rtol=1e-12, atol=0
+    )
+
+
+def test_an_arm_in_flight_widens_nothing_and_its_neighbours_less():
+    search = bandit(initial=0)
+    first = search.select()
+    others = [arm for arm in search.available if arm != first]
+    before = search.bounds(others)
+    search.dispatch(first)
+    assert (search.bounds(others) < before).all()
+    assert first not in search.available
+    assert search.select() != first
+
+
+def test_a_withdrawn_arm_takes_its_gradient_back():
+    search, without = bandit(), bandit()
+    for arm in (3, 7, 9):
+        search.dispatch(arm)
+    for arm in (3, 9):
+        without.dispatch(arm)
+    search.withdraw(7)
+    torch.testing.assert_close(
+        flat(search.precision), flat(without.precision), rtol=1e-12, atol=0
+    )
+    assert 7 in search.available
+    search.dispatch(7)  # may be tried again
+
+
+def test_random_arms_come_first_and_follow_the_seed():
+    def first_arms(seed: int) -> list[int]:
+        search = bandit(seed=seed, initial=10)
+        arms = []
+        for _ in range(10):
+            arms.append(search.select())
+            search.dispatch(arms[-1])
+        return arms
+
+    assert len(set(first_arms(0))) == 10
+    assert first_arms(0) == first_arms(0)
+    assert first_arms(0) != first_arms(1)
+
+
+def test_a_random_arm_that_was_withdrawn_is_not_drawn_again_at_once():
+    search = bandit(arms=1000, initial=10)
+    arm = search.select()
+    search.dispatch(arm)
+    search.withdraw(arm)
+    assert search.select() != arm
+
+
+def test_the_order_of_arrival_leaves_no_trace():
+    one, other = bandit(), bandit()
+    for search, order in ((one, (5, 1, 8, 2)), (other, (2, 8, 5, 1))):
+        for arm in (1, 2, 5, 8):
+            search.dispatch(arm)
+        for arm in order:
+            search.observe(arm, arm / 10)
+    assert one.select() == other.select()
+    assert torch.equal(one.bounds(one.available), other.bounds(other.available))
+
+
+def test_training_fits_a_small_problem():
+    search = NeuralUCB(features(12), seed=0, ridge=1e-6, exploration=1e-12)
+    reward = np.random.default_rng(3).uniform(size=12)
+    for arm in range(12):
+        search.dispatch(arm)
+        search.observe(arm, float(reward[arm]))
+    search.train()
+    np.testing.assert_allclose(search.bounds(list(range(12))), reward, atol=0.02)
+
+
+def test_rescoring_replaces_what_is_learnt():
+    search, told_at_once = bandit(), bandit()
+    for arm in range(4):
+        search.dispatch(arm)
+        told_at_once.dispatch(arm)
+        search.observe(arm, 0.9)
+        told_at_once.observe(arm, arm / 4)
+    search.train()
+    search.rescore({arm: arm / 4 for arm in range(4)})
+    assert search.select() == told_at_once.select()
+    assert torch.equal(search.bounds([20, 21]), told_at_once.bounds([20, 21]))
+
+
+def test_a_warm_start_trains_on_the_best_of_all_history():
+    search, only_best = bandit(), bandit()
+    for arm in range(6):
+        search.dispatch(arm)
+        search.observe(arm, arm / 10)
+    search.warm_start(3)
+    search.rescore({0: 0.8})
+    search.warm_start(3)  # an arm that was left out comes back once its new score is high
+    for arm, score in ((0, 0.8), (4, 0.4), (5, 0.5)):
+        only_best.dispatch(arm)
+        only_best.observe(arm, score)
+    search.train()
+    only_best.train()
+    assert torch.equal(search.bounds([10, 11]), only_best.bounds([10, 11]))
+    assert not {0, 1, 2, 3, 4, 5} & set(search.available)  # the others stay masked
+
+
+def test_a_warm_start_of_nothing_draws_random_arms_again():
+    search = bandit(initial=2)
+    for arm in (0, 1):
+        search.dispatch(arm)
+        search.observe(arm, 0.5)
+    search.warm_start(0)
+    torch.testing.assert_close(
+        flat(search.precision), torch.full_like(flat(search.precision), RIDGE)
+    )
+    assert search.select() == int(np.random.default_rng([0, 2]).choice(range(2, 30)))
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), -float("inf")])
+def test_a_score_that_is_no_number_is_refused_and_changes_nothing(score):
+    search = bandit()
+    search.dispatch(17)
+    search.dispatch(4)
+    search.observe(4, 0.5)
+    with pytest.raises(ValueError, match="arm 17"):
+        search.observe(17, score)
+    with pytest.raises(ValueError, match="arm 4"):
+        search.rescore({4: score})
+    assert search.in_flight == {17}
+    assert search.scores == {4: 0.5}
+
+
+def test_each_result_counts_once_and_only_for_arms_that_were_sent():
+    search = bandit()
+    with pytest.raises(ValueError, match="arm 2 is not in flight"):
+        search.observe(2, 0.5)
+    search.dispatch(2)
+    with pytest.raises(ValueError, match="arm 2 was already"):
+        search.dispatch(2)
+    search.observe(2, 0.5)
+    with pytest.raises(ValueError, match="arm 2 is not in flight"):
+        search.observe(2, 0.6)
+    with pytest.raises(ValueError, match="arm 2 is not in flight"):
+        search.withdraw(2)
+    with pytest.raises(ValueError, match="arm 3 is not observed"):
+        search.rescore({3: 0.5})
+
+
+def test_an_exhausted_table_says_so():
+    search = bandit(arms=2)
+    search.dispatch(0)
+    search.dispatch(1)
+    with pytest.raises(ValueError, match="all 2 arms"):
+        search.select()
+
+
+def test_constant_features_are_harmless_and_broken_ones_are_refused():
+    table = features()
+    table[:, 1] = 5.0
+    search = NeuralUCB(table, seed=0, initial=0, steps=5)
+    assert search.bounds([0, 1]).isfinite().all()
+    table[11, 2] = np.inf
+    with pytest.raises(ValueError, match="arm 11"):
+        NeuralUCB(table, seed=0)
+
+
+def test_a_search_beats_random_arms():
+    """Noisy scores that rise along one direction of ten, seen through 32 derived features; 25 of
+    200 arms, four in flight. Measured: .94 against .76 by chance."""
+    found, by_chance = [], []
+    for seed in range(10):
+        random = np.random.default_rng(seed)
+        points = ArmTable(200, 10, 1, 1, seed, None).coordinates - 0.5
+        direction = random.normal(size=10)
+        reward = 1 / (1 + np.exp(2 - 6 * points @ direction / np.linalg.norm(direction)))
+        seen = np.tanh(points @ random.normal(size=(10, 32)))
+        search = NeuralUCB(seen, seed=seed)
+        in_flight: list[int] = []
+        for _ in range(25):
+            arm = search.select()
+            search.dispatch(arm)
+            in_flight.append(arm)
+            if len(in_flight) == 4:
+                arm = in_flight.pop(0)
+                search.observe(arm, float(reward[arm] + random.normal(scale=0.03)))
+        found.append(max(reward[arm] for arm in [*search.scores, *in_flight]))
+        by_chance.append(np.mean([random.permutation(reward)[:25].max() for _ in range(200)]))
+    assert np.mean(found) > np.mean(by_chance) + 0.08
