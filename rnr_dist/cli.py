@@ -53,13 +53,13 @@ def _pipeline(
     if resume and not (resume / "config.json").exists():
         raise InputError(f"--resume {resume}: no run directory (no config.json)")
     loaded = load_config(config, overrides)
-    check_inputs(loaded)
+    data = check_inputs(loaded)
     path = resume or run or run_folder(RUNS, loaded.name)
     content = loaded.model_dump(mode="json")
     directory = RunDir.open(path, content, resume=resume is not None)
     say(f"run directory {directory.path}")
     try:
-        run_pipeline(loaded, directory, until)
+        run_pipeline(loaded, data, directory, until)
     except KeyboardInterrupt:
         again = f"rnr run {config} --resume {path}"
         say(f"interrupted; what is finished is kept. Go on with: {again}")

@@ -346,6 +346,15 @@ class Config(Section):
     evaluate: Evaluate = Evaluate()
     tracking: Tracking = Tracking()
 
+    @model_validator(mode="after")
+    def _windows_fit(self) -> Config:
+        if self.perplexity.window >= self.engines.max_model_len:
+            raise ValueError(
+                f"perplexity.window {self.perplexity.window} must be below engines.max_model_len "
+                f"{self.engines.max_model_len}"
+            )
+        return self
+
     def fingerprint(self, *keys: str) -> str:
         """Digest of the named sections (dotted keys), for stage manifests."""
         content = self.model_dump(mode="json")

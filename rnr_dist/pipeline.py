@@ -17,7 +17,7 @@ from rnr_dist.report.meter import Meter
 from rnr_dist.report.progress import say
 from rnr_dist.report.tracking import Tracker, default_uri
 from rnr_dist.run_dir import RunDir, read_json, read_rows, write_json, write_rows
-from rnr_dist.tasks.toxicity import CHALLENGING, TaskData, load_task
+from rnr_dist.tasks.toxicity import CHALLENGING, TaskData
 from rnr_dist.types import Adapter, ModelRef, Sample, Split, digest
 
 StageName = Literal["reveal", "release", "evaluate", "report"]
@@ -28,9 +28,8 @@ RELEASE_KEYS = (*REVEAL_KEYS, "retain", "release", "perplexity", "workers.dtype"
 EVALUATE_KEYS = (*RELEASE_KEYS, "evaluate")
 
 
-def run_pipeline(config: Config, run: RunDir, until: StageName = "report") -> None:
+def run_pipeline(config: Config, data: TaskData, run: RunDir, until: StageName = "report") -> None:
     """Do what is not done yet, up to and with the stage `until`."""
-    data = load_task(config.task, config.evaluate.split)
     uri = config.tracking.uri or default_uri(run.path.parent)
     tracker = Tracker(uri, config.tracking.experiment, run.path / "mlflow-spool.jsonl")
     stages: dict[StageName, tuple[tuple[str, ...], Callable[..., None]]] = {

@@ -20,9 +20,15 @@ Answer = TypeVar("Answer")
 class Generator:
     """One engine, its loaded model, and the work that it did. Wrapped as an actor by the pool."""
 
-    def __init__(self, engines: Engines, base: ModelRef, trust_remote_code: bool = False):
+    def __init__(
+        self, engines: Engines, base: ModelRef, index: int, trust_remote_code: bool = False
+    ):
         from rnr_dist.generate.engine import Engine
 
+        if engines.gpus_each == 0:
+            # All engines of a node would pin to the same cores otherwise.
+            cores = core_list(index, engines.cpus_each, list(os.sched_getaffinity(0)))
+            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = cores
         self._base = base
         self._engine = Engine(engines, base.checkpoint, trust_remote_code)
         self._loaded = base.digest
@@ -72,12 +78,11 @@ async def _of_living_engine(answer: Awaitable[Answer]) -> Answer:
         os._exit(1)
 
 
-def actor_options(engines: Engines, index: int) -> dict[str, Any]:
-    """Ray options of generator `index`: what it holds, its cores, its restarts.
+def actor_options(engines: Engines) -> dict[str, Any]:
+    """Ray options of a generator: what it holds and how often it restarts.
 
     CPU engines hold one `rnr_engine` and no CPUs, so that idle engines never keep Ray Train
-    waiting (design decision 12); each has a core list of its own, since all engines would pin to
-    the same cores otherwise.
+    waiting (design decision 12).
     """
     environment = {"VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR")}
     options: dict[str, Any] = {
@@ -89,10 +94,13 @@ def actor_options(engines: Engines, index: int) -> dict[str, Any]:
     if engines.gpus_each > 0:
         options["num_gpus"] = engines.gpus_each
     else:
-        first = index * engines.cpus_each
-        environment["VLLM_CPU_OMP_THREADS_BIND"] = (
-            f"{first}-{first + engines.cpus_each - 1}" if engines.cpus_each > 1 else str(first)
-        )
         environment["CUDA_VISIBLE_DEVICES"] = ""
         options["resources"] = {"rnr_engine": 1}
     return options
+
+
+def core_list(index: int, cpus_each: int, allowed: Sequence[int]) -> str:
+    """vLLM's list of the cores of engine `index` on a node where `allowed` may be used."""
+    slots = max(1, len(allowed) // cpus_each)
+    first = index % slots * cpus_each
+    return ",".join(str(core) for core in sorted(allowed)[first : first + cpus_each])

@@ -85,8 +85,8 @@ def generator_pool(config: Config, base: ModelRef) -> Iterator[PoolHandle]:
     """Start the engines and their pool; end them with the block."""
     generators = [
         ray.remote(Generator)
-        .options(**actor_options(config.engines, index))
-        .remote(config.engines, base, config.trust_remote_code)
+        .options(**actor_options(config.engines))
+        .remote(config.engines, base, index, config.trust_remote_code)
         for index in range(config.engines.count)
     ]
     pool = (

@@ -7,6 +7,7 @@ the winner is decided on samples that no ranking has seen.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -178,6 +179,7 @@ def _run_trials(
     config: Config,
 ) -> None:
     """Readings of all weights by concurrent Tune trials; each ends as a file in `folder`."""
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune 2.60 prints its tables whatever `verbose` says
     from ray import tune
 
     missing = [w for w in weights if not (folder / f"{models[w].digest}-{draw}.json").exists()]

@@ -22,7 +22,10 @@ console = Console(stderr=True)
 
 def say(text: str) -> None:
     """One line on what happens now, with the time of day."""
-    console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim] {text}", highlight=False)
+    # Not wrapped and not read as markup: it may hold paths and generated instructions.
+    console.print(
+        f"{time.strftime('%H:%M:%S')} {text}", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 @contextlib.contextmanager

@@ -122,7 +122,7 @@ class NeuralUCB:
     All weights start as N(0,1). The mean is f - f at the start, with inputs scaled by 1/sqrt(d)
     and units by 1/sqrt(hidden), so that an arm's mean is 0 until scores say otherwise (Zhou et
     al. 2020, section 3). The reference (INSTINCT) leaves all three out: its start spreads over
-    tens to hundreds where scores lie in [0, 1], and on synthetic rewards it lost to random search.
+    tens to hundreds where scores lie in [0, 1]; on synthetic rewards it was no better than chance.
 
     features: (arms, d), finite. ridge: lambda. exploration: nu. initial: arms drawn at random
     before bounds are trusted. steps, learning_rate: of each training. widths: `diagonal_widths`
@@ -182,7 +182,7 @@ class NeuralUCB:
         """The available arm of the highest bound (Algorithm 1, line 7), training first if need be.
 
         While fewer than `initial` arms are in training or in flight, a random one. Raises
-        ValueError when no arm is available. Changes nothing that a later call could see.
+        ValueError when no arm is available.
         """
         available = self.available
         if not available:
@@ -208,9 +208,10 @@ class NeuralUCB:
         return torch.cat(bounds)
 
     def dispatch(self, arm: int) -> None:
-        """Mask an arm and add its gradient, as it is now, to U: its pull is under way.
+        """Mask an arm and add its gradient, as of the last training, to U: its pull is under way.
 
-        Raises ValueError for an arm that was pulled or is in flight.
+        A replay that need not match to the bit may leave out `select` and its trainings. Raises
+        ValueError for an arm that was pulled or is in flight.
         """
         if arm in self._picks:
             raise ValueError(f"arm {arm} was already pulled or is in flight")
@@ -219,8 +220,7 @@ class NeuralUCB:
         self.in_flight.add(arm)
 
     def observe(self, arm: int, score: float) -> None:
-        """Take the score of an arm in flight (line 13). Raises ValueError for another arm or a
-        score that is not finite, and then changes nothing."""
+        """Take the score of an arm in flight (line 13); ValueError if it is not, or not finite."""
         self._require(arm, self.in_flight, "in flight")
         self._require_finite(arm, score)
         self.in_flight.remove(arm)
@@ -252,7 +252,7 @@ class NeuralUCB:
         self._stale = True
 
     def train(self) -> None:
-        """Full-batch Adam on squared error from the initial weights, weight decay lambda/t."""
+        """Full-batch Adam on the mean squared error, from the initial weights, decay lambda/t."""
         self._stale = False
         self._theta = self.initial_weights
         if not self._training:
@@ -261,18 +261,24 @@ class NeuralUCB:
         features = self._features[arms]
         scores = torch.tensor([self.scores[arm] for arm in arms], dtype=torch.float64)
         targets = scores + self._start(features)
-        theta = Parameters(*(weight.clone() for weight in self.initial_weights))
+        # What decays is the distance from the initial weights (Zhou et al.): decay to zero would
+        # move the mean of arms that no score speaks of.
+        shift = [torch.zeros_like(weight) for weight in self.initial_weights]
         optimiser = torch.optim.Adam(
-            theta, lr=self._learning_rate, weight_decay=self._ridge / len(arms), fused=True
+            shift, lr=self._learning_rate, weight_decay=self._ridge / len(arms), fused=True
         )
         for _ in range(self._steps):
+            theta = self._shifted(shift)
             at = gradients(features, theta)
             errors = predict(at, theta) - targets
             slopes = weighted_sum(at, 2 / len(arms) * errors)
-            for weight, slope in zip(theta, slopes, strict=True):
-                weight.grad = slope
+            for parameter, slope in zip(shift, slopes, strict=True):
+                parameter.grad = slope
             optimiser.step()
-        self._theta = theta
+        self._theta = self._shifted(shift)
+
+    def _shifted(self, shift: list[Tensor]) -> Parameters:
+        return Parameters(*(a + b for a, b in zip(self.initial_weights, shift, strict=True)))
 
     def _start(self, features: Tensor) -> Tensor:
         return predict(gradients(features, self.initial_weights), self.initial_weights)

@@ -72,8 +72,8 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
             loss = sum(terms[name][0] / totals[name] for name in names) * world_size
             engine.backward(loss, scale_wrt_gas=False)
             for place, name in enumerate(names):
-                numerator, denominator = terms[name]
-                sums[place] += torch.tensor([numerator.item(), denominator], device=device)
+                sums[place, 0] += terms[name][0].detach()
+                sums[place, 1] += terms[name][1]
         engine.step()
         tokens += sum(lengths[index] for index in step.indices)
         if number * REPORTS // len(plan) > reported:

@@ -12,7 +12,7 @@ from rnr_dist.data.sources import BUILTIN_FOLDER, BUILTIN_TEXTS
 from rnr_dist.data.splits import near_duplicates, normalised, split_of
 
 TASK = load_config(Path(__file__).parents[2] / "configs" / "demo.yaml").task
-SOURCES = [TASK.challenging, TASK.ordinary, TASK.in_domain, *TASK.out_of_domain]
+SOURCES = [TASK.challenging, TASK.ordinary, *TASK.in_domain, *TASK.out_of_domain]
 OPENINGS = ("challenging", "ordinary")
 PROSE = ("expository", "narrative", "practical")
 # GPT-like tokenizers spend more than this on a word of English prose.

@@ -234,7 +234,8 @@ def test_a_run_keeps_its_config_and_prints_its_directory(place, capsys, monkeypa
     calls = []
     monkeypatch.setattr(rnr_dist.pipeline, "run_pipeline", lambda *called: calls.append(called))
     assert rnr("reveal", "config.yaml", "--set", "reveal.budget=9") == 0
-    [(config, directory, until)] = calls
+    [(config, data, directory, until)] = calls
+    assert data.contexts
     assert (config.reveal.budget, until) == (9, "reveal")
     assert capsys.readouterr().out.split() == [str(directory.path)]
     assert directory.path.parent == place / "runs"

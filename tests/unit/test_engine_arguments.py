@@ -13,7 +13,7 @@ import torch
 from rnr_dist.cluster import ENGINE_OVERHEAD_GIB, GIB, check_room
 from rnr_dist.config import Config, Engines
 from rnr_dist.errors import InputError
-from rnr_dist.generate.actor import actor_options
+from rnr_dist.generate.actor import actor_options, core_list
 from rnr_dist.generate.engine import NUCLEUS, engine_arguments, sampling_arguments
 from rnr_dist.types import SamplingSettings
 
@@ -85,32 +85,31 @@ def test_greedy_and_full_sampling_need_no_nucleus(on_gpu, temperature, top_p):
 # The actor
 
 
-def test_cpu_actors_hold_a_slot_and_no_cpus_and_have_cores_of_their_own():
-    engines = Engines(count=3, cpus_each=2, max_restarts=5)
-    options = [actor_options(engines, index) for index in range(3)]
-    for one in options:
-        assert (one["num_cpus"], one["resources"]) == (0, {"rnr_engine": 1})
-        assert one["max_restarts"] == 5
-        assert "num_gpus" not in one
-    environments = [one["runtime_env"]["env_vars"] for one in options]
-    assert [e["VLLM_CPU_OMP_THREADS_BIND"] for e in environments] == ["0-1", "2-3", "4-5"]
-    assert all(e["CUDA_VISIBLE_DEVICES"] == "" for e in environments)
-    single = actor_options(Engines(cpus_each=1), 1)["runtime_env"]["env_vars"]
-    assert single["VLLM_CPU_OMP_THREADS_BIND"] == "1"
+def test_cpu_actors_hold_a_slot_and_no_cpus():
+    options = actor_options(Engines(count=3, cpus_each=2, max_restarts=5))
+    assert (options["num_cpus"], options["resources"]) == (0, {"rnr_engine": 1})
+    assert options["max_restarts"] == 5
+    assert "num_gpus" not in options
+    assert options["runtime_env"]["env_vars"]["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_engines_of_a_node_have_cores_of_their_own():
+    assert [core_list(i, 2, range(6)) for i in range(3)] == ["0,1", "2,3", "4,5"]
+    assert core_list(1, 1, [4, 7]) == "7"  # a container that may use other cores than the first
+    assert core_list(3, 1, [0, 1]) == "1"  # the second engine of a cluster's second node
 
 
 @pytest.mark.parametrize("gpus_each", [0.5, 1, 2])
 def test_gpu_actors_hold_their_gpus(gpus_each):
-    options = actor_options(Engines(gpus_each=gpus_each), 0)
+    options = actor_options(Engines(gpus_each=gpus_each))
     assert (options["num_gpus"], options["num_cpus"]) == (gpus_each, 0)
     assert "resources" not in options
     environment = options["runtime_env"]["env_vars"]
     assert "CUDA_VISIBLE_DEVICES" not in environment  # Ray sets it
-    assert "VLLM_CPU_OMP_THREADS_BIND" not in environment
 
 
 def test_actors_take_more_calls_than_one_engine_may_hold():
-    assert actor_options(Engines(in_flight=2), 0)["max_concurrency"] > 2
+    assert actor_options(Engines(in_flight=2))["max_concurrency"] > 2
 
 
 # A package with vLLM's names, whose engine is dead as soon as it is asked for anything.

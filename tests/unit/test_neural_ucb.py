@@ -107,7 +107,7 @@ def test_without_picks_a_width_is_nu_times_the_squared_gradient(widths):
 
 def test_one_at_a_time_is_the_sequential_algorithm():
     """Arms, U and training of a search equal a plain rewriting with autograd everywhere."""
-    table, steps, decay = features(20), 30, RIDGE
+    table, steps = features(20), 30
     reward = np.random.default_rng(1).uniform(size=20)
     x = torch.as_tensor((table - table.mean(0)) / table.std(0) / 2)  # sqrt(d) = 2
     search = NeuralUCB(
@@ -125,13 +125,13 @@ def test_one_at_a_time_is_the_sequential_algorithm():
         u = u + autograd_gradient(x[chosen], theta).square()
         pulled.append(chosen)
         theta = Parameters(*(weight.clone().requires_grad_() for weight in start))
-        adam = torch.optim.Adam(theta, lr=1e-3, weight_decay=decay / len(pulled))
+        adam = torch.optim.Adam(theta, lr=1e-3)
         for _ in range(steps):
             adam.zero_grad()
-            errors = [
-                output(x[arm], theta) - output(x[arm], start) - reward[arm] for arm in pulled
-            ]
-            torch.stack(errors).square().mean().backward()
+            errors = [output(x[arm], theta) - output(x[arm], start) - reward[arm] for arm in pulled]
+            distance = sum((a - b).square().sum() for a, b in zip(theta, start, strict=True))
+            loss = torch.stack(errors).square().mean() + RIDGE / len(pulled) / 2 * distance
+            loss.backward()
             adam.step()
         theta = Parameters(*(weight.detach() for weight in theta))
 
@@ -183,9 +183,7 @@ def test_a_withdrawn_arm_takes_its_gradient_back():
     for arm in (3, 9):
         without.dispatch(arm)
     search.withdraw(7)
-    torch.testing.assert_close(
-        flat(search.precision), flat(without.precision), rtol=1e-12, atol=0
-    )
+    torch.testing.assert_close(flat(search.precision), flat(without.precision), rtol=1e-12, atol=0)
     assert 7 in search.available
     search.dispatch(7)  # may be tried again
 
@@ -325,15 +323,15 @@ def test_constant_features_are_harmless_and_broken_ones_are_refused():
 
 def test_a_search_beats_random_arms():
     """Noisy scores that rise along one direction of ten, seen through 32 derived features; 25 of
-    200 arms, four in flight. Measured: .94 against .76 by chance."""
+    200 arms, four in flight. Measured: .92 against .77 by chance."""
     found, by_chance = [], []
-    for seed in range(10):
+    for seed in range(6):
         random = np.random.default_rng(seed)
         points = ArmTable(200, 10, 1, 1, seed, None).coordinates - 0.5
         direction = random.normal(size=10)
         reward = 1 / (1 + np.exp(2 - 6 * points @ direction / np.linalg.norm(direction)))
         seen = np.tanh(points @ random.normal(size=(10, 32)))
-        search = NeuralUCB(seen, seed=seed)
+        search = NeuralUCB(seen, seed=seed, steps=200)
         in_flight: list[int] = []
         for _ in range(25):
             arm = search.select()

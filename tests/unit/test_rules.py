@@ -94,8 +94,10 @@ def test_rule_2_holds_when_more_is_forgotten_than_lost():
     lost = judge(reading(0.25, u=0.4), subtraction(), RULES)
     assert (lost.rule, lost.feasible, lost.broken) == ("", False, ("forgetting",))
     assert lost.violation == pytest.approx(0.1)
-    # Only what this step costs counts: the utility before it was down already.
-    assert judge(reading(0.15, u=0.4), subtraction(before=reading(0.25, u=0.5)), RULES).rule == "2"
+    # Only what this step does counts, as a fraction of the base: here a fifth is forgotten.
+    later = subtraction(before=reading(0.25, u=0.5))
+    assert judge(reading(0.15, u=0.4), later, RULES).rule == "2"
+    assert judge(reading(0.15, u=0.25), later, RULES).rule == ""
 
 
 def test_nothing_forgotten_and_nothing_lost_is_not_feasible():
@@ -158,6 +160,18 @@ def test_an_addition_comes_back_to_95_percent_of_the_utility_before_the_cycle():
     start = reading(0.3, u=0.8)  # a later cycle: 95 % of .8
     assert judge(reading(0.1, u=0.77), addition(start), RULES).rule == "lambda"
     assert judge(reading(0.1, u=0.75), addition(start), RULES).broken == ("utility",)
+
+
+def test_utility_must_hold_with_its_probability_too():
+    draw = np.random.default_rng(0)
+    nll = BASE.utility["in_domain"].numerator
+    harmed = nll + TOKENS * draw.normal(0, 0.2, WINDOWS)  # some windows lose, others gain
+    harmed += TOKENS * 0.04 - (harmed - nll).mean()  # 4 % in all
+    domains = {"in_domain": ClusterMean(harmed, np.full(WINDOWS, TOKENS), exponential=True)}
+    noisy = Reading("m", BASE.utility | domains, toxic(0.1), guards())
+    assert utility(noisy, BASE) > 0.95
+    assert judge(noisy, addition(), RULES).broken == ("utility",)
+    assert judge(noisy, addition(), Release(confidence=0.51)).feasible
 
 
 def test_every_domain_must_come_back():
