@@ -18,6 +18,10 @@ class BanditActor:
     """NeuralUCB behind an actor; all decisions are `NeuralUCB`'s own."""
 
     def __init__(self, features: np.ndarray, reveal: Reveal, seed: int):
+        import torch
+
+        # Its matrices are small: a second thread only waits for cores that engines keep busy.
+        torch.set_num_threads(1)
         self._bandit = NeuralUCB(
             features,
             seed=seed,
