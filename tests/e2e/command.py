@@ -1,5 +1,6 @@
 """The public command in a process of its own, and what it must not leave behind."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -30,14 +31,23 @@ def rnr(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=settings, cwd=cwd, capture_output=True, text=True)
 
 
-def engine_processes() -> set[int]:
-    """Processes of generators and their engines on this machine."""
-    found = set()
-    for process in psutil.process_iter(["name", "cmdline"]):
-        title = " ".join(process.info["cmdline"] or [process.info["name"] or ""])
-        if title.startswith(ENGINE_NAMES):
-            found.add(process.pid)
+def engines_of(pid: int) -> list[psutil.Process]:
+    """Generators and their engines among the descendants of a process."""
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if " ".join(process.cmdline()).startswith(ENGINE_NAMES):
+                found.append(process)
     return found
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run (a zombie does not)."""
+    return [
+        process
+        for process in processes
+        if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    ]
 
 
 def wait_until(condition, seconds: float, what: str) -> None:
