@@ -66,22 +66,10 @@ def ray_session(config: Config) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    settings = {
-        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
-        "TOKENIZERS_PARALLELISM": "false",
-        # Workers find the package also where it was not installed (`python jobs/run.py`).
-        "PYTHONPATH": os.pathsep.join(
-            filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])
-        ),
-    }
-    common = {
-        "log_to_driver": False,
-        "logging_level": "ERROR",
-        "runtime_env": {"env_vars": settings},
-    }
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(**common)
-        _check_engine_slots(config)
+        # The job's own runtime environment holds here: a second one may not repeat its variables.
+        ray.init(**quiet)
     else:
         # Joining nothing: a cluster that happens to run on this machine is not ours to use.
         ray.init(
@@ -89,12 +77,25 @@ def ray_session(config: Config) -> Iterator[None]:
             num_cpus=len(os.sched_getaffinity(0)),
             resources={"rnr_engine": config.engines.count},
             include_dashboard=False,
-            **common,
+            runtime_env={"env_vars": _worker_environment()},
+            **quiet,
         )
     try:
+        if os.environ.get("RAY_ADDRESS"):
+            _check_engine_slots(config)
         yield
     finally:
         ray.shutdown()
+
+
+def _worker_environment() -> dict[str, str]:
+    # Workers find the package also where it was not installed (`python jobs/run.py`).
+    here = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]
+    return {
+        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": os.pathsep.join(filter(None, here)),
+    }
 
 
 def _check_engine_slots(config: Config) -> None:

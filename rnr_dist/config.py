@@ -123,6 +123,12 @@ class Sampling(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Nucleus mass; 1 switches it off."""
 
+    @model_validator(mode="after")
+    def _greedy_is_one(self) -> Sampling:
+        if self.temperature == 0 and self.n > 1:
+            raise ValueError(f"temperature 0 gives the same text {self.n} times; n must be 1")
+        return self
+
 
 class Reveal(Section):
     """Algorithm 1: search soft prompts whose instructions make the model speak about the target."""
