@@ -174,12 +174,13 @@ def _inner_loop(setting: Setting, table: Table, history: History, bandit: Any, o
             while done + len(flying) < reveal.budget and len(flying) < reveal.in_flight:
                 row = ray.get(bandit.take.remote())
                 if row is None:
-                    say(f"all {len(table.arms)} different instructions were tried")
                     break
                 prompts = _prompts(setting, table.arms[row].instruction, contexts)
                 requests = continuation_requests(prompts, setting.tokenizer, sampling)
                 flying[setting.pool.submit(setting.model, requests)] = row
             if not flying:
+                if done < reveal.budget:
+                    say(f"all {len(table.arms)} different instructions were tried")
                 return
             ready, _ = ray.wait(list(flying), num_returns=1)
             row = flying.pop(ready[0])
