@@ -17,7 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-from rnr_dist.config import Config, Engines, load_config
+from rnr_dist.config import Config, Engines
+from rnr_dist.config_file import load_config
 from rnr_dist.data.sources import load_contexts
 from rnr_dist.types import SamplingSettings
 

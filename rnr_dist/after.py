@@ -13,7 +13,7 @@ from rnr_dist.types import ModelRef, Score
 
 def open_result(path: Path) -> tuple[Config, ModelRef, ModelRef]:
     """(config, base, result) of a run that has released. Raises InputError."""
-    from rnr_dist.config import validate
+    from rnr_dist.config_file import validate
     from rnr_dist.pipeline import released_models
 
     if not (path / "release" / "models.json").exists():

@@ -9,7 +9,8 @@ from collections import Counter
 from pathlib import Path
 
 from rnr_dist.cluster import check_room
-from rnr_dist.config import Config, load_config
+from rnr_dist.config import Config
+from rnr_dist.config_file import load_config
 from rnr_dist.models import check_model, resolve_embedder, weight_files
 from rnr_dist.tasks.toxicity import TaskData, load_task
 

@@ -43,7 +43,7 @@ def _pipeline(
     config: Path, overrides: list[str], run: Path | None, resume: Path | None, until: StageName
 ) -> None:
     from rnr_dist.checks import check_inputs
-    from rnr_dist.config import load_config
+    from rnr_dist.config_file import load_config
     from rnr_dist.pipeline import run_folder, run_pipeline
     from rnr_dist.report.progress import say
     from rnr_dist.run_dir import RunDir

@@ -1,21 +1,15 @@
-"""One YAML file describes a run; this module is its schema.
+"""The schema of a run: every key with its meaning, unit and bounds.
 
-In: a path and `--set` overrides. Out: a validated, frozen `Config`. Invariant: every key is
-checked before anything costs time; a bad one raises InputError with one sentence that names it.
+In: plain values (`config_file` reads them). Out: a validated, frozen `Config`. Invariant: unknown
+keys are errors and values never change.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
-import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rnr_dist.errors import InputError
 from rnr_dist.types import Split, digest
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -371,100 +365,3 @@ class Config(Section):
                 value = value[part]
             chosen[key] = value
         return digest(chosen)
-
-
-def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
-    """Read, override (`a.b=value`, YAML values) and validate a config file.
-
-    `${VARIABLE}` in it is replaced from the environment. Raises InputError.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
-        raise InputError(f"{path}: cannot be read ({reason}); expected a YAML config") from error
-    try:
-        content = yaml.safe_load(_expand(text, path))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: is no YAML ({_one_line(error)})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: found {type(content).__name__}, expected a mapping of keys")
-    for override in overrides or []:
-        _apply(content, override)
-    return validate(content, str(path))
-
-
-def validate(content: dict[str, Any], origin: str) -> Config:
-    """A Config from plain values; `origin` (the file) is named in errors."""
-    try:
-        return Config.model_validate(content)
-    except ValidationError as error:
-        raise InputError(f"{origin}: {_sentence(error)}") from error
-
-
-def _expand(text: str, path: Path) -> str:
-    def value(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name not in os.environ:
-            raise InputError(
-                f"{path}: uses ${{{name}}}, which is not set in the environment; expected a path"
-            )
-        return os.environ[name]
-
-    return re.sub(r"\$\{(\w+)\}", value, text)
-
-
-def _apply(content: dict[str, Any], override: str) -> None:
-    key, separator, value = override.partition("=")
-    if not separator:
-        raise InputError(f"--set {override}: expected KEY=VALUE")
-    *parents, last = key.split(".")
-    for parent in parents:
-        content = content.setdefault(parent, {})
-        if not isinstance(content, dict):
-            raise InputError(f"--set {override}: {parent} is a value, not a section")
-    try:
-        content[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {override}: {value} is no YAML ({_one_line(error)})") from error
-
-
-def _sentence(error: ValidationError) -> str:
-    """The first problem as `key: found ..., expected ...`, with the nearest known key.
-
-    Unknown keys come first: a misspelt key is also a missing one, and its name says more.
-    """
-    problems = error.errors()
-    unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
-    problem = (unknown or problems)[0]
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(problem["loc"]), 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"unknown key {key}{hint}"
-    if problem["type"] == "missing":
-        return f"{key} is missing"
-    return f"{key}: found {problem['input']!r}, {_one_line(problem['msg'])}"
-
-
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
-    """The keys of the section that `location` (a path to an unknown key) lies in."""
-    section: Any = Config
-    for part in location[:-1]:
-        if isinstance(part, int):
-            continue
-        annotation = section.model_fields[part].annotation
-        section = next(
-            (
-                kind
-                for kind in [annotation, *getattr(annotation, "__args__", ())]
-                if isinstance(kind, type) and issubclass(kind, Section)
-            ),
-            Config,
-        )
-    return list(section.model_fields)
-
-
-def _one_line(error: Any) -> str:
-    return " ".join(str(error).split())

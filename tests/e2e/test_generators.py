@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from rnr_dist.config import load_config
+from rnr_dist.config_file import load_config
 from rnr_dist.generate.requests import Generate, ReadLikelihood
 from rnr_dist.types import SamplingSettings
 from tests.e2e.command import TINY, alive, engines_of, wait_until

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rnr_dist.config import Config, load_config
+from rnr_dist.config import Config
+from rnr_dist.config_file import load_config
 from rnr_dist.errors import InputError
 
 ROOT = Path(__file__).parents[2]
