@@ -22,8 +22,8 @@ from rnr_dist.config_file import load_config
 from rnr_dist.data.sources import load_contexts
 from rnr_dist.types import SamplingSettings
 
-ROUNDS = 3
-CONTEXTS, PER_CONTEXT = 96, 10
+ROUNDS = 2
+CONTEXTS, PER_CONTEXT = 48, 10
 SAMPLING = SamplingSettings(n=PER_CONTEXT, max_tokens=20, temperature=1.0, top_p=0.9)
 ROOT = Path(__file__).parents[1]
 

@@ -12,6 +12,7 @@ from rnr_dist.cluster import check_room
 from rnr_dist.config import Config
 from rnr_dist.config_file import load_config
 from rnr_dist.models import check_model, resolve_embedder, weight_files
+from rnr_dist.precision import compute_dtype
 from rnr_dist.tasks.toxicity import TaskData, load_task
 
 
@@ -37,7 +38,9 @@ def check_config(path: Path, overrides: list[str]) -> list[str]:
         lines.append(f"data    {count:5d} {domain} passages in {split}")
     engines = config.engines
     kind = f"{engines.gpus_each:g} GPU(s)" if engines.gpus_each else f"{engines.cpus_each} core(s)"
-    lines.append(f"engines {engines.count} of {kind}, {engines.dtype}")
+    lines.append(
+        f"engines {engines.count} of {kind}, {compute_dtype(engines.dtype, engines.gpus_each > 0)}"
+    )
     return lines
 
 

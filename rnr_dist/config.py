@@ -95,8 +95,8 @@ class Engines(Section):
     """Request batches that one engine holds at once, so that it never drains between them."""
     batch: Count = 64
     """Sequences in one request batch."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Weights and activations of the engine."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Weights and activations; `auto`: bfloat16 where the machine computes in it, else float32."""
     enforce_eager: bool = True
     """No graph compilation: 21 s instead of 90 s to start on a CPU, and weights can be reloaded."""
     max_restarts: Annotated[int, Field(ge=0)] = 3
@@ -216,8 +216,8 @@ class Workers(Section):
     """1 trains on GPUs."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
     """DeepSpeed ZeRO stage."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Frozen weights and activations; the LoRA itself is always fp32."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Frozen weights and activations, as of the engines; the LoRA itself is always fp32."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     """Restarts of a training before the run fails."""
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from rnr_dist.config import Engines
 from rnr_dist.generate.requests import Continuation, Generate, ReadLikelihood, Request, Response
+from rnr_dist.precision import compute_dtype
 from rnr_dist.types import SamplingSettings
 
 NUCLEUS = "rnr_dist.generate.vllm_nucleus:ExactNucleus"
@@ -24,7 +25,7 @@ def engine_arguments(engines: Engines, checkpoint: str, trust_remote_code: bool)
     on_gpu = engines.gpus_each > 0
     arguments: dict[str, Any] = {
         "model": checkpoint,
-        "dtype": engines.dtype,
+        "dtype": compute_dtype(engines.dtype, on_gpu),
         "max_model_len": engines.max_model_len,
         "max_num_seqs": engines.max_num_seqs,
         "enforce_eager": engines.enforce_eager,

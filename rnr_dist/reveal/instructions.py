@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from rnr_dist.generate.requests import Generate, Response
+from rnr_dist.precision import compute_dtype
 from rnr_dist.reveal.arms import ArmTable
 from rnr_dist.types import SamplingSettings
 
@@ -98,8 +99,9 @@ def arm_features(
 
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = compute_dtype("auto", on_gpu=device == "cuda")
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        checkpoint, dtype=torch.bfloat16, trust_remote_code=trust_remote_code
+        checkpoint, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
     )
     model = loaded.to(device).eval()
     meta = model.get_input_embeddings()(torch.tensor(list(meta_tokens), device=device))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rnr_dist.config import Training, Workers
+from rnr_dist.precision import compute_dtype
 from rnr_dist.run_dir import replacing_folder
 from rnr_dist.train.collate import Step, pad, plan_steps
 from rnr_dist.train.deepspeed import deepspeed_config, learning_rate_factor
@@ -140,9 +141,8 @@ def build_engine(job: Job, objective: Any, steps: int, rank: int) -> Any:
     # DeepSpeed would compile a shared-memory all-reduce here (27 s, g++) that only inference uses.
     deepspeed.ops.__compatible_ops__ = {}
     training = job.training
-    model = AutoModelForCausalLM.from_pretrained(
-        job.base.checkpoint, dtype=getattr(torch, job.workers.dtype)
-    )
+    dtype = compute_dtype(job.workers.dtype, job.workers.gpus_each > 0)
+    model = AutoModelForCausalLM.from_pretrained(job.base.checkpoint, dtype=getattr(torch, dtype))
     add_to_model(model, job.base.terms)
     torch.manual_seed(job.seed)
     model = get_peft_model(
