@@ -15,13 +15,40 @@ import ray
 
 from rnr_dist.config import Config, Engines
 from rnr_dist.generate.actor import Generator, actor_options
-from rnr_dist.generate.pool import Pool, RayLink
+from rnr_dist.generate.pool import EngineDiedError, Pool
 from rnr_dist.generate.requests import Request, Response
 from rnr_dist.report.progress import progress_bar
 from rnr_dist.types import ModelRef
 
 POLL_SECONDS = 0.5
 SHUTDOWN_SECONDS = 30.0
+
+
+class RayLink:
+    """A generator actor as the pool sees it: Ray's actor errors become EngineDiedError."""
+
+    def __init__(self, handle: Any):
+        self._handle = handle
+
+    async def ready(self) -> str:
+        try:
+            return await self._handle.ready.remote()
+        except ray.exceptions.ActorUnavailableError as error:
+            raise EngineDiedError("the generator actor is restarting") from error
+
+    async def load(self, model: ModelRef) -> None:
+        await self._call("load", model)
+
+    async def run(self, requests: Sequence[Request], model: str) -> list[Response]:
+        return await self._call("run", list(requests), model)
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return await getattr(self._handle, method).remote(*arguments)
+        except ray.exceptions.RayActorError as error:
+            raise EngineDiedError("the generator actor is restarting or gone") from error
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, Exception) else error from None
 
 
 class PoolActor:

@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from rnr_dist.generate.requests import Request, Response, batches
 from rnr_dist.types import ModelRef
@@ -236,34 +236,3 @@ class Pool:
                 await asyncio.sleep(RESTART_POLL_SECONDS)
         if not self._first_ready.done():
             self._first_ready.set_result(None)
-
-
-class RayLink:
-    """A generator actor as the pool sees it: Ray's actor errors become EngineDiedError."""
-
-    def __init__(self, handle: Any):
-        self._handle = handle
-
-    async def ready(self) -> str:
-        import ray.exceptions
-
-        try:
-            return await self._handle.ready.remote()
-        except ray.exceptions.ActorUnavailableError as error:
-            raise EngineDiedError("the generator actor is restarting") from error
-
-    async def load(self, model: ModelRef) -> None:
-        await self._call("load", model)
-
-    async def run(self, requests: Sequence[Request], model: str) -> list[Response]:
-        return await self._call("run", list(requests), model)
-
-    async def _call(self, method: str, *arguments: Any) -> Any:
-        import ray.exceptions
-
-        try:
-            return await getattr(self._handle, method).remote(*arguments)
-        except ray.exceptions.RayActorError as error:
-            raise EngineDiedError("the generator actor is restarting or gone") from error
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause if isinstance(error.cause, Exception) else error from None

@@ -10,6 +10,7 @@ import psutil
 import pytest
 import torch
 
+from rnr_dist import precision
 from rnr_dist.cluster import ENGINE_OVERHEAD_GIB, GIB, check_room
 from rnr_dist.config import Config, Engines
 from rnr_dist.errors import InputError
@@ -38,6 +39,12 @@ def test_cpu_engines_state_their_cache_and_bring_the_exact_nucleus():
     assert "tensor_parallel_size" not in arguments
     assert (arguments["model"], arguments["trust_remote_code"]) == ("/model", False)
     assert arguments["enable_prompt_embeds"]
+
+
+def test_engines_compute_in_what_their_machine_computes_in(monkeypatch):
+    monkeypatch.setattr(precision, "cpu_features", lambda: frozenset({"avx2"}))
+    assert engine_arguments(Engines(), "/model", False)["dtype"] == "float32"
+    assert engine_arguments(Engines(gpus_each=1), "/model", False)["dtype"] == "bfloat16"
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from rnr_dist.generate import pool as pool_module
-from rnr_dist.generate.pool import MAX_ATTEMPTS, EngineDiedError, Pool, RayLink
+from rnr_dist.generate.pool import MAX_ATTEMPTS, EngineDiedError, Pool
 from rnr_dist.generate.requests import Generate, ReadLikelihood, Response, batches
 from rnr_dist.types import Adapter, ModelRef, SamplingSettings
 
@@ -363,41 +362,3 @@ def test_closing_ends_what_waits():
             await asyncio.wait_for(job, 1)
 
     asyncio.run(scenario())
-
-
-# Ray's errors
-
-
-class Handle:
-    """An actor handle whose every method raises `error`."""
-
-    def __init__(self, error):
-        self.error = error
-
-    def __getattr__(self, method):
-        return self
-
-    async def remote(self, *arguments):
-        raise self.error
-
-
-@pytest.mark.parametrize("error", [ActorUnavailableError("away", None), ActorDiedError()])
-def test_a_lost_actor_is_an_engine_that_died(error):
-    link = RayLink(Handle(error))
-    for call in (link.run([], "base"), link.load(ONE)):
-        with pytest.raises(EngineDiedError):
-            asyncio.run(call)
-
-
-def test_only_a_restarting_actor_is_waited_for():
-    with pytest.raises(EngineDiedError):
-        asyncio.run(RayLink(Handle(ActorUnavailableError("away", None))).ready())
-    with pytest.raises(ActorDiedError):
-        asyncio.run(RayLink(Handle(ActorDiedError())).ready())
-
-
-def test_an_error_within_the_actor_comes_as_it_was_raised():
-    wrapped = RayTaskError("run", "the actor's traceback", ValueError("prompt too long"))
-    with pytest.raises(ValueError, match="prompt too long") as caught:
-        asyncio.run(RayLink(Handle(wrapped)).run([], "base"))
-    assert type(caught.value) is ValueError
