@@ -8,6 +8,7 @@ are.
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 # CPU features that multiply bfloat16 matrices; the last one is ARM's.
 NATIVE_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
@@ -26,6 +27,22 @@ def compute_dtype(dtype: str, on_gpu: bool) -> str:
 @cache
 def cpu_features() -> frozenset[str]:
     """This machine's CPU feature flags, as the kernel names them."""
+    return frozenset(_cpu().get("flags", []))
+
+
+def machine_name() -> str:
+    """What a timing depends on here: processor, cores, memory, the CPU's format."""
+    import psutil
+
+    cores = psutil.cpu_count()
+    memory = psutil.virtual_memory().total / 2**30
+    dtype = compute_dtype("auto", on_gpu=False)
+    return f"{_cpu().get('brand_raw', 'unknown CPU')}, {cores} cores, {memory:.0f} GiB, {dtype}"
+
+
+@cache
+def _cpu() -> dict[str, Any]:
     import cpuinfo  # a second to ask, so only when wanted
 
-    return frozenset(cpuinfo.get_cpu_info().get("flags", []))
+    info: dict[str, Any] = cpuinfo.get_cpu_info()
+    return info

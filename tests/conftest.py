@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 os.environ.update(
     {
         "HF_HUB_OFFLINE": "1",
@@ -16,3 +18,28 @@ os.environ.update(
         "DS_ACCELERATOR": "cpu",
     }
 )
+
+
+def _tiny_llama(folder, *, hidden=32, vocabulary=64, dtype=None, **saving):
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=hidden,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=vocabulary,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).to(dtype or torch.float32).save_pretrained(folder, **saving)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llama():
+    """Writes a random Llama with grouped-query attention and tied embeddings to a folder."""
+    return _tiny_llama

@@ -27,8 +27,9 @@ class Generator:
 
         if engines.gpus_each == 0:
             # All engines of a node would pin to the same cores otherwise.
-            cores = core_list(index, engines.cpus_each, list(os.sched_getaffinity(0)))
-            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = cores
+            cores = engine_cores(index, engines.cpus_each, list(os.sched_getaffinity(0)))
+            os.environ.update(cpu_environment(engines.cpus_each))
+            os.sched_setaffinity(0, cores)  # the engine's process inherits it
         self._base = base
         self._engine = Engine(engines, base.checkpoint, trust_remote_code)
         self._loaded = base.digest
@@ -99,8 +100,17 @@ def actor_options(engines: Engines) -> dict[str, Any]:
     return options
 
 
-def core_list(index: int, cpus_each: int, allowed: Sequence[int]) -> str:
-    """vLLM's list of the cores of engine `index` on a node where `allowed` may be used."""
+def cpu_environment(cpus_each: int) -> dict[str, str]:
+    """Environment in which vLLM leaves the model in the engine's process, on its own cores.
+
+    Without multiprocessing vLLM keeps the executor "uni" on CPUs; AsyncLLM has a process of its
+    own for the engine all the same. Binding threads is then up to the process's affinity.
+    """
+    return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(cpus_each)}
+
+
+def engine_cores(index: int, cpus_each: int, allowed: Sequence[int]) -> list[int]:
+    """The cores of engine `index` on a node where `allowed` may be used."""
     slots = max(1, len(allowed) // cpus_each)
     first = index % slots * cpus_each
-    return ",".join(str(core) for core in sorted(allowed)[first : first + cpus_each])
+    return sorted(allowed)[first : first + cpus_each]

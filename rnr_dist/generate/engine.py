@@ -42,6 +42,9 @@ def engine_arguments(engines: Engines, checkpoint: str, trust_remote_code: bool)
         # On CPUs `gpu_memory_utilization` would be taken of the whole RAM.
         arguments["kv_cache_memory_bytes"] = int(engines.kv_cache_gib * 2**30)
         arguments["logits_processors"] = [NUCLEUS]
+        # The model inside the engine's process instead of in one of its own: .6 GiB an engine, and
+        # the same speed. vLLM takes it on CPUs only with `cpu_environment`.
+        arguments["distributed_executor_backend"] = "uni"
     return {**arguments, **engines.extra}
 
 

@@ -1,4 +1,4 @@
-"""Wall time and peak memory of each stage.
+"""Wall time, peak memory and machine of each stage.
 
 Invariant: memory is that of this process and all its descendants (Ray's workers and the engines);
 the pages that they share count once.
@@ -15,12 +15,14 @@ from typing import Any
 
 import psutil
 
+from rnr_dist.precision import machine_name
+
 SAMPLE_SECONDS = 5.0
 
 
 @dataclass
 class Meter:
-    """Collects one record a stage: name, wall_seconds, peak_memory_gib."""
+    """Collects one record a stage: name, wall_seconds, peak_memory_gib, machine."""
 
     stages: list[dict[str, Any]] = field(default_factory=list)
 
@@ -48,6 +50,7 @@ class Meter:
                     "name": name,
                     "wall_seconds": round(time.monotonic() - began, 1),
                     "peak_memory_gib": round(peak[0], 2),
+                    "machine": machine_name(),
                 }
             )
 

@@ -85,21 +85,25 @@ def input_embeddings(checkpoint: Path) -> np.ndarray:
 def arm_features(
     checkpoint: str,
     arms: ArmTable,
+    wanted: Sequence[int],
     meta_tokens: Sequence[int],
+    dtype: str,
     trust_remote_code: bool,
     batch: int = 16,
-    threads: int = 1,
 ) -> np.ndarray:
-    """(arms, hidden) float32: the final-norm hidden state of the last meta-prompt token.
+    """(wanted, hidden) float32: the final-norm hidden state of the last meta-prompt token.
 
-    Runs as a Ray task; `batch` bounds memory to so many sequences of activations.
+    wanted: numbers of the arms to compute. dtype: as `engines.dtype`. Runs as a Ray task while the
+    engines rest, so on all cores; `batch` bounds memory to so many sequences of activations.
     """
+    import os
+
     import torch
     from transformers import AutoModelForCausalLM
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = compute_dtype("auto", on_gpu=device == "cuda")
+    dtype = compute_dtype(dtype, on_gpu=device == "cuda")
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         checkpoint, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
     )
@@ -107,8 +111,8 @@ def arm_features(
     meta = model.get_input_embeddings()(torch.tensor(list(meta_tokens), device=device))
     features = []
     with torch.inference_mode():
-        for first in range(0, len(arms), batch):
-            numbers = range(first, min(first + batch, len(arms)))
+        for first in range(0, len(wanted), batch):
+            numbers = wanted[first : first + batch]
             soft = torch.from_numpy(np.stack([arms.soft_prompt(arm) for arm in numbers]))
             soft = soft.to(device, meta.dtype)
             inputs = torch.cat([soft, meta.expand(len(numbers), -1, -1)], dim=1)

@@ -114,8 +114,15 @@ def arm_table(setting: Setting) -> Table:
     gpus = 1 if config.workers.gpus_each else 0
     task = ray.remote(arm_features).options(num_cpus=0, num_gpus=gpus)
     features = ray.get(
-        task.remote(setting.model.checkpoint, arms, meta_tokens, config.trust_remote_code)
-    )[kept]
+        task.remote(
+            setting.model.checkpoint,
+            arms,
+            kept,
+            meta_tokens,
+            config.engines.dtype,
+            config.trust_remote_code,
+        )
+    )
     rows = [
         Arm(number, tuple(map(float, arms.coordinates[number])), instructions[number])
         for number in kept

@@ -13,6 +13,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,8 +109,26 @@ def train_adapter(
                 on_progress(report)
 
         with following(log, show):
-            trainer.fit()
+            _fit(trainer)
     return Adapter(str(output), adapter_digest(output), base.digest, role)
+
+
+def _fit(trainer: TorchTrainer) -> None:
+    """`trainer.fit()` outside the main thread, where Ray would take over Ctrl-C for good.
+
+    Its handler ends the driver with exit code 0, swallows Ctrl-C once the training is over, and
+    keeps the controller alive, .3 GiB a training.
+    """
+    outcome: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(trainer.fit())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    outcome.result()
 
 
 @contextlib.contextmanager

@@ -38,6 +38,12 @@ def model(machine):
     return AutoModelForCausalLM.from_pretrained(machine.base.checkpoint, dtype=torch.float32)
 
 
+def test_an_engine_is_one_process_on_a_core_of_its_own(machine):
+    [engine] = [p for p in engines_of(os.getpid()) if "VLLM::" in p.cmdline()[0]]
+    assert engine.cmdline()[0].startswith("VLLM::EngineCore")
+    assert len(engine.cpu_affinity()) == 1
+
+
 def requests(machine):
     return [Generate(GREEDY, tuple(machine.tokenizer.encode(prompt))) for prompt in PROMPTS]
 
@@ -135,7 +141,7 @@ def test_nucleus_sampling_stays_in_the_nucleus(machine, model):
 def test_a_killed_engine_loses_nothing(machine):
     """SIGKILL to the actor that holds the engine: its requests are answered all the same."""
     sampling = SamplingSettings(n=2, max_tokens=60, temperature=1.0, top_p=0.9)
-    many = [Generate(sampling, tuple(machine.tokenizer.encode(p))) for p in PROMPTS * 40]
+    many = [Generate(sampling, tuple(machine.tokenizer.encode(p))) for p in PROMPTS * 15]
     reference = machine.pool.submit(machine.base, many)
     time.sleep(2)
     [actor] = [p for p in engines_of(os.getpid()) if p.cmdline()[0].startswith("ray::Generator")]

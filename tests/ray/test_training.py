@@ -1,9 +1,11 @@
 """Adapter training on Ray and DeepSpeed against a few lines of plain PyTorch."""
 
+import contextlib
 import json
 import os
 import random
 import signal
+import time
 from pathlib import Path
 
 import psutil
@@ -12,7 +14,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from rnr_dist.config import Training, Workers
 from rnr_dist.errors import InputError
@@ -42,20 +44,8 @@ TRAINING = Training(
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=61,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.2,
-        tie_word_embeddings=True,
-    )
-    folder = tmp_path_factory.mktemp("base")
-    LlamaForCausalLM(config).save_pretrained(folder)
+def base(tmp_path_factory, tiny_llama):
+    folder = tiny_llama(tmp_path_factory.mktemp("base"), vocabulary=61)
     return ModelRef(str(folder), checkpoint_digest(folder))
 
 
@@ -184,7 +174,7 @@ def test_a_killed_worker_restarts_a_sharded_training_with_an_idle_rank(
 
     def kill_once(report):
         if not steps_seen:
-            os.kill(training_workers()[-1].pid, signal.SIGKILL)
+            os.kill(processes("RayTrainWorker")[-1].pid, signal.SIGKILL)
         steps_seen.append(report["step"])
 
     adapter = train_adapter(
@@ -203,13 +193,46 @@ def test_a_killed_worker_restarts_a_sharded_training_with_an_idle_rank(
     assert {path.name for path in tmp_path.iterdir()} == {"adapter", "storage"}
 
 
-def training_workers():
-    """Processes of Ray Train's workers that this test's own cluster started."""
-    return [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if "RayTrainWorker" in " ".join(process.cmdline())
-    ]
+def test_ctrl_c_during_and_after_a_training_reaches_the_driver(
+    ray_cluster, base, examples, tmp_path
+):
+    def train(name, on_progress=None):
+        return train_adapter(
+            examples,
+            base,
+            TRAINING,
+            Workers(count=1, cpus_each=1, dtype="float32"),
+            tmp_path / name,
+            "forget",
+            SEED,
+            tmp_path / "storage",
+            on_progress=on_progress,
+        )
+
+    def interrupt(report):
+        if report["step"] == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train("interrupted", interrupt)
+    train("whole")
+    assert signal.getsignal(signal.SIGINT) is handler
+    # What a finished training leaves behind would add up over a run.
+    deadline = time.monotonic() + 30
+    while left := processes("TrainController"):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+
+
+def processes(name):
+    """Processes that this test's own cluster started under such a name."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if name in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def test_the_lora_stays_fp32_above_bf16_weights(base, examples, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from rnr_dist.errors import InputError
 from rnr_dist.models import checkpoint_digest
@@ -20,23 +20,6 @@ from rnr_dist.types import Adapter, ModelRef
 TOLERANCE = 1e-4
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 TOKENS = torch.arange(48).reshape(4, 12) * 7 % 64
-
-
-def tiny_llama(folder: Path, *, hidden: int = 32, dtype=torch.float32, **saving) -> Path:
-    """A random Llama with grouped-query attention and tied embeddings."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=hidden,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=64,
-        tie_word_embeddings=True,
-        initializer_range=0.2,
-    )
-    LlamaForCausalLM(config).to(dtype).save_pretrained(folder, **saving)
-    return folder
 
 
 def lora(checkpoint: Path, folder: Path, seed: int, modules: list[str], **options) -> Adapter:
@@ -53,7 +36,7 @@ def lora(checkpoint: Path, folder: Path, seed: int, modules: list[str], **option
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
+def checkpoint(tmp_path, tiny_llama):
     return tiny_llama(tmp_path / "base")
 
 
@@ -173,7 +156,7 @@ def test_delta_is_the_weighted_sum_of_products(mixed):
     torch.testing.assert_close(composition.delta(mixed.terms, module), expected)
 
 
-def test_bf16_weights_are_rounded_once_and_others_are_not_touched(tmp_path, mixed):
+def test_bf16_weights_are_rounded_once_and_others_are_not_touched(tmp_path, mixed, tiny_llama):
     folder = tiny_llama(tmp_path / "bf16", dtype=torch.bfloat16)
     ref = ModelRef(str(folder), checkpoint_digest(folder), mixed.terms)
     composition.materialise(ref, tmp_path / "merged")
@@ -190,7 +173,7 @@ def test_bf16_weights_are_rounded_once_and_others_are_not_touched(tmp_path, mixe
         assert torch.equal(after[key], expected)
 
 
-def test_sharded_checkpoint_keeps_its_shards_and_companions(tmp_path, mixed):
+def test_sharded_checkpoint_keeps_its_shards_and_companions(tmp_path, mixed, tiny_llama):
     folder = tiny_llama(tmp_path / "sharded", max_shard_size="20KB")
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     ref = ModelRef(str(folder), checkpoint_digest(folder), mixed.terms)
@@ -213,7 +196,7 @@ def test_saved_adapter_comes_back_and_is_known_by_its_content(tmp_path):
     assert saved.digest == elsewhere.digest != rescaled.digest
 
 
-def test_adapter_of_another_model_is_refused(tmp_path, base):
+def test_adapter_of_another_model_is_refused(tmp_path, base, tiny_llama):
     other = tiny_llama(tmp_path / "other", hidden=64)
     wide = lora(other, tmp_path / "wide", 0, ATTENTION, r=2)
     with pytest.raises(InputError, match=r"wide: found a delta \(32, 64\).*expected \(16, 32\)"):

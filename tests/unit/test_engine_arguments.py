@@ -14,7 +14,7 @@ from rnr_dist import precision
 from rnr_dist.cluster import ENGINE_OVERHEAD_GIB, GIB, check_room
 from rnr_dist.config import Config, Engines
 from rnr_dist.errors import InputError
-from rnr_dist.generate.actor import actor_options, core_list
+from rnr_dist.generate.actor import actor_options, engine_cores
 from rnr_dist.generate.engine import NUCLEUS, engine_arguments, sampling_arguments
 from rnr_dist.types import SamplingSettings
 
@@ -34,6 +34,7 @@ def config(**engines):
 def test_cpu_engines_state_their_cache_and_bring_the_exact_nucleus():
     arguments = engine_arguments(Engines(kv_cache_gib=0.5), "/model", False)
     assert arguments["kv_cache_memory_bytes"] == 2**29
+    assert arguments["distributed_executor_backend"] == "uni"
     assert arguments["logits_processors"] == [NUCLEUS]
     assert "gpu_memory_utilization" not in arguments  # on CPUs it would be taken of all RAM
     assert "tensor_parallel_size" not in arguments
@@ -56,6 +57,7 @@ def test_gpu_engines_share_a_gpu_or_span_several(gpus_each, parallel, memory):
     assert arguments["gpu_memory_utilization"] == memory
     assert "logits_processors" not in arguments
     assert "kv_cache_memory_bytes" not in arguments
+    assert "distributed_executor_backend" not in arguments
 
 
 def test_settings_reach_the_engine_and_extra_ones_win():
@@ -101,9 +103,9 @@ def test_cpu_actors_hold_a_slot_and_no_cpus():
 
 
 def test_engines_of_a_node_have_cores_of_their_own():
-    assert [core_list(i, 2, range(6)) for i in range(3)] == ["0,1", "2,3", "4,5"]
-    assert core_list(1, 1, [4, 7]) == "7"  # a container that may use other cores than the first
-    assert core_list(3, 1, [0, 1]) == "1"  # the second engine of a cluster's second node
+    assert [engine_cores(i, 2, range(6)) for i in range(3)] == [[0, 1], [2, 3], [4, 5]]
+    assert engine_cores(1, 1, [4, 7]) == [7]  # a container that may use other cores than the first
+    assert engine_cores(3, 1, [0, 1]) == [1]  # the second engine of a cluster's second node
 
 
 @pytest.mark.parametrize("gpus_each", [0.5, 1, 2])

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from rnr_dist.errors import InputError
 from rnr_dist.models import checkpoint_digest
@@ -19,19 +19,8 @@ TOKENS = torch.arange(24).reshape(2, 12) * 5 % 64
 
 
 @pytest.fixture
-def base(tmp_path):
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=64,
-        tie_word_embeddings=True,
-        initializer_range=0.2,
-    )
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
+def base(tmp_path, tiny_llama):
+    tiny_llama(tmp_path / "base")
     return ModelRef(str(tmp_path / "base"), checkpoint_digest(tmp_path / "base"))
 
 

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
 
 from rnr_dist.generate.requests import Continuation, Response
 from rnr_dist.reveal.arms import ArmTable
 from rnr_dist.reveal.instructions import (
     QUERY_FORMATS,
+    arm_features,
     decode_requests,
     input_embeddings,
     instruction_of,
@@ -90,3 +92,18 @@ def test_a_checkpoint_without_known_embeddings_says_so(tmp_path):
     save_file({"odd.weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="no input embedding matrix"):
         input_embeddings(tmp_path)
+
+
+def test_features_are_the_last_hidden_state_of_each_wanted_arm(tmp_path, tiny_llama):
+    folder = tiny_llama(tmp_path / "model")
+    arms = ArmTable(8, dimension=3, soft_tokens=2, hidden=32, seed=1, scale_std=0.2)
+    meta = [5, 9, 40]
+    found = arm_features(str(folder), arms, [6, 1, 3], meta, "float32", False, batch=2)
+    assert (found.shape, found.dtype) == ((3, 32), np.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    table = model.get_input_embeddings().weight
+    for row, arm in zip(found, [6, 1, 3], strict=True):
+        inputs = torch.cat([torch.from_numpy(arms.soft_prompt(arm)), table[meta]])[None]
+        with torch.inference_mode():
+            wanted = model(inputs_embeds=inputs, output_hidden_states=True).hidden_states[-1][0, -1]
+        assert np.allclose(row, wanted.numpy(), atol=1e-5)
