@@ -71,13 +71,18 @@ def reveal_stage(
 ) -> None:
     """Algorithm 1: the forget set."""
     from rnr_dist.errors import InputError
+    from rnr_dist.report.instructions import write_instructions
     from rnr_dist.reveal.history import Fill
-    from rnr_dist.reveal.search import Setting, search
+    from rnr_dist.reveal.search import Listeners, search
+    from rnr_dist.reveal.setting import Setting
 
     def log_fill(fill: Fill) -> None:
         with tracker.nested(f"outer iteration {fill.outer + 1}", {"instruction": fill.instruction}):
             figures = ("score", "relevance", "diversity", "n_generated", "n_rows")
             tracker.metrics({key: getattr(fill, key) for key in figures})
+
+    def log_pull(number: int, figures: dict[str, float]) -> None:
+        tracker.metrics({f"pull/{key}": value for key, value in figures.items()}, number)
 
     folder = run.stage("reveal")
     setting = Setting(
@@ -90,7 +95,7 @@ def reveal_stage(
         data.of(Split.TRAIN, CHALLENGING),
         folder,
     )
-    history = search(setting, log_fill)
+    history = search(setting, Listeners(log_pull, log_fill))
     rows = history.forget_rows()
     if not rows:
         raise InputError(
@@ -100,6 +105,7 @@ def reveal_stage(
     write_rows(folder / "forget_set.parquet", rows)
     write_json(folder / "fills.json", [asdict(fill) for fill in history.fills])
     write_json(folder / "pulls.json", [asdict(pull) for pull in history.pulls])
+    tracker.artifact(write_instructions(history.pulls, history.rechecks, folder))
     tracker.metrics({"forget_rows": len(rows)})
     say(f"forget set: {len(rows)} rows")
 

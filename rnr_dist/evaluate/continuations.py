@@ -39,12 +39,33 @@ def to_samples(
     pull_id: str = "",
 ) -> list[Sample]:
     """Scored rows of the responses, context by context."""
+    answers = [
+        (context.text, choice.text)
+        for context, response in zip(contexts, responses, strict=True)
+        for choice in response.continuations
+    ]
+    scores = scorer.score([text for text, _ in answers], [answer for _, answer in answers])
+    return sample_rows(
+        contexts, prompts, responses, scores, scorer.version, task, instruction, pull_id
+    )
+
+
+def sample_rows(
+    contexts: Sequence[Context],
+    prompts: Sequence[str],
+    responses: Sequence[Response],
+    scores: Sequence[float] | np.ndarray,
+    oracle: str,
+    task: str,
+    instruction: str = "",
+    pull_id: str = "",
+) -> list[Sample]:
+    """One row a continuation, context by context, with its score in the same order."""
     pairs = [
         (context, prompt, response.model, index, continuation)
         for context, prompt, response in zip(contexts, prompts, responses, strict=True)
         for index, continuation in enumerate(response.continuations)
     ]
-    scores = scorer.score([c.text for c, *_ in pairs], [choice.text for *_, choice in pairs])
     return [
         Sample(
             model=model,
@@ -59,7 +80,7 @@ def to_samples(
             text=choice.text,
             finish_reason=choice.finish_reason,
             score=float(score),
-            oracle=scorer.version,
+            oracle=oracle,
             pull_id=pull_id,
         )
         for (context, prompt, model, index, choice), score in zip(pairs, scores, strict=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -28,13 +29,24 @@ def say(text: str) -> None:
     )
 
 
+class Advance(Protocol):
+    """Tells a bar how much is done so far, and what else is worth knowing."""
+
+    def __call__(self, done: int, note: str = "") -> None: ...
+
+
 @contextlib.contextmanager
-def progress_bar(describe: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(describe: str, total: int) -> Iterator[Advance]:
     """A bar; call the yielded function with how much is done so far."""
     if not sys.stderr.isatty():
-        began = time.monotonic()
-        yield lambda done: None
-        say(f"{describe}: {total} in {time.monotonic() - began:.0f} s")
+        began, last = time.monotonic(), ""
+
+        def remember(done: int, note: str = "") -> None:
+            nonlocal last
+            last = note and f" ({note})"
+
+        yield remember
+        say(f"{describe}: {total} in {time.monotonic() - began:.0f} s{last}")
         return
     columns = [
         TextColumn("{task.description}"),
@@ -42,7 +54,12 @@ def progress_bar(describe: str, total: int) -> Iterator[Callable[[int], None]]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     ]
     with Progress(*columns, console=console, transient=False) as progress:
-        task = progress.add_task(describe, total=total)
-        yield lambda done: progress.update(task, completed=done)
+        task = progress.add_task(describe, total=total, note="")
+
+        def advance(done: int, note: str = "") -> None:
+            progress.update(task, completed=done, note=note)
+
+        yield advance

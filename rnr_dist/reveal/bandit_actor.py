@@ -1,60 +1,122 @@
 """The Ray actor that owns the bandit: the one place where arms are chosen.
 
-Invariant: calls come one after another, so the state is what the same calls give to the pure class.
+Invariant: the bandit changes on the actor's event loop only, so the state is what the same calls
+give to the pure class; trainings run beside it in a thread.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import ray
 
 from rnr_dist.config import Reveal
+from rnr_dist.reveal.bandits import make_bandit
 from rnr_dist.reveal.neural_ucb import NeuralUCB
 
 
 class BanditActor:
-    """NeuralUCB behind an actor; all decisions are `NeuralUCB`'s own."""
+    """A bandit behind an actor; all decisions are the bandit's own.
+
+    It trains before a choice when nothing is in flight, since nobody waits for a core then and one
+    pull at a time stays exactly the sequential algorithm; else beside the pulls, off the path of
+    selection.
+    """
 
     def __init__(self, features: np.ndarray, reveal: Reveal, seed: int):
         import torch
 
         # Its matrices are small: a second thread only waits for cores that engines keep busy.
         torch.set_num_threads(1)
-        self._bandit = NeuralUCB(
-            features,
-            seed=seed,
-            hidden=reveal.hidden,
-            ridge=reveal.ridge,
-            exploration=reveal.exploration,
-            initial=reveal.initial,
-        )
+        self._bandit = make_bandit(features, reveal, seed)
+        self._training: asyncio.Task[None] | None = None
 
-    def take(self) -> int | None:
-        """Choose an arm and dispatch it; None when none is left."""
+    async def take(self) -> tuple[int, np.ndarray] | None:
+        """Choose an arm and dispatch it: (arm, its pick); None when none is left."""
+        if self._bandit.stale and not self._bandit.in_flight:
+            if self._training:
+                await self._training
+            if self._bandit.stale:
+                self._bandit.train()
         if not self._bandit.available:
             return None
         arm = self._bandit.select()
-        self._bandit.dispatch(arm)
-        return arm
+        return arm, self._bandit.dispatch(arm)
 
-    def dispatch(self, arm: int) -> None:
-        """Dispatch a given arm (replay of the event log)."""
-        self._bandit.dispatch(arm)
+    async def restore(self, arm: int, pick: np.ndarray) -> None:
+        """Dispatch a given arm with the gradient of its pick time (replay of the event log)."""
+        self._bandit.restore(arm, pick)
 
-    def observe(self, arm: int, score: float) -> None:
+    async def observe(self, arm: int, score: float) -> None:
         self._bandit.observe(arm, score)
+        self._train_beside()
 
-    def withdraw(self, arm: int) -> None:
+    async def withdraw(self, arm: int) -> None:
+        """The arm's pull failed for good; it is not chosen again."""
         self._bandit.withdraw(arm)
 
-    def next_outer(self, scores: dict[int, float], warm_start: int) -> None:
-        """Rescore all history under the grown forget set and start from the k best."""
-        self._bandit.rescore(scores)
-        self._bandit.warm_start(warm_start)
+    async def ban(self, arm: int) -> None:
+        self._bandit.ban(arm)
+
+    async def next_outer(self, scores: dict[int, float], warm_start: int) -> None:
+        """All history rescored under the grown forget set, the k best to start from."""
+        if self._training:
+            await self._training
+        self._bandit.next_outer(scores, warm_start)
+
+    async def memory(self) -> int:
+        """Resident bytes of this actor."""
+        import psutil
+
+        return psutil.Process(os.getpid()).memory_info().rss
+
+    def _train_beside(self) -> None:
+        idle = self._training is None or self._training.done()
+        if idle and self._bandit.in_flight and isinstance(self._bandit, NeuralUCB):
+            self._training = asyncio.create_task(self._train(self._bandit))
+
+    async def _train(self, bandit: NeuralUCB) -> None:
+        bandit.adopt(*await asyncio.to_thread(bandit.training_job()))
+        if bandit.stale:
+            self._training = None
+            self._train_beside()
 
 
-def start_bandit(features: np.ndarray, reveal: Reveal, seed: int) -> Any:
-    """Handle of a new bandit actor (it holds no CPU: it works while generators do)."""
-    return ray.remote(BanditActor).options(num_cpus=0).remote(features, reveal, seed)
+class RemoteBandit:
+    """The actor's methods, to await in any event loop."""
+
+    def __init__(self, actor: Any):
+        self._actor = actor
+
+    async def take(self) -> tuple[int, np.ndarray] | None:
+        return await self._actor.take.remote()
+
+    async def restore(self, arm: int, pick: np.ndarray) -> None:
+        await self._actor.restore.remote(arm, pick)
+
+    async def observe(self, arm: int, score: float) -> None:
+        await self._actor.observe.remote(arm, score)
+
+    async def withdraw(self, arm: int) -> None:
+        await self._actor.withdraw.remote(arm)
+
+    async def ban(self, arm: int) -> None:
+        await self._actor.ban.remote(arm)
+
+    async def next_outer(self, scores: dict[int, float], warm_start: int) -> None:
+        await self._actor.next_outer.remote(scores, warm_start)
+
+
+@contextlib.contextmanager
+def remote_bandit(features: np.ndarray, reveal: Reveal, seed: int) -> Iterator[RemoteBandit]:
+    """A new bandit actor for the block (it holds no CPU: it works while generators do)."""
+    actor = ray.remote(BanditActor).options(num_cpus=0).remote(features, reveal, seed)
+    try:
+        yield RemoteBandit(actor)
+    finally:
+        ray.kill(actor)

@@ -1,8 +1,8 @@
 """What a search has found so far: its event log, its pulls' embeddings, its forget set.
 
-In: finished pulls and fills. Out: all history, rescored under any forget set without a model call
-(design decision 3). Invariant: the event log is the only commit point; a file without its line
-does not count.
+In: finished pulls, failures and fills. Out: all history, rescored under any forget set without a
+model call (design decision 3). Invariant: the event log is the only commit point; a file without
+its line does not count.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from rnr_dist.types import Pull, Sample
 
 @dataclass(frozen=True)
 class Fill:
-    """What the best instruction of an outer iteration added to the forget set."""
+    """What the best instruction of an outer iteration added to the forget set.
+
+    `score`, `relevance` and `diversity` are of its evaluation on fresh contexts where there was
+    one. `n_near` of the generated rows were left out as near-duplicates.
+    """
 
     outer: int
     arm: int
@@ -32,66 +36,112 @@ class Fill:
     diversity: float
     n_generated: int
     n_rows: int
+    n_near: int = 0
+
+
+@dataclass(frozen=True)
+class Move:
+    """One thing that the bandit was told: what a replay repeats.
+
+    `score` is None where the pull failed for good, for the reason in `cause`.
+    """
+
+    outer: int
+    arm: int
+    pull_id: str
+    score: float | None
+    cause: str = ""
 
 
 class History:
-    """Reads the log on opening; `add_pull` and `add_fill` commit."""
+    """Reads the log on opening; the `add_` methods commit."""
 
     def __init__(self, folder: Path, reveal: Reveal, dimension: int):
         self._folder, self._reveal = folder, reveal
         self._log = EventLog(folder / "events.jsonl")
-        self._embeddings: dict[str, np.ndarray] = {}
-        self.pulls: list[Pull] = []
+        self._files: dict[str, dict[str, np.ndarray]] = {}
+        self._pulls: dict[str, Pull] = {}
+        self.moves: list[Move] = []
+        self.rechecks: list[Pull] = []
         self.fills: list[Fill] = []
         self.moment = SecondMoment(dimension)
         for event in self._log.read():
-            if event["event"] == "pull":
-                self.pulls.append(Pull(**event["pull"]))
-            else:
-                self.fills.append(Fill(**event["fill"]))
-                self.moment.add(np.load(self._path(f"fill-{self.fills[-1].outer}", "npy")))
+            self._take(event)
 
-    def __contains__(self, pull_id: str) -> bool:
-        return any(pull.id == pull_id for pull in self.pulls)
+    @property
+    def pulls(self) -> list[Pull]:
+        """Finished pulls in the order of arrival, each once."""
+        return list(self._pulls.values())
+
+    @property
+    def failures(self) -> list[Move]:
+        return [move for move in self.moves if move.score is None]
+
+    def get(self, pull_id: str) -> Pull | None:
+        return self._pulls.get(pull_id)
+
+    def spent(self, outer: int) -> int:
+        """How much of an outer iteration's budget is used: scores told, repeated ones too."""
+        return sum(move.outer == outer and move.score is not None for move in self.moves)
 
     def score(self, embeddings: np.ndarray, relevance: float) -> tuple[float, float]:
         """(score, diversity) under the forget set of now."""
         reveal = self._reveal
         return score_batch(
-            embeddings, relevance, self.moment, reveal.alpha, reveal.mode, reveal.batch_weight
+            embeddings,
+            relevance,
+            self.moment,
+            reveal.alpha,
+            reveal.diversity_kind,
+            reveal.batch_weight,
         )
 
-    def add_pull(self, pull: Pull, samples: Sequence[Sample], embeddings: np.ndarray) -> None:
-        if pull.id in self:
+    def add_pull(
+        self, pull: Pull, samples: Sequence[Sample], embeddings: np.ndarray, pick: np.ndarray
+    ) -> None:
+        """Commit a finished pull. pick: the bandit's, of the time when it chose the arm."""
+        if pull.id in self._pulls:
             return  # issued twice, counted once
-        write_rows(self._path(pull.id, "parquet"), samples)
-        self._save(pull.id, embeddings)
-        self._log.append({"event": "pull", "pull": asdict(pull)})
-        self.pulls.append(pull)
+        self._keep(pull.id, samples, embeddings, pick)
+        self._commit({"event": "pull", "pull": asdict(pull)})
+
+    def add_repeat(self, pull: Pull, arm: int, pick: np.ndarray) -> None:
+        """Commit that the bandit chose what had been evaluated: its score was told again."""
+        move = Move(pull.outer, arm, f"{pull.id}-again-{len(self.moves)}", pull.score)
+        self._save(move.pull_id, np.zeros((0, 0)), pick)
+        self._commit({"event": "repeat", "move": asdict(move)})
+
+    def add_failure(self, outer: int, arm: int, pull_id: str, cause: str) -> None:
+        self._commit({"event": "failure", "move": asdict(Move(outer, arm, pull_id, None, cause))})
+
+    def add_recheck(self, pull: Pull, samples: Sequence[Sample], embeddings: np.ndarray) -> None:
+        """Commit an evaluation on fresh contexts; the bandit is not told of it."""
+        self._keep(pull.id, samples, embeddings, np.zeros(0))
+        self._commit({"event": "recheck", "pull": asdict(pull)})
 
     def add_fill(self, fill: Fill, rows: Sequence[Sample], embeddings: np.ndarray) -> None:
-        name = f"fill-{fill.outer}"
-        if rows:
-            write_rows(self._path(name, "parquet"), rows)
-        self._save(name, embeddings)
-        self._log.append({"event": "fill", "fill": asdict(fill)})
-        self.fills.append(fill)
-        self.moment.add(embeddings)
+        self._keep(f"fill-{fill.outer}", rows, embeddings, np.zeros(0))
+        self._commit({"event": "fill", "fill": asdict(fill)})
 
     def rescored(self) -> list[Pull]:
         """The latest pull of each arm, scored under the forget set of now."""
-        latest = {pull.arm: pull for pull in self.pulls}
+        return [self.rescore(pull) for pull in {pull.arm: pull for pull in self.pulls}.values()]
+
+    def rescore(self, pull: Pull) -> Pull:
+        score, diversity = self.score(self.embeddings(pull.id), pull.relevance)
         version = len(self.fills)
-        rescored = []
-        for pull in latest.values():
-            score, diversity = self.score(self.embeddings(pull.id), pull.relevance)
-            rescored.append(replace(pull, score=score, vendi=diversity, forget_set_version=version))
-        return rescored
+        return replace(pull, score=score, vendi=diversity, forget_set_version=version)
 
     def embeddings(self, name: str) -> np.ndarray:
-        if name not in self._embeddings:
-            self._embeddings[name] = np.load(self._path(name, "npy"))
-        return self._embeddings[name]
+        return self._load(name)["embeddings"]
+
+    def pick(self, name: str) -> np.ndarray:
+        return self._load(name)["pick"]
+
+    def forget_embeddings(self) -> np.ndarray:
+        """(|D|, d) of all fills so far."""
+        found = [self.embeddings(f"fill-{fill.outer}") for fill in self.fills]
+        return np.concatenate([np.zeros((0, self.moment.dimension)), *found])
 
     def forget_rows(self) -> list[Sample]:
         """D_self-gen so far: the rows of all fills, equal texts of a context once."""
@@ -103,9 +153,43 @@ class History:
         ]
         return list({(row.context_id, row.text): row for row in rows}.values())
 
-    def _save(self, name: str, embeddings: np.ndarray) -> None:
-        with replacing(self._path(name, "npy")) as aside, aside.open("wb") as handle:
-            np.save(handle, embeddings)
+    def _take(self, event: dict) -> None:
+        """What an event means, when it is committed and when the log is read."""
+        match event["event"]:
+            case "pull":
+                pull = Pull(**event["pull"])
+                self._pulls[pull.id] = pull
+                self.moves.append(Move(pull.outer, pull.arm, pull.id, pull.score))
+            case "repeat" | "failure":
+                self.moves.append(Move(**event["move"]))
+            case "recheck":
+                self.rechecks.append(Pull(**event["pull"]))
+            case "fill":
+                fill = Fill(**event["fill"])
+                self.fills.append(fill)
+                self.moment.add(self.embeddings(f"fill-{fill.outer}"))
+
+    def _commit(self, event: dict) -> None:
+        self._log.append(event)
+        self._take(event)
+
+    def _keep(
+        self, name: str, samples: Sequence[Sample], embeddings: np.ndarray, pick: np.ndarray
+    ) -> None:
+        if samples:
+            write_rows(self._path(name, "parquet"), samples)
+        self._save(name, embeddings, pick)
+
+    def _save(self, name: str, embeddings: np.ndarray, pick: np.ndarray) -> None:
+        with replacing(self._path(name, "npz")) as aside, aside.open("wb") as handle:
+            np.savez(handle, embeddings=embeddings, pick=pick)
+        self._files[name] = {"embeddings": embeddings, "pick": pick}
+
+    def _load(self, name: str) -> dict[str, np.ndarray]:
+        if name not in self._files:
+            with np.load(self._path(name, "npz")) as file:
+                self._files[name] = {key: file[key] for key in ("embeddings", "pick")}
+        return self._files[name]
 
     def _path(self, name: str, suffix: str) -> Path:
         return self._folder / "pulls" / f"{name}.{suffix}"

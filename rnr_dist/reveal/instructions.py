@@ -7,7 +7,7 @@ Invariant: the meta-prompt is the same for all arms, so only the soft tokens tel
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +36,16 @@ def meta_prompt(demonstrations: Sequence[tuple[str, str]]) -> str:
 
 
 def decode_requests(
-    arms: ArmTable, token_embeddings: np.ndarray, meta_tokens: Sequence[int], max_tokens: int
+    arms: ArmTable, numbers: Iterable[int], meta: np.ndarray, max_tokens: int
 ) -> list[Generate]:
-    """One greedy request an arm: soft tokens, then the meta-prompt, as prompt embeddings.
+    """One greedy request for each of these arms: soft tokens, then the meta-prompt, as embeddings.
 
-    token_embeddings: (vocabulary, hidden) float32 input embeddings of the model.
+    meta: (tokens, hidden) float32 input embeddings of the meta-prompt.
     """
-    meta = token_embeddings[list(meta_tokens)]
     sampling = SamplingSettings(n=1, max_tokens=max_tokens, temperature=0.0, top_p=1.0)
     return [
         Generate(sampling, embeddings=np.concatenate([arms.soft_prompt(arm), meta]))
-        for arm in range(len(arms))
+        for arm in numbers
     ]
 
 
@@ -68,18 +67,43 @@ def query(instruction: str, context: str, style: str) -> str:
     return QUERY_FORMATS[style].format(instruction=instruction, context=context)
 
 
-def input_embeddings(checkpoint: Path) -> np.ndarray:
-    """(vocabulary, hidden) float32 input embeddings, read without loading the model."""
-    from safetensors import safe_open
+class InputEmbeddings:
+    """A checkpoint's input embedding matrix, read by rows: no model and no whole matrix is loaded.
 
-    from rnr_dist.models import weight_files
+    Raises ValueError when the checkpoint has none under a known name.
+    """
 
-    for path in weight_files(checkpoint):
-        with safe_open(path, "pt") as file:
+    def __init__(self, checkpoint: Path):
+        from safetensors import safe_open
+
+        from rnr_dist.models import weight_files
+
+        names = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
+        for path in weight_files(checkpoint):
+            file = safe_open(path, "pt")
             for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
-                if name.endswith(("embed_tokens.weight", "wte.weight", "word_embeddings.weight")):
-                    return file.get_tensor(name).float().numpy()
-    raise ValueError(f"{checkpoint}: holds no input embedding matrix under a known name")
+                if name.endswith(names):
+                    self._rows = file.get_slice(name)
+                    self.vocabulary, self.hidden = self._rows.get_shape()
+                    return
+        raise ValueError(f"{checkpoint}: holds no input embedding matrix under a known name")
+
+    def of(self, token_ids: Sequence[int]) -> np.ndarray:
+        """(tokens, hidden) float32."""
+        return np.concatenate([self._block(token, token + 1) for token in token_ids])
+
+    def std(self) -> float:
+        """Standard deviation of all entries."""
+        count = self.vocabulary * self.hidden
+        total = square = 0.0
+        for first in range(0, self.vocabulary, 4096):
+            block = self._block(first, min(first + 4096, self.vocabulary)).astype(np.float64)
+            total += float(block.sum())
+            square += float((block**2).sum())
+        return float(np.sqrt(square / count - (total / count) ** 2))
+
+    def _block(self, first: int, last: int) -> np.ndarray:
+        return self._rows[first:last].float().numpy()
 
 
 def arm_features(

@@ -6,10 +6,9 @@ depends on nothing else, so when D grows all history is rescored without a model
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
+from rnr_dist.config import Diversity
 from rnr_dist.reveal import vendi
 from rnr_dist.reveal.vendi import SecondMoment
 
@@ -19,8 +18,8 @@ EPSILON = 1e-3  # a zero in either part would otherwise divide by zero and hide 
 def harmonic(relevance: float, diversity: float, alpha: float) -> float:
     """Weighted harmonic mean (alpha/v + (1-alpha)/tau)^-1 (Algorithm 1, line 12).
 
-    relevance: tau in [0, 1]. diversity: normalised v in [0, 1]. alpha: weight of diversity, in
-    [0, 1]; 0 gives tau, 1 gives v. Both are clamped to EPSILON from below.
+    relevance: tau in [0, 1]. diversity: v, in [0, 1] where normalised. alpha: weight of diversity,
+    in [0, 1]; 0 gives tau, 1 gives v. Both are clamped to EPSILON from below.
     """
     return 1 / (alpha / max(diversity, EPSILON) + (1 - alpha) / max(relevance, EPSILON))
 
@@ -28,19 +27,24 @@ def harmonic(relevance: float, diversity: float, alpha: float) -> float:
 def score_batch(
     embeddings: np.ndarray,
     relevance: float,
-    forget_moment: SecondMoment,
+    forget_set: SecondMoment,
     alpha: float,
-    mode: Literal["default", "paper"],
+    diversity: Diversity,
     batch_weight: float,
 ) -> tuple[float, float]:
     """(score, diversity) of one pull under the forget set so far (Algorithm 1, lines 10-12).
 
-    embeddings: (n, d), one row a response, n >= 1. relevance: their mean oracle score, in [0, 1].
-    `paper` measures diversity of the union with D; `default` weighs the batch by `batch_weight`.
+    embeddings: (n, d), one row a response that says something; none of them has no diversity.
+    relevance: their mean oracle score, in [0, 1]. `union` is the diversity of y_t and D together,
+    `union_raw` without normalisation, as the algorithm is written; `weighted` lets the batch count
+    `batch_weight` however large D is.
     """
-    batch = SecondMoment(forget_moment.dimension).add(embeddings)
-    if mode == "paper":
-        diversity = vendi.union(batch, forget_moment)
+    if not len(embeddings):
+        found = 0.0
+    elif diversity == "weighted":
+        found = vendi.weighted(embeddings, forget_set, batch_weight)
+    elif diversity == "union":
+        found = vendi.union(embeddings, forget_set)
     else:
-        diversity = vendi.weighted(batch, forget_moment, batch_weight)
-    return harmonic(relevance, diversity, alpha), diversity
+        found = vendi.union_raw(embeddings, forget_set)
+    return harmonic(relevance, found, alpha), found

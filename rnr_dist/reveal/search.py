@@ -6,308 +6,259 @@ finished pull is in the event log exactly once, and a search that is started aga
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
-import ray
 
-from rnr_dist.config import Config
-from rnr_dist.evaluate.continuations import (
-    continuation_requests,
-    sample_model,
-    settings_of,
-    to_samples,
-)
-from rnr_dist.generate.cluster_pool import PoolHandle
+from rnr_dist.config import Config, Reveal
+from rnr_dist.errors import InputError
+from rnr_dist.evaluate.continuations import settings_of
 from rnr_dist.report.progress import progress_bar, say
-from rnr_dist.reveal.arms import ArmTable
-from rnr_dist.reveal.bandit_actor import start_bandit
-from rnr_dist.reveal.history import Fill, History
-from rnr_dist.reveal.instructions import (
-    arm_features,
-    decode_requests,
-    input_embeddings,
-    instruction_of,
-    meta_prompt,
-    one_line,
-    query,
+from rnr_dist.reveal.bandit_actor import remote_bandit
+from rnr_dist.reveal.fill import best_pull, fill
+from rnr_dist.reveal.history import Fill, History, Move
+from rnr_dist.reveal.pulls import (
+    Evaluated,
+    PullFailedError,
+    evaluate,
+    pull_contexts,
+    pull_id,
 )
-from rnr_dist.run_dir import read_json, read_rows, replacing, write_json, write_rows
-from rnr_dist.score.actors import Scorer
-from rnr_dist.types import Arm, Context, ModelRef, Pull, Sample, SamplingSettings, digest
+from rnr_dist.reveal.setting import Setting, Table
+from rnr_dist.reveal.table import arm_table
+from rnr_dist.types import Arm, Context, Pull
 
-DEMONSTRATION_DRAWS = 4  # responses of a context from which the most relevant demonstrates
+ATTEMPTS = 2  # of a pull whose scores are not usable
 
 
-@dataclass(frozen=True)
-class Setting:
-    """All that a search works with."""
+class Bandit(Protocol):
+    """A bandit as the search sees it: `BanditActor`'s methods, to await."""
 
-    config: Config
-    model: ModelRef
-    pool: PoolHandle
-    scorer: Scorer
-    tokenizer: Any
-    reveal_contexts: Sequence[Context]
-    train_contexts: Sequence[Context]
-    folder: Path
+    async def take(self) -> tuple[int, np.ndarray] | None: ...
+    async def restore(self, arm: int, pick: np.ndarray) -> None: ...
+    async def observe(self, arm: int, score: float) -> None: ...
+    async def withdraw(self, arm: int) -> None: ...
+    async def ban(self, arm: int) -> None: ...
+    async def next_outer(self, scores: dict[int, float], warm_start: int) -> None: ...
 
 
 @dataclass(frozen=True)
-class Table:
-    """The decoded arms: one an instruction, with its bandit features (arms x hidden)."""
+class Listeners:
+    """Who wants to hear of a running search: pulls (number, figures) as they arrive, fills."""
 
-    arms: list[Arm]
-    features: np.ndarray
+    on_pull: Callable[[int, dict[str, float]], None] = lambda number, figures: None
+    on_fill: Callable[[Fill], None] = lambda fill: None
 
 
-def search(setting: Setting, on_fill: Callable[[Fill], None]) -> History:
-    """Run (or finish) Algorithm 1; `on_fill` hears of each outer iteration."""
+BanditStart = Callable[[np.ndarray, Reveal, int], contextlib.AbstractContextManager[Bandit]]
+
+
+def search(
+    setting: Setting, listeners: Listeners, start_bandit: BanditStart = remote_bandit
+) -> History:
+    """Run (or finish) Algorithm 1, or let the config's own prompts take the search's place."""
     reveal = setting.config.reveal
-    table = arm_table(setting)
+    check_windows(setting)
     dimension = setting.scorer.embed(["the embedder's dimension"]).shape[1]
     history = History(setting.folder, reveal, dimension)
-    bandit = _replayed_bandit(setting, table, history)
-    for outer in range(reveal.outer_iterations):
-        if outer < len(history.fills):
-            continue
-        _inner_loop(setting, table, history, bandit, outer)
-        fill = _fill(setting, table, history, outer)
-        on_fill(fill)
-        _next_outer(bandit, history, reveal.warm_start, outer + 1)
-    ray.kill(bandit)
+    if reveal.prompts:
+        return _answer_prompts(setting, history, listeners)
+    table = arm_table(setting)
+    if len(table.arms) < reveal.budget:
+        say(f"{len(table.arms)} different instructions: fewer than reveal.budget {reveal.budget}")
+    with start_bandit(table.features, reveal, setting.config.seed) as bandit:
+        asyncio.run(replay(history, bandit, reveal.warm_start))
+        for outer in range(len(history.fills), reveal.outer_iterations):
+            asyncio.run(inner_loop(setting, table, history, bandit, outer, listeners))
+            best = best_pull(setting, history, outer)
+            if best is None:
+                raise InputError(
+                    f"reveal.arms: all {len(table.arms)} different instructions have filled the "
+                    f"forget set before outer iteration {outer + 1}; expected more arms or fewer "
+                    "reveal.outer_iterations"
+                )
+            listeners.on_fill(fill(setting, history, best, outer))
+            asyncio.run(_next_outer(history, bandit, reveal.warm_start, outer + 1))
     return history
 
 
-def arm_table(setting: Setting) -> Table:
-    """Soft prompts decoded to instructions by the model itself, once a run.
+def _answer_prompts(setting: Setting, history: History, listeners: Listeners) -> History:
+    """Direct prompting, without a bandit (paper appendix A.2): each prompt fills D once."""
+    contexts = pull_contexts(setting, 0)[0]
+    for outer, prompt in enumerate(setting.config.reveal.prompts[len(history.fills) :]):
+        outer += len(history.fills)
+        name = f"prompt-{outer}"
+        found = asyncio.run(evaluate(setting, history, -1, prompt, contexts, outer, name))
+        listeners.on_fill(fill(setting, history, found.pull, outer))
+    return history
 
-    Arms that decode to the same instruction ask the same question: the first stands for all.
+
+async def inner_loop(
+    setting: Setting,
+    table: Table,
+    history: History,
+    bandit: Bandit,
+    outer: int,
+    listeners: Listeners,
+) -> None:
+    """Lines 5-14: `budget` pulls, several in flight, each committed as it arrives.
+
+    Raises InputError when too many pulls fail.
     """
-    path, features_path = setting.folder / "arms.parquet", setting.folder / "features.npy"
-    if path.exists() and features_path.exists():
-        return Table(read_rows(path, Arm), np.load(features_path))
-    config, reveal = setting.config, setting.config.reveal
-    meta_tokens = setting.tokenizer.encode(meta_prompt(demonstrations(setting)))
-    embeddings = input_embeddings(Path(setting.model.checkpoint))
-    scale = float(embeddings.std()) if reveal.soft_scale == "embedding" else None
-    arms = ArmTable(
-        reveal.arms,
-        reveal.sobol_dimension,
-        reveal.soft_tokens,
-        embeddings.shape[1],
-        config.seed,
-        scale,
-    )
-    requests = decode_requests(arms, embeddings, meta_tokens, reveal.instruction_tokens)
-    responses = setting.pool.run(setting.model, requests, "decoding instructions")
-    instructions = [instruction_of(response) for response in responses]
-    first: dict[str, int] = {}
-    for number, instruction in enumerate(instructions):
-        if instruction:
-            first.setdefault(instruction.casefold().rstrip("."), number)
-    say(f"{len(first)} different instructions of {len(arms)} soft prompts")
-    kept = sorted(first.values())
-    gpus = 1 if config.workers.gpus_each else 0
-    task = ray.remote(arm_features).options(num_cpus=0, num_gpus=gpus)
-    features = ray.get(
-        task.remote(
-            setting.model.checkpoint,
-            arms,
-            kept,
-            meta_tokens,
-            config.engines.dtype,
-            config.trust_remote_code,
-        )
-    )
-    rows = [
-        Arm(number, tuple(map(float, arms.coordinates[number])), instructions[number])
-        for number in kept
-    ]
-    with replacing(features_path) as aside, aside.open("wb") as handle:
-        np.save(handle, features)
-    write_rows(path, rows)
-    return Table(rows, features)
-
-
-def demonstrations(setting: Setting) -> list[tuple[str, str]]:
-    """The base model's own most relevant (context, response) pairs, never references."""
-    path = setting.folder / "demonstrations.json"
-    if path.exists():
-        return [tuple(pair) for pair in read_json(path)]
     reveal = setting.config.reveal
-    sampling = settings_of(reveal.response.model_copy(update={"n": DEMONSTRATION_DRAWS}))
-    samples = sample_model(
-        setting.pool,
-        setting.scorer,
-        setting.model,
-        setting.reveal_contexts,
-        setting.tokenizer,
-        sampling,
-        setting.config.task.name,
-        "the model's own responses",
-    )
-    best: dict[str, Sample] = {}
-    for sample in sorted(samples, key=lambda sample: -sample.score):
-        if sample.text.strip():
-            best.setdefault(sample.context_id, sample)
-    pairs = [(one_line(s.prompt), one_line(s.text)) for s in best.values()]
-    write_json(path, pairs[: reveal.demonstrations])
-    bare = float(np.mean([sample.score for sample in samples]))
-    say(f"relevance of the model's responses without an instruction: {bare:.3f}")
-    return pairs[: reveal.demonstrations]
+    contexts = pull_contexts(setting, outer)[0]
+    limit = reveal.in_flight if reveal.mode == "default" else 1
+    flying: set[asyncio.Task[None]] = set()
+    live = Live(history, outer)
 
+    async def pull(row: int, pick: np.ndarray) -> None:
+        told = await _told(setting, table.arms[row], row, history, contexts, outer)
+        if isinstance(told, Move):
+            history.add_failure(outer, row, told.pull_id, told.cause)
+            await bandit.withdraw(row)
+            _check_failures(setting.config, history, outer)
+            return
+        if isinstance(told, Pull):
+            history.add_repeat(told, row, pick)
+            score = told.score
+        else:
+            # D may not have grown since: an outer iteration's pulls all share one.
+            history.add_pull(told.pull, told.samples, told.embeddings, pick)
+            listeners.on_pull(len(history.pulls), live.figures(told, len(flying)))
+            score = told.pull.score
+        await bandit.observe(row, score)
 
-def pull_contexts(setting: Setting, outer: int) -> list[Context]:
-    """The contexts that arms are evaluated on, fixed within an outer iteration."""
-    generator = np.random.default_rng([setting.config.seed, outer])
-    contexts = list(setting.reveal_contexts)
-    size = min(setting.config.reveal.contexts_per_pull, len(contexts))
-    return [contexts[i] for i in sorted(generator.choice(len(contexts), size, replace=False))]
-
-
-def _inner_loop(setting: Setting, table: Table, history: History, bandit: Any, outer: int) -> None:
-    """Lines 5-14: `budget` pulls, several in flight, each committed as it arrives."""
-    reveal = setting.config.reveal
-    contexts = pull_contexts(setting, outer)
-    sampling = settings_of(reveal.response)
-    done = sum(pull.outer == outer for pull in history.pulls)
-    flying: dict[Any, int] = {}
     with progress_bar(f"outer iteration {outer + 1}: pulls", reveal.budget) as advance_to:
-        while True:
-            while done + len(flying) < reveal.budget and len(flying) < reveal.in_flight:
-                row = ray.get(bandit.take.remote())
-                if row is None:
+        exhausted = False
+        try:
+            while True:
+                while not exhausted and history.spent(outer) + len(flying) < reveal.budget:
+                    if len(flying) >= limit:
+                        break
+                    taken = await bandit.take()
+                    if taken is None:
+                        exhausted = True
+                    else:
+                        flying.add(asyncio.create_task(pull(*taken)))
+                if not flying:
                     break
-                prompts = _prompts(setting, table.arms[row].instruction, contexts)
-                requests = continuation_requests(prompts, setting.tokenizer, sampling)
-                flying[setting.pool.submit(setting.model, requests)] = row
-            if not flying:
-                if done < reveal.budget:
-                    say(f"all {len(table.arms)} different instructions were tried")
-                return
-            ready, _ = ray.wait(list(flying), num_returns=1)
-            row = flying.pop(ready[0])
-            try:
-                responses = ray.get(ready[0])
-            except Exception:
-                ray.get(bandit.withdraw.remote(row))
-                raise  # the pool has tried again already; what is finished is in the log
-            pull = _commit(setting, table.arms[row], row, history, outer, contexts, responses)
-            ray.get(bandit.observe.remote(row, pull.score))
-            done += 1
-            advance_to(done)
+                finished, flying = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
+                for error in filter(None, [task.exception() for task in finished]):
+                    raise error
+                advance_to(history.spent(outer), live.line(len(flying)))
+        finally:
+            for task in flying:
+                task.cancel()
+            await asyncio.gather(*flying, return_exceptions=True)
+    if exhausted and history.spent(outer) < reveal.budget:
+        say(f"all {len(table.arms)} instructions were tried: {history.spent(outer)} pulls")
 
 
-def _commit(
+async def _told(
     setting: Setting,
     arm: Arm,
     row: int,
     history: History,
-    outer: int,
     contexts: Sequence[Context],
-    responses: Sequence[Any],
-) -> Pull:
-    """Score a pull (lines 9-12) and write it to the event log."""
-    name = pull_id(arm, contexts, settings_of(setting.config.reveal.response), setting.model, outer)
-    prompts = _prompts(setting, arm.instruction, contexts)
-    samples = to_samples(
-        contexts,
-        prompts,
-        responses,
-        setting.scorer,
-        setting.config.task.name,
-        arm.instruction,
-        name,
-    )
-    embeddings = setting.scorer.embed([sample.text for sample in samples])
-    relevance = float(np.mean([sample.score for sample in samples]))
-    score, diversity = history.score(embeddings, relevance)
-    version = len(history.fills)
-    pull = Pull(
-        name, outer, row, arm.instruction, relevance, diversity, score, version, len(samples)
-    )
-    history.add_pull(pull, samples, embeddings)
-    return pull
+    outer: int,
+) -> Evaluated | Pull | Move:
+    """A new evaluation, the pull of an earlier equal one, or a failed move."""
+    sampling = settings_of(setting.config.reveal.response)
+    name = pull_id(arm.instruction, contexts, sampling, setting.model, outer)
+    if known := history.get(name):
+        return known
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return await evaluate(setting, history, row, arm.instruction, contexts, outer, name)
+        except PullFailedError as error:
+            say(f"pull {name} of {arm.instruction!r} failed ({attempt} of {ATTEMPTS}): {error}")
+            cause = str(error)
+    return Move(outer, row, name, None, cause)
 
 
-def pull_id(
-    arm: Arm, contexts: Sequence[Context], sampling: SamplingSettings, model: ModelRef, outer: int
-) -> str:
-    """Deterministic: the same evaluation has the same id on any machine and after any crash."""
-    drawn = [sampling.n, sampling.max_tokens, sampling.temperature, sampling.top_p]
-    return digest([arm.instruction, [c.id for c in contexts], drawn, model.digest, outer])
+def _check_failures(config: Config, history: History, outer: int) -> None:
+    reveal = config.reveal
+    failed = [move for move in history.failures if move.outer == outer]
+    if len(failed) > reveal.max_failed_share * reveal.budget:
+        raise InputError(
+            f"oracle {config.task.oracle}: {len(failed)} of {reveal.budget} pulls of outer "
+            f"iteration {outer + 1} failed twice (the last: {failed[-1].cause}); expected at most "
+            f"reveal.max_failed_share {reveal.max_failed_share:g}"
+        )
 
 
-def _fill(setting: Setting, table: Table, history: History, outer: int) -> Fill:
-    """Lines 15-18: the best evaluated instruction answers all of C; what is relevant joins D."""
-    reveal = setting.config.reveal
-    used = {fill.arm for fill in history.fills}
-    best = max(
-        (pull for pull in history.rescored() if pull.arm not in used), key=lambda pull: pull.score
-    )
-    arm = table.arms[best.arm]
-    say(f"best instruction of outer iteration {outer + 1}: {arm.instruction!r}")
-    prompts = _prompts(setting, arm.instruction, setting.train_contexts)
-    sampling = settings_of(reveal.response.model_copy(update={"n": reveal.fill_per_context}))
-    requests = continuation_requests(prompts, setting.tokenizer, sampling)
-    responses = setting.pool.run(setting.model, requests, "filling the forget set")
-    samples = to_samples(
-        setting.train_contexts,
-        prompts,
-        responses,
-        setting.scorer,
-        setting.config.task.name,
-        arm.instruction,
-        best.id,
-    )
-    rows = [
-        sample for sample in samples if sample.text.strip() and sample.score >= reveal.min_relevance
-    ]
-    dimension = history.moment.dimension
-    embeddings = (
-        setting.scorer.embed([row.text for row in rows]) if rows else np.zeros((0, dimension))
-    )
-    fill = Fill(
-        outer,
-        best.arm,
-        arm.instruction,
-        best.score,
-        best.relevance,
-        best.vendi,
-        len(samples),
-        len(rows),
-    )
-    history.add_fill(fill, rows, embeddings)
-    return fill
+def check_windows(setting: Setting) -> None:
+    """Raises InputError for a context that leaves the model no room for its response."""
+    config = setting.config
+    sampling = config.reveal.response
+    room = config.engines.max_model_len - config.reveal.instruction_tokens - sampling.max_tokens
+    room -= 16  # the words around instruction and context
+    for context in [*setting.reveal_contexts, *setting.train_contexts]:
+        tokens = len(setting.tokenizer.encode(context.text))
+        if tokens > room:
+            raise InputError(
+                f"context {context.id} ({context.text[:40]!r}...): has {tokens} tokens; expected "
+                f"at most {room}, so that instruction and response fit engines.max_model_len "
+                f"{config.engines.max_model_len}"
+            )
 
 
-def _prompts(setting: Setting, instruction: str, contexts: Sequence[Context]) -> list[str]:
-    style = setting.config.reveal.query
-    return [query(instruction, context.text, style) for context in contexts]
+class Live:
+    """What a person watching wants to know of an outer iteration."""
+
+    def __init__(self, history: History, outer: int):
+        self._history, self._outer = history, outer
+        self._began, self._tokens = time.monotonic(), 0
+
+    def figures(self, told: Evaluated, in_flight: int) -> dict[str, float]:
+        """Figures after one more pull, for the tracker."""
+        self._tokens += sum(len(sample.token_ids) for sample in told.samples)
+        return {
+            "score": told.pull.score,
+            "best_score": self._best,
+            "relevance": told.pull.relevance,
+            "diversity": told.pull.vendi,
+            "tokens_per_second": self._speed,
+            "in_flight": in_flight,
+        }
+
+    def line(self, in_flight: int) -> str:
+        return f"best {self._best:.3f}, {self._speed:.0f} tokens/s, {in_flight} in flight"
+
+    @property
+    def _best(self) -> float:
+        scores = [pull.score for pull in self._history.pulls if pull.outer == self._outer]
+        return max(scores, default=0.0)
+
+    @property
+    def _speed(self) -> float:
+        return self._tokens / max(time.monotonic() - self._began, 1e-9)
 
 
-def _replayed_bandit(setting: Setting, table: Table, history: History) -> Any:
-    """A bandit in the state that the event log describes."""
-    bandit = start_bandit(table.features, setting.config.reveal, setting.config.seed)
+async def replay(history: History, bandit: Bandit, warm_start: int) -> None:
+    """Bring a new bandit to the state that the event log describes, without any training."""
     closed = len(history.fills)
 
-    def replay(pulls: Sequence[Pull]) -> None:
-        for pull in pulls:
-            ray.get(bandit.dispatch.remote(pull.arm))
-            ray.get(bandit.observe.remote(pull.arm, pull.score))
+    async def tell(moves: Sequence[Move]) -> None:
+        for move in moves:
+            if move.score is None:
+                await bandit.ban(move.arm)
+            else:
+                await bandit.restore(move.arm, history.pick(move.pull_id))
+                await bandit.observe(move.arm, move.score)
 
-    replay([pull for pull in history.pulls if pull.outer < closed])
+    await tell([move for move in history.moves if move.outer < closed])
     if closed:
-        _next_outer(bandit, history, setting.config.reveal.warm_start, closed)
-    replay([pull for pull in history.pulls if pull.outer >= closed])
-    return bandit
+        await _next_outer(history, bandit, warm_start, closed)
+    await tell([move for move in history.moves if move.outer >= closed])
 
 
-def _next_outer(bandit: Any, history: History, warm_start: int, outer: int) -> None:
+async def _next_outer(history: History, bandit: Bandit, warm_start: int, outer: int) -> None:
     """Lines 3-4 of outer iteration `outer`: all earlier pulls under the forget set of now."""
     scores = {pull.arm: pull.score for pull in history.rescored() if pull.outer < outer}
-    ray.get(bandit.next_outer.remote(scores, warm_start))
+    await bandit.next_outer(scores, warm_start)

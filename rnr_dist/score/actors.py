@@ -55,18 +55,28 @@ class Scorer:
         self._oracle, self._embedder, self.version = oracle, embedder, version
 
     def score(self, contexts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
-        return ray.get(self._oracle.score.remote(list(contexts), list(responses)))
+        return ray.get(self.submit_score(contexts, responses))
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
+        return ray.get(self.submit_embed(texts))
+
+    def submit_score(self, contexts: Sequence[str], responses: Sequence[str]) -> Any:
+        """Ray object reference of the scores."""
+        return self._oracle.score.remote(list(contexts), list(responses))
+
+    def submit_embed(self, texts: Sequence[str]) -> Any:
+        """Ray object reference of the embeddings."""
         assert self._embedder is not None, "this scorer was started without an embedder"
-        return ray.get(self._embedder.embed.remote(list(texts)))
+        return self._embedder.embed.remote(list(texts))
 
 
 def start_scorer(oracle: str, embedder: str | None = None, gpus: float = 0) -> Scorer:
     """Start the actors (no CPUs held: they work while generators wait for them)."""
-    oracle_actor = ray.remote(OracleActor).options(num_cpus=0).remote(oracle)
+    # They hold nothing but a model: restarted, they answer what they were asked once more.
+    kept = {"num_cpus": 0, "max_restarts": 3, "max_task_retries": 3}
+    oracle_actor = ray.remote(OracleActor).options(**kept).remote(oracle)
     embedder_actor = None
     if embedder is not None:
-        options = {"num_cpus": 0, "num_gpus": gpus}
+        options = {**kept, "num_gpus": gpus}
         embedder_actor = ray.remote(EmbedderActor).options(**options).remote(embedder)
     return Scorer(oracle_actor, embedder_actor, ray.get(oracle_actor.version.remote()))

@@ -69,10 +69,10 @@ def test_greedy_tokens_equal_transformers(machine, model):
 def test_prompt_embeddings_equal_token_prompts(machine):
     from pathlib import Path
 
-    from rnr_dist.reveal.instructions import input_embeddings
+    from rnr_dist.reveal.instructions import InputEmbeddings
 
-    table = input_embeddings(Path(machine.base.checkpoint))
-    embedded = [Generate(GREEDY, embeddings=table[list(r.token_ids)]) for r in requests(machine)]
+    table = InputEmbeddings(Path(machine.base.checkpoint))
+    embedded = [Generate(GREEDY, embeddings=table.of(r.token_ids)) for r in requests(machine)]
     by_tokens = texts(machine.pool.run(machine.base, requests(machine)))
     assert texts(machine.pool.run(machine.base, embedded)) == by_tokens
 

@@ -68,7 +68,7 @@ def test_values_are_read_and_the_rest_has_defaults(write):
         ("reveal: 3", "reveal: found 3, Input should be a valid dictionary"),
         ("reveal: {budget: 0}", "reveal.budget: found 0, Input should be greater than or equal"),
         ("reveal: {alpha: 1.5}", "reveal.alpha: found 1.5, Input should be less than or equal"),
-        ("reveal: {mode: papre}", "reveal.mode: found 'papre', Input should be 'default' or 'pap"),
+        ("reveal: {mode: papre}", "reveal.mode: found 'papre', Input should be 'default', 'pap"),
         ("release: {confidence: 1}", "release.confidence: found 1, Input should be less than 1"),
         ("release: {mu0: {low: 3, high: 2}}", "low must not be above high"),
         ("release: {mu0: {low: 3}}", "release.mu0.high is missing"),

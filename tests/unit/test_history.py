@@ -35,6 +35,7 @@ def pull(history, number, arm, relevance=0.5, outer=0):
         Pull(f"p{number}", outer, arm, "Say", relevance, diversity, score, version, len(found)),
         samples(f"p{number}"),
         found,
+        np.array([number, arm], dtype=float),
     )
 
 
@@ -56,7 +57,7 @@ def test_a_history_is_what_was_committed(opened):
     history.add_pull(*pull(history, 3, arm=7, outer=1))
     again = opened()
     assert (again.pulls, again.fills) == (history.pulls, history.fills)
-    assert len(again.pulls) == 4 and "p2" in again and "p9" not in again
+    assert len(again.pulls) == 4 and again.get("p2") and not again.get("p9")
     assert np.array_equal(again.moment.sum, history.moment.sum)
     assert again.moment.count == 2
     assert np.array_equal(again.embeddings("p1"), embeddings(1))
@@ -68,7 +69,7 @@ def test_a_pull_that_arrives_twice_counts_once(opened):
     history = opened()
     first = pull(history, 0, arm=0)
     history.add_pull(*first)
-    history.add_pull(first[0], samples("other"), embeddings(99))
+    history.add_pull(first[0], samples("other"), embeddings(99), np.zeros(2))
     assert history.pulls == [first[0]]
     assert np.array_equal(opened().embeddings("p0"), embeddings(0))
     assert opened().pulls == [first[0]]
@@ -85,26 +86,51 @@ def test_a_file_without_its_line_does_not_count(opened, tmp_path):
     again = opened()
     assert [found.id for found in again.pulls] == ["p0"]
     assert (again.fills, again.moment.count, again.forget_rows()) == ([], 0, [])
-    assert "p1" not in again
+    assert again.get("p1") is None
     again.add_pull(*pull(again, 1, arm=1))  # done again, over the file that lies there
     assert [found.id for found in opened().pulls] == ["p0", "p1"]
 
 
-@pytest.mark.parametrize("mode", ["default", "paper"])
+@pytest.mark.parametrize("mode", ["weighted", "union"])
 def test_rescoring_equals_scoring_afresh_under_the_forget_set_of_now(opened, mode):
-    history = opened(mode=mode, alpha=0.4, batch_weight=0.3)
+    history = opened(diversity=mode, alpha=0.4, batch_weight=0.3)
     for number, relevance in enumerate((0.2, 0.9, 0.6)):
         history.add_pull(*pull(history, number, number, relevance))
     history.add_fill(fill(0), samples("f0"), embeddings(10, n=2))
     history.add_fill(fill(1), samples("f1"), embeddings(11, n=9, spread=0.2))
     moment = SecondMoment(DIMENSION).add(embeddings(10, n=2)).add(embeddings(11, n=9, spread=0.2))
-    for open_history in (history, opened(mode=mode, alpha=0.4, batch_weight=0.3)):
+    for open_history in (history, opened(diversity=mode, alpha=0.4, batch_weight=0.3)):
         for found in open_history.rescored():
             number = int(found.id[1:])
             fresh = score_batch(embeddings(number), found.relevance, moment, 0.4, mode, 0.3)
             assert (found.score, found.vendi) == pytest.approx(fresh)
             assert found.forget_set_version == 2
             assert found.score != pytest.approx(history.pulls[number].score)
+
+
+def test_moves_are_what_the_bandit_was_told_in_order(opened):
+    history = opened()
+    first = pull(history, 0, arm=4)
+    history.add_pull(*first)
+    history.add_failure(0, 9, "p9", "the oracle returned nan for response 0, expected 0 to 1")
+    history.add_repeat(first[0], 5, np.array([7.0]))
+    again = opened()
+    assert again.moves == history.moves
+    assert [(move.arm, move.score) for move in again.moves] == [
+        (4, first[0].score),
+        (9, None),
+        (5, first[0].score),
+    ]
+    assert [again.pick(m.pull_id).tolist() for m in again.moves if m.score] == [[0, 4], [7]]
+    assert (again.spent(0), again.spent(1), len(again.pulls)) == (2, 0, 1)
+    assert [move.cause for move in again.failures] == [again.moves[1].cause]
+
+
+def test_rechecks_are_kept_apart_from_pulls(opened):
+    history = opened()
+    history.add_recheck(*pull(history, 3, arm=4)[:3])
+    assert [found.id for found in opened().rechecks] == ["p3"]
+    assert opened().pulls == [] and opened().moves == []
 
 
 def test_the_latest_pull_of_an_arm_stands_for_it(opened):

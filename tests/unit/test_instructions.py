@@ -10,9 +10,9 @@ from rnr_dist.generate.requests import Continuation, Response
 from rnr_dist.reveal.arms import ArmTable
 from rnr_dist.reveal.instructions import (
     QUERY_FORMATS,
+    InputEmbeddings,
     arm_features,
     decode_requests,
-    input_embeddings,
     instruction_of,
     meta_prompt,
     query,
@@ -63,9 +63,9 @@ def test_queries_end_where_the_model_goes_on():
 def test_arms_differ_in_their_soft_tokens_alone():
     table = np.arange(10 * HIDDEN, dtype=np.float32).reshape(10, HIDDEN)
     arms = ArmTable(6, 4, soft_tokens=3, hidden=HIDDEN, seed=0, scale_std=0.1)
-    requests = decode_requests(arms, table, [7, 2, 7], max_tokens=16)
-    assert len(requests) == 6
-    for arm, request in enumerate(requests):
+    requests = decode_requests(arms, [5, 0, 3], table[[7, 2, 7]], max_tokens=16)
+    assert len(requests) == 3
+    for arm, request in zip([5, 0, 3], requests, strict=True):
         assert request.embeddings.shape == (6, HIDDEN)
         assert request.embeddings.dtype == np.float32
         assert np.array_equal(request.embeddings[:3], arms.soft_prompt(arm))
@@ -83,15 +83,18 @@ def test_input_embeddings_are_found_in_any_shard_as_float32(tmp_path, name):
     save_file({name: table}, tmp_path / "model-2.safetensors")
     index = '{"weight_map": {"lm_head.weight": "model-1.safetensors", "%s": "model-2.safetensors"}}'
     (tmp_path / "model.safetensors.index.json").write_text(index % name)
-    found = input_embeddings(tmp_path)
+    embeddings = InputEmbeddings(tmp_path)
+    assert (embeddings.vocabulary, embeddings.hidden) == (5, HIDDEN)
+    found = embeddings.of([4, 0, 4])
     assert found.dtype == np.float32
-    assert np.array_equal(found, table.float().numpy())
+    assert np.array_equal(found, table.float().numpy()[[4, 0, 4]])
+    assert embeddings.std() == pytest.approx(table.float().numpy().std(), abs=1e-6)
 
 
 def test_a_checkpoint_without_known_embeddings_says_so(tmp_path):
     save_file({"odd.weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="no input embedding matrix"):
-        input_embeddings(tmp_path)
+        InputEmbeddings(tmp_path)
 
 
 def test_features_are_the_last_hidden_state_of_each_wanted_arm(tmp_path, tiny_llama):

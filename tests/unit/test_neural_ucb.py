@@ -1,20 +1,13 @@
-"""The bandit against brute force, and its bookkeeping with pulls in flight."""
+"""The bandit against a plain rewriting of it, and its bookkeeping with pulls in flight."""
 
 import numpy as np
 import pytest
 import torch
 
 from rnr_dist.reveal.arms import ArmTable
-from rnr_dist.reveal.neural_ucb import (
-    Gradients,
-    NeuralUCB,
-    Parameters,
-    diagonal_precision,
-    diagonal_widths,
-    full_widths,
-    gradients,
-    predict,
-)
+from rnr_dist.reveal.network import Parameters
+from rnr_dist.reveal.neural_ucb import NeuralUCB
+from tests.unit.brute_force import autograd_gradient, features, flat, output
 
 RIDGE, EXPLORATION = 0.1, 0.7
 
@@ -28,86 +21,27 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def features(arms: int = 30, d: int = 4, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(arms, d))
-
-
 def bandit(arms: int = 30, **options) -> NeuralUCB:
     settings = {"seed": 0, "hidden": 8, "initial": 3, "steps": 20, **options}
     return NeuralUCB(features(arms), **settings)
 
 
-def network(d: int, hidden: int, seed: int) -> Parameters:
-    generator = torch.Generator().manual_seed(seed)
-    shapes = [(hidden, d), (hidden,), (hidden,), ()]
-    return Parameters(
-        *(torch.randn(shape, dtype=torch.float64, generator=generator) for shape in shapes)
-    )
+def choose(search: NeuralUCB) -> int:
+    """A choice as one pull at a time makes it: trained first, then dispatched."""
+    if search.stale:
+        search.train()
+    arm = search.select()
+    search.dispatch(arm)
+    return arm
 
 
-def output(x: torch.Tensor, theta: Parameters) -> torch.Tensor:
-    """The network, written independently of the module."""
-    units = torch.relu(theta.w1 @ x + theta.b1) / len(theta.w2) ** 0.5
-    return theta.w2 @ units + theta.b2
-
-
-def autograd_gradient(x: torch.Tensor, theta: Parameters) -> torch.Tensor:
-    leaves = Parameters(*(weight.clone().requires_grad_() for weight in theta))
-    parts = torch.autograd.grad(output(x, leaves), leaves)
-    return torch.cat([part.flatten() for part in parts])
-
-
-def flat(parameters: Parameters) -> torch.Tensor:
-    return torch.cat([part.flatten() for part in parameters])
-
-
-def picks_of_a_changing_network(x: torch.Tensor) -> tuple[Gradients, torch.Tensor]:
-    """Five picks, each with the network of its time: in factors, and brute force (5, |theta|)."""
-    networks = [network(x.shape[1], 6, seed) for seed in range(5)]
-    factors = [gradients(x[i : i + 1], theta) for i, theta in enumerate(networks)]
-    dense = [autograd_gradient(x[i], theta) for i, theta in enumerate(networks)]
-    return Gradients(*map(torch.cat, zip(*factors, strict=True))), torch.stack(dense)
-
-
-def test_predictions_are_the_networks():
-    x, theta = torch.as_tensor(features()), network(4, 6, seed=9)
-    outputs = torch.stack([output(row, theta) for row in x])
-    torch.testing.assert_close(predict(gradients(x, theta), theta), outputs, rtol=0, atol=1e-12)
-
-
-def test_diagonal_widths_equal_per_sample_autograd():
-    x, theta = torch.as_tensor(features()), network(4, 6, seed=9)
-    picked, dense = picks_of_a_changing_network(x)
-    u = RIDGE + dense.square().sum(0)
-    g = torch.stack([autograd_gradient(row, theta) for row in x])
-    expected = RIDGE * EXPLORATION * (g.square() / u).sum(1)
-    widths = diagonal_widths(gradients(x, theta), picked, RIDGE, EXPLORATION)
-    torch.testing.assert_close(widths, expected, rtol=0, atol=1e-10)
-    torch.testing.assert_close(flat(diagonal_precision(picked, RIDGE)), u, rtol=0, atol=1e-10)
-
-
-def test_full_widths_equal_the_explicit_inverse():
-    x, theta = torch.as_tensor(features()), network(4, 6, seed=9)
-    picked, dense = picks_of_a_changing_network(x)
-    z = RIDGE * torch.eye(dense.shape[1], dtype=torch.float64) + dense.T @ dense
-    g = torch.stack([autograd_gradient(row, theta) for row in x])
-    expected = RIDGE * EXPLORATION * ((g @ torch.linalg.inv(z)) * g).sum(1)
-    widths = full_widths(gradients(x, theta), picked, RIDGE, EXPLORATION)
-    torch.testing.assert_close(widths, expected, rtol=0, atol=1e-8)
-
-
-@pytest.mark.parametrize("widths", [diagonal_widths, full_widths])
-def test_without_picks_a_width_is_nu_times_the_squared_gradient(widths):
-    x, theta = torch.as_tensor(features()), network(4, 6, seed=9)
-    none = gradients(x[:0], theta)
-    expected = torch.stack([autograd_gradient(row, theta).square().sum() for row in x])
-    found = widths(gradients(x, theta), none, RIDGE, EXPLORATION)
-    torch.testing.assert_close(found, EXPLORATION * expected)
+def precision(search: NeuralUCB) -> torch.Tensor:
+    return flat(search.widths.precision)
 
 
 def test_one_at_a_time_is_the_sequential_algorithm():
     """Arms, U and training of a search equal a plain rewriting with autograd everywhere."""
-    table, steps = features(20), 30
+    table, steps, gain = features(20), 30, 6**-0.5
     reward = np.random.default_rng(1).uniform(size=20)
     x = torch.as_tensor((table - table.mean(0)) / table.std(0) / 2)  # sqrt(d) = 2
     search = NeuralUCB(
@@ -118,28 +52,30 @@ def test_one_at_a_time_is_the_sequential_algorithm():
     for _ in range(8):
         bounds = {}
         for arm in set(range(20)) - set(pulled):
-            g = autograd_gradient(x[arm], theta)
-            mean = output(x[arm], theta) - output(x[arm], start)
+            g = autograd_gradient(x[arm], theta, gain)
+            mean = output(x[arm], theta, gain) - output(x[arm], start, gain)
             bounds[arm] = mean + (RIDGE * EXPLORATION * (g.square() / u).sum()).sqrt()
         chosen = max(bounds, key=bounds.__getitem__)
-        u = u + autograd_gradient(x[chosen], theta).square()
+        u = u + autograd_gradient(x[chosen], theta, gain).square()
         pulled.append(chosen)
         theta = Parameters(*(weight.clone().requires_grad_() for weight in start))
         adam = torch.optim.Adam(theta, lr=1e-3)
         for _ in range(steps):
             adam.zero_grad()
-            errors = [output(x[arm], theta) - output(x[arm], start) - reward[arm] for arm in pulled]
+            errors = [
+                output(x[arm], theta, gain) - output(x[arm], start, gain) - reward[arm]
+                for arm in pulled
+            ]
             distance = sum((a - b).square().sum() for a, b in zip(theta, start, strict=True))
             loss = torch.stack(errors).square().mean() + RIDGE / len(pulled) / 2 * distance
             loss.backward()
             adam.step()
         theta = Parameters(*(weight.detach() for weight in theta))
 
-        arm = search.select()
-        search.dispatch(arm)
+        arm = choose(search)
         search.observe(arm, float(reward[arm]))
         assert arm == chosen
-    torch.testing.assert_close(flat(search.precision), u, rtol=1e-9, atol=0)
+    torch.testing.assert_close(precision(search), u, rtol=1e-9, atol=0)
 
 
 def test_several_in_flight_never_repeat_an_arm_and_leave_the_sequential_u():
@@ -160,9 +96,7 @@ def test_several_in_flight_never_repeat_an_arm_and_leave_the_sequential_u():
     for arm in picks:
         sequential.dispatch(arm)
         sequential.observe(arm, arm / 30)
-    torch.testing.assert_close(
-        flat(parallel.precision), flat(sequential.precision), rtol=1e-12, atol=0
-    )
+    torch.testing.assert_close(precision(parallel), precision(sequential), rtol=1e-12, atol=0)
 
 
 def test_an_arm_in_flight_widens_nothing_and_its_neighbours_less():
@@ -182,8 +116,8 @@ def test_a_withdrawn_arm_takes_its_gradient_back():
         search.dispatch(arm)
     for arm in (3, 9):
         without.dispatch(arm)
-    search.withdraw(7)
-    torch.testing.assert_close(flat(search.precision), flat(without.precision), rtol=1e-12, atol=0)
+    search.withdraw(7, again=True)
+    torch.testing.assert_close(precision(search), precision(without), rtol=1e-12, atol=0)
     assert 7 in search.available
     search.dispatch(7)  # may be tried again
 
@@ -206,7 +140,7 @@ def test_a_random_arm_that_was_withdrawn_is_not_drawn_again_at_once():
     search = bandit(arms=1000, initial=10)
     arm = search.select()
     search.dispatch(arm)
-    search.withdraw(arm)
+    search.withdraw(arm, again=True)
     assert search.select() != arm
 
 
@@ -217,6 +151,8 @@ def test_the_order_of_arrival_leaves_no_trace():
             search.dispatch(arm)
         for arm in order:
             search.observe(arm, arm / 10)
+    one.train()
+    other.train()
     assert one.select() == other.select()
     assert torch.equal(one.bounds(one.available), other.bounds(other.available))
 
@@ -239,7 +175,9 @@ def test_rescoring_replaces_what_is_learnt():
         search.observe(arm, 0.9)
         told_at_once.observe(arm, arm / 4)
     search.train()
-    search.rescore({arm: arm / 4 for arm in range(4)})
+    search.next_outer({arm: arm / 4 for arm in range(4)}, 4)
+    search.train()
+    told_at_once.train()
     assert search.select() == told_at_once.select()
     assert torch.equal(search.bounds([20, 21]), told_at_once.bounds([20, 21]))
 
@@ -249,9 +187,8 @@ def test_a_warm_start_trains_on_the_best_of_all_history():
     for arm in range(6):
         search.dispatch(arm)
         search.observe(arm, arm / 10)
-    search.warm_start(3)
-    search.rescore({0: 0.8})
-    search.warm_start(3)  # an arm that was left out comes back once its new score is high
+    search.next_outer({}, 3)
+    search.next_outer({0: 0.8}, 3)  # an arm that was left out comes back once its new score is high
     for arm, score in ((0, 0.8), (4, 0.4), (5, 0.5)):
         only_best.dispatch(arm)
         only_best.observe(arm, score)
@@ -266,10 +203,8 @@ def test_a_warm_start_of_nothing_draws_random_arms_again():
     for arm in (0, 1):
         search.dispatch(arm)
         search.observe(arm, 0.5)
-    search.warm_start(0)
-    torch.testing.assert_close(
-        flat(search.precision), torch.full_like(flat(search.precision), RIDGE)
-    )
+    search.next_outer({}, 0)
+    torch.testing.assert_close(precision(search), torch.full_like(precision(search), RIDGE))
     assert search.select() == int(np.random.default_rng([0, 2]).choice(range(2, 30)))
 
 
@@ -282,7 +217,7 @@ def test_a_score_that_is_no_number_is_refused_and_changes_nothing(score):
     with pytest.raises(ValueError, match="arm 17"):
         search.observe(17, score)
     with pytest.raises(ValueError, match="arm 4"):
-        search.rescore({4: score})
+        search.next_outer({4: score}, 1)
     assert search.in_flight == {17}
     assert search.scores == {4: 0.5}
 
@@ -300,7 +235,7 @@ def test_each_result_counts_once_and_only_for_arms_that_were_sent():
     with pytest.raises(ValueError, match="arm 2 is not in flight"):
         search.withdraw(2)
     with pytest.raises(ValueError, match="arm 3 is not observed"):
-        search.rescore({3: 0.5})
+        search.next_outer({3: 0.5}, 1)
 
 
 def test_an_exhausted_table_says_so():
@@ -334,8 +269,7 @@ def test_a_search_beats_random_arms():
         search = NeuralUCB(seen, seed=seed, steps=200)
         in_flight: list[int] = []
         for _ in range(25):
-            arm = search.select()
-            search.dispatch(arm)
+            arm = choose(search)
             in_flight.append(arm)
             if len(in_flight) == 4:
                 arm = in_flight.pop(0)
@@ -343,3 +277,89 @@ def test_a_search_beats_random_arms():
         found.append(max(reward[arm] for arm in [*search.scores, *in_flight]))
         by_chance.append(np.mean([random.permutation(reward)[:25].max() for _ in range(200)]))
     assert np.mean(found) > np.mean(by_chance) + 0.08
+
+
+@pytest.mark.parametrize("widths", ["diagonal", "full"])
+def test_the_lazy_choice_is_the_exact_arg_max(widths):
+    """Among ceilings of all ages: after picks, withdrawals, trainings and new outer iterations."""
+    search = bandit(arms=300, initial=0, widths=widths)
+    random = np.random.default_rng(5)
+    for step in range(40):
+        free = search.available
+        assert search.select() == free[int(search.bounds(free).argmax())]
+        arm = search.select()
+        search.dispatch(arm)
+        if step % 7 == 3:
+            search.withdraw(arm, again=step % 2 == 0)
+        elif step % 3 == 0:
+            search.observe(arm, float(random.uniform()))
+        if step % 11 == 5:
+            search.train()
+        if step == 25:
+            search.next_outer({arm: float(random.uniform()) for arm in search.scores}, 3)
+
+
+def test_a_choice_after_the_first_looks_at_few_arms(monkeypatch):
+    search = bandit(arms=5000, initial=0)
+    search.dispatch(search.select())
+    seen = []
+    bounds = search.bounds
+    monkeypatch.setattr(search, "bounds", lambda arms: seen.extend(arms) or bounds(arms))
+    search.select()
+    assert len(seen) < 500
+
+
+def test_a_training_beside_the_pulls_ends_as_one_before_the_choice():
+    beside, before = bandit(), bandit()
+    for search in (beside, before):
+        for arm in (4, 6, 8, 10):
+            search.dispatch(arm)
+        for arm in (4, 6, 8):
+            search.observe(arm, arm / 10)
+    job = beside.training_job()
+    beside.dispatch(20)  # while it trains
+    beside.adopt(*job())
+    before.dispatch(20)
+    before.train()
+    assert not beside.stale
+    assert torch.equal(beside.bounds([1, 2]), before.bounds([1, 2]))
+    assert beside.select() == before.select()
+
+
+def test_stored_picks_restore_the_bandit():
+    """What a resumed search does: picks of networks that are gone, then one training."""
+    search, restored = bandit(initial=2), bandit(initial=2)
+    pulls = []
+    for _ in range(6):
+        if search.stale:
+            search.train()
+        arm = search.select()
+        pick = search.dispatch(arm)
+        search.observe(arm, arm / 30)
+        pulls.append((arm, pick))
+    for arm, pick in pulls:
+        restored.restore(arm, pick)
+        restored.observe(arm, arm / 30)
+    torch.testing.assert_close(precision(restored), precision(search), rtol=1e-13, atol=0)
+    assert choose(restored) == choose(search)
+
+
+def test_k_centre_starts_with_the_arm_farthest_from_all_before():
+    table = np.random.default_rng(3).normal(size=(40, 3))
+    search = NeuralUCB(table, seed=0, initial=5, start="k_centre", steps=5)
+    x = (table - table.mean(0)) / table.std(0)
+    arms = [search.select()]
+    search.dispatch(arms[0])
+    for _ in range(4):
+        nearest = np.min([np.linalg.norm(x - x[arm], axis=1) for arm in arms], axis=0)
+        arms.append(search.select())
+        search.dispatch(arms[-1])
+        assert arms[-1] == int(nearest.argmax())
+
+
+def test_an_arm_whose_pull_failed_is_not_chosen_again():
+    search = bandit()
+    search.dispatch(5)
+    search.withdraw(5)
+    search.ban(6)
+    assert not {5, 6} & set(search.available)

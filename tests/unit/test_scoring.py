@@ -33,7 +33,7 @@ def test_zeros_are_clamped():
     assert harmonic(0.0, 0.0, 0.5) == pytest.approx(EPSILON)
 
 
-@pytest.mark.parametrize("mode", ["default", "paper"])
+@pytest.mark.parametrize("mode", ["weighted", "union", "union_raw"])
 def test_cached_rescoring_equals_a_fresh_score(mode):
     """A pull scored at the first D and rescored at the third equals one scored at the third."""
     stored, first, second = embeddings(6, 16, 1), embeddings(10, 16, 2), embeddings(9, 16, 3)
@@ -49,7 +49,7 @@ def test_cached_rescoring_equals_a_fresh_score(mode):
     assert rescored != pytest.approx(at_start, abs=1e-3)
 
 
-@pytest.mark.parametrize("mode", ["default", "paper"])
+@pytest.mark.parametrize("mode", ["weighted", "union", "union_raw"])
 def test_scoring_leaves_the_forget_set_alone(mode):
     forget_set = SecondMoment(8).add(embeddings(12, 8, 4))
     before = forget_set.copy()
@@ -58,11 +58,11 @@ def test_scoring_leaves_the_forget_set_alone(mode):
     np.testing.assert_array_equal(forget_set.sum, before.sum)
 
 
-def test_modes_differ_and_the_score_is_the_mean_of_its_parts():
+def test_diversities_differ_and_the_score_is_the_mean_of_its_parts():
     batch, forget_set = embeddings(5, 8, 6), SecondMoment(8).add(np.eye(8)[[0] * 40])
-    score, diversity = score_batch(batch, 0.5, forget_set, 0.25, "default", 0.5)
+    score, diversity = score_batch(batch, 0.5, forget_set, 0.25, "weighted", 0.5)
     assert score == pytest.approx(harmonic(0.5, diversity, 0.25))
-    _, in_union = score_batch(batch, 0.5, forget_set, 0.25, "paper", 0.5)
+    _, in_union = score_batch(batch, 0.5, forget_set, 0.25, "union", 0.5)
     assert in_union < diversity  # forty alike items drown five
     _, heavier = score_batch(batch, 0.5, forget_set, 0.25, "default", 0.9)
     assert heavier > diversity

@@ -61,8 +61,8 @@ def test_normalised_spans_zero_to_one():
 def test_union_is_the_score_of_all_rows_together():
     batch, forget_set = unit_rows(5, 6, seed=3), unit_rows(20, 6, seed=4)
     together = vendi.normalised(reference.score_X(np.vstack([batch, forget_set])), 25, 6)
-    assert vendi.union(moment(batch), moment(forget_set)) == pytest.approx(together, abs=1e-8)
-    assert vendi.union(moment(batch), SecondMoment(6)) == pytest.approx(
+    assert vendi.union(batch, moment(forget_set)) == pytest.approx(together, abs=1e-8)
+    assert vendi.union(batch, SecondMoment(6)) == pytest.approx(
         vendi.normalised(reference.score_X(batch), 5, 6), abs=1e-8
     )
 
@@ -73,20 +73,41 @@ def test_weighted_is_the_score_under_item_probabilities(w):
     rows = np.vstack([batch, forget_set])
     shares = np.concatenate([np.full(5, w / 5), np.full(20, (1 - w) / 20)])
     score = reference.score_K(rows @ rows.T, p=shares)
-    assert vendi.weighted(moment(batch), moment(forget_set), w) == pytest.approx(
+    assert vendi.weighted(batch, moment(forget_set), w) == pytest.approx(
         vendi.normalised(score, 25, 40), abs=1e-8
     )
 
 
+@pytest.mark.parametrize("rank", [3, 60, 200])
+@pytest.mark.parametrize("w", [0.001, 0.5, 1.0])
+def test_a_low_rank_update_has_the_entropy_of_the_updated_spectrum(rank, w):
+    """Batches of few rows take the short way: full-rank, rank-deficient, and batches inside D."""
+    forget_set = unit_rows(500, rank, seed=1) @ unit_rows(rank, 96, seed=2)
+    for batch in (unit_rows(6, 96, seed=3), forget_set[:6], np.eye(96)[[4, 4, 4]]):
+        density = (1 - w) * moment(forget_set).mean() + w * moment(batch).mean()
+        eigenvalues = np.linalg.eigvalsh(density)
+        eigenvalues = eigenvalues[eigenvalues > 0]
+        expected = math.exp(-(eigenvalues * np.log(eigenvalues)).sum())
+        found = vendi.weighted(batch, moment(forget_set), w)
+        expected = vendi.normalised(expected, 500 + len(batch), 96)
+        assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_raw_union_of_a_large_set_equals_the_package():
+    batch, forget_set = unit_rows(4, 128, seed=5), unit_rows(900, 128, seed=6)
+    expected = reference.score_X(np.vstack([batch, forget_set]))
+    assert vendi.union_raw(batch, moment(forget_set)) == pytest.approx(expected, abs=1e-6)
+
+
 def test_weighted_of_an_empty_forget_set_is_the_batch_alone():
-    batch = moment(unit_rows(5, 8, seed=7))
-    alone = vendi.normalised(vendi.vendi(batch), 5, 8)
+    batch = unit_rows(5, 8, seed=7)
+    alone = vendi.normalised(vendi.vendi(moment(batch)), 5, 8)
     assert vendi.weighted(batch, SecondMoment(8), 0.3) == pytest.approx(alone, abs=1e-12)
 
 
 def test_the_weighted_measure_still_sees_a_batch_where_the_union_is_blind():
     forget_set = moment(unit_rows(2000, 64, seed=8))
-    alike, diverse = moment(np.eye(64)[[0] * 20]), moment(np.eye(64)[:20])
+    alike, diverse = np.eye(64)[[0] * 20], np.eye(64)[:20]
     blind = vendi.union(diverse, forget_set) - vendi.union(alike, forget_set)
     seeing = vendi.weighted(diverse, forget_set, 0.5) - vendi.weighted(alike, forget_set, 0.5)
     assert abs(blind) < 0.01

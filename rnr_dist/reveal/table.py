@@ -1,0 +1,170 @@
+"""The arm table: soft prompts decoded to instructions, once a run.
+
+In: the setting. Out: a `Table`, kept in the run directory. Invariant: an instruction stands once
+(in `default` mode), since arms that decode alike ask the same question.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from rnr_dist.errors import InputError
+from rnr_dist.evaluate.continuations import sample_model, settings_of
+from rnr_dist.generate.cluster_pool import PoolHandle, generator_pool
+from rnr_dist.report.progress import say
+from rnr_dist.reveal.arms import ArmTable
+from rnr_dist.reveal.instructions import (
+    InputEmbeddings,
+    arm_features,
+    decode_requests,
+    instruction_of,
+    meta_prompt,
+    one_line,
+)
+from rnr_dist.reveal.setting import Setting, Table
+from rnr_dist.run_dir import read_json, read_rows, replacing, write_json, write_rows
+from rnr_dist.types import Arm, ModelRef, Sample
+
+DEMONSTRATION_DRAWS = 4  # responses of a context from which the most relevant demonstrates
+DECODED_BYTES = 2**28  # of soft prompts that are decoded together; queues hold a copy or two
+
+
+def arm_table(setting: Setting) -> Table:
+    """Soft prompts decoded to instructions by the writer: the model itself unless configured.
+
+    Raises InputError when every soft prompt decodes to nothing.
+    """
+    path, features_path = setting.folder / "arms.parquet", setting.folder / "features.npy"
+    if path.exists() and features_path.exists():
+        return Table(read_rows(path, Arm), np.load(features_path))
+    reveal = setting.config.reveal
+    meta = meta_prompt(demonstrations(setting))
+    with _writer(setting) as (writer, pool, tokenizer):
+        meta_tokens = tokenizer.encode(meta)
+        embeddings = InputEmbeddings(Path(writer.checkpoint))
+        scale = embeddings.std() if reveal.soft_scale == "embedding" else None
+        arms = ArmTable(
+            reveal.arms,
+            reveal.sobol_dimension,
+            reveal.soft_tokens,
+            embeddings.hidden,
+            setting.config.seed,
+            scale,
+        )
+        instructions = _decode(setting, writer, pool, arms, embeddings.of(meta_tokens))
+    kept = _kept(instructions, each_once=reveal.mode == "default")
+    if not kept:
+        raise InputError(
+            f"reveal.arms: all {len(arms)} soft prompts decode to nothing; expected instructions "
+            "(another reveal.soft_scale, fewer reveal.soft_tokens or another reveal.writer)"
+        )
+    workers, config = setting.config.workers, setting.config
+    task = ray.remote(arm_features).options(num_cpus=0, num_gpus=1 if workers.gpus_each else 0)
+    features = ray.get(
+        task.remote(
+            writer.checkpoint,
+            arms,
+            kept,
+            meta_tokens,
+            config.engines.dtype,
+            config.trust_remote_code,
+        )
+    )
+    rows = [
+        Arm(number, tuple(map(float, arms.coordinates[number])), instructions[number])
+        for number in kept
+    ]
+    with replacing(features_path) as aside, aside.open("wb") as handle:
+        np.save(handle, features)
+    write_rows(path, rows)
+    return Table(rows, features)
+
+
+def demonstrations(setting: Setting) -> list[tuple[str, str]]:
+    """The base model's own most relevant (context, response) pairs, never references."""
+    path = setting.folder / "demonstrations.json"
+    if path.exists():
+        return [tuple(pair) for pair in read_json(path)]
+    reveal = setting.config.reveal
+    sampling = settings_of(reveal.response.model_copy(update={"n": DEMONSTRATION_DRAWS}))
+    samples = sample_model(
+        setting.pool,
+        setting.scorer,
+        setting.model,
+        setting.reveal_contexts,
+        setting.tokenizer,
+        sampling,
+        setting.config.task.name,
+        "the model's own responses",
+    )
+    best: dict[str, Sample] = {}
+    for sample in sorted(samples, key=lambda sample: -sample.score):
+        if sample.text.strip():
+            best.setdefault(sample.context_id, sample)
+    pairs = [(one_line(s.prompt), one_line(s.text)) for s in best.values()]
+    write_json(path, pairs[: reveal.demonstrations])
+    bare = float(np.mean([sample.score for sample in samples]))
+    say(f"relevance of the model's responses without an instruction: {bare:.3f}")
+    return pairs[: reveal.demonstrations]
+
+
+def _decode(
+    setting: Setting,
+    writer: ModelRef,
+    pool: PoolHandle,
+    arms: ArmTable,
+    meta: np.ndarray,
+) -> list[str]:
+    """One instruction an arm; an empty string where nothing came."""
+    instructions: list[str] = []
+    tokens = setting.config.reveal.instruction_tokens
+    together = max(16, DECODED_BYTES // (meta.nbytes + arms.soft_prompt(0).nbytes))
+    for first in range(0, len(arms), together):
+        numbers = range(first, min(first + together, len(arms)))
+        requests = decode_requests(arms, numbers, meta, tokens)
+        responses = pool.run(writer, requests, f"decoding instructions of {len(arms)} arms")
+        instructions += [instruction_of(response) for response in responses]
+    return instructions
+
+
+def _kept(instructions: list[str], each_once: bool) -> list[int]:
+    """Numbers of the arms that enter the table."""
+    told = [number for number, instruction in enumerate(instructions) if instruction]
+    first: dict[str, int] = {}
+    for number in told:
+        first.setdefault(_normalised(instructions[number]), number)
+    silent = len(instructions) - len(told)
+    nothing = f", {silent} said nothing" if silent else ""
+    say(f"{len(first)} different instructions of {len(instructions)} soft prompts{nothing}")
+    return sorted(first.values()) if each_once else told
+
+
+def _normalised(instruction: str) -> str:
+    return instruction.casefold().rstrip(".")
+
+
+@contextlib.contextmanager
+def _writer(setting: Setting) -> Iterator[tuple[ModelRef, PoolHandle, Any]]:
+    """Who decodes soft prompts: (model, pool, tokenizer)."""
+    config = setting.config
+    if not config.reveal.writer:
+        yield setting.model, setting.pool, setting.tokenizer
+        return
+    from transformers import AutoTokenizer
+
+    from rnr_dist.models import resolve_model
+
+    writer = resolve_model(config.reveal.writer, config.trust_remote_code)
+    tokenizer = AutoTokenizer.from_pretrained(
+        writer.checkpoint, trust_remote_code=config.trust_remote_code
+    )
+    say(f"starting a generator of {config.reveal.writer}")
+    one = config.engines.model_copy(update={"count": 1})
+    with generator_pool(config.model_copy(update={"engines": one}), writer) as pool:
+        yield writer, pool, tokenizer

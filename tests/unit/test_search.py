@@ -1,0 +1,329 @@
+"""Algorithm 1 with a pretended model, oracle and embedder: what a search promises."""
+
+import asyncio
+import contextlib
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from rnr_dist.config_file import load_config
+from rnr_dist.errors import InputError
+from rnr_dist.generate.pool import EngineDiedError
+from rnr_dist.generate.requests import Continuation, Response
+from rnr_dist.reveal.bandits import make_bandit
+from rnr_dist.reveal.search import Listeners, search
+from rnr_dist.reveal.setting import Setting
+from rnr_dist.run_dir import write_rows
+from rnr_dist.types import Arm, Context, ModelRef, Split
+
+ARMS, DIMENSION = 24, 6
+BASE = ModelRef("/model", "digest")
+
+
+def embedding(text: str) -> np.ndarray:
+    row = np.random.default_rng(sum(map(ord, text))).normal(size=DIMENSION) + 1
+    return row / np.linalg.norm(row)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Networks this small only lose time to threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def later(work) -> asyncio.Future:
+    """As an object reference: it need not be awaited."""
+    future = asyncio.get_running_loop().create_future()
+    try:
+        future.set_result(work())
+    except Exception as error:
+        future.set_exception(error)
+    return future
+
+
+class FakePool:
+    """Answers at once, greedily; counts and can be told to stop."""
+
+    def __init__(self, answer=None, stop_after=None):
+        self.asked, self.flying, self.most = 0, 0, 0
+        self.answer = answer or (lambda prompt: f"reply to {prompt}")
+        self.stop_after = stop_after
+
+    async def submit(self, model, requests):
+        self.flying += 1
+        self.most = max(self.most, self.flying)
+        await asyncio.sleep(0)
+        self.flying -= 1
+        if self.asked == self.stop_after:
+            raise EngineDiedError("no generator is left")
+        self.asked += 1
+        return self._answers(requests)
+
+    def run(self, model, requests, describe=""):
+        return self._answers(requests)
+
+    def _answers(self, requests):
+        texts = [self.answer("".join(map(chr, request.token_ids))) for request in requests]
+        return [
+            Response(BASE.digest, (Continuation(tuple(map(ord, text)), text, "stop"),))
+            for text in texts
+        ]
+
+
+class FakeScorer:
+    """Relevance by a hash of the text unless told otherwise."""
+
+    version = "fake 1"
+
+    def __init__(self, judge=None):
+        self.judge = judge or (lambda texts: [(sum(map(ord, t)) % 97) / 97 for t in texts])
+        self.calls = 0
+
+    def submit_score(self, contexts, responses):
+        self.calls += 1
+        return later(lambda: np.asarray(self.judge(responses), dtype=float))
+
+    def submit_embed(self, texts):
+        return later(lambda: self.embed(texts))
+
+    def score(self, contexts, responses):
+        return np.asarray([(sum(map(ord, t)) % 97) / 97 for t in responses])
+
+    def embed(self, texts):
+        return np.stack([embedding(text) for text in texts])
+
+
+class LocalBandit:
+    """The bandit actor's rules without the actor: trained before each choice."""
+
+    def __init__(self, bandit):
+        self.bandit = bandit
+
+    async def take(self):
+        if self.bandit.stale:
+            self.bandit.train()
+        if not self.bandit.available:
+            return None
+        arm = self.bandit.select()
+        return arm, self.bandit.dispatch(arm)
+
+    def __getattr__(self, name):
+        async def call(*arguments):
+            getattr(self.bandit, name)(*arguments)
+
+        return call
+
+
+@contextlib.contextmanager
+def local_bandit(features, reveal, seed):
+    yield LocalBandit(make_bandit(features, reveal, seed))
+
+
+def contexts(split: Split, count: int) -> list[Context]:
+    return [Context(f"{split}{i}", f"{split} text {i}", split, "challenging") for i in range(count)]
+
+
+@pytest.fixture
+def setting(tmp_path):
+    """Make a setting in one folder: arms are there already, so that no model is needed."""
+    arms = [Arm(i, (0.0,), f"say {i}") for i in range(ARMS)]
+    config = tmp_path / "config.yaml"
+    folder = tmp_path / "reveal"
+    write_rows(folder / "arms.parquet", arms)
+    np.save(folder / "features.npy", np.random.default_rng(0).normal(size=(ARMS, 5)))
+
+    def make(pool=None, scorer=None, **reveal) -> Setting:
+        settings = {"outer_iterations": 2, "budget": 6, "initial": 3, "arms": ARMS,
+                    "contexts_per_pull": 3, "min_relevance": 0, "in_flight": 3, "hidden": 8, "training_steps": 20,
+                    **reveal}  # fmt: skip
+        config.write_text(
+            "name: fake\n"
+            "task:\n"
+            "  challenging: {source: 'builtin:challenging', splits: {reveal: 1}}\n"
+            "  ordinary: {source: 'builtin:ordinary', splits: {retain: 1}}\n"
+            "  in_domain: [{source: 'builtin:expository', splits: {retain: 1}}]\n"
+            "  out_of_domain: [{source: 'builtin:narrative', splits: {search: 1}}]\n"
+        )
+        overrides = [f"reveal.{key}={value}" for key, value in settings.items()]
+        return Setting(
+            load_config(config, overrides),
+            BASE,
+            pool or FakePool(),
+            scorer or FakeScorer(),
+            SimpleNamespace(encode=lambda text: list(map(ord, text))),
+            contexts(Split.REVEAL, 7),
+            contexts(Split.TRAIN, 4),
+            folder,
+        )
+
+    return make
+
+
+def run(setting: Setting):
+    return search(setting, Listeners(), local_bandit)
+
+
+def state(history) -> tuple:
+    return (
+        [(pull.id, pull.arm, pull.score) for pull in history.pulls],
+        [(fill.instruction, fill.score, fill.n_rows) for fill in history.fills],
+        [(row.context_id, row.text) for row in history.forget_rows()],
+    )
+
+
+def test_a_search_spends_its_budget_on_different_arms_several_in_flight(setting):
+    pool = FakePool()
+    heard = []
+    history = search(
+        setting(pool), Listeners(lambda n, f: heard.append((n, f["best_score"]))), local_bandit
+    )
+    arms = [pull.arm for pull in history.pulls]
+    assert len(set(arms)) == len(arms) == 12
+    assert pool.most == 3
+    assert [fill.outer for fill in history.fills] == [0, 1]
+    assert [number for number, _ in heard] == list(range(1, 13))
+    assert all(best > 0 for _, best in heard)
+    # Each fill answers every train context, with an instruction of its own.
+    assert [fill.n_generated for fill in history.fills] == [4, 4]
+    assert history.fills[0].instruction != history.fills[1].instruction
+
+
+@pytest.mark.parametrize("mode", ["default", "paper", "instinct"])
+@pytest.mark.parametrize("stop_after", [0, 4, 7, 11])
+def test_an_interrupted_search_ends_as_an_undisturbed_one(setting, mode, stop_after, tmp_path):
+    """One pull at a time and greedy answers: the same pulls, fills and forget set."""
+    options = {"mode": mode, "in_flight": 1, "initial": 3}
+    with pytest.raises(EngineDiedError):
+        run(setting(FakePool(stop_after=stop_after), **options))
+    resumed = run(setting(**options))
+    undisturbed_folder = tmp_path / "undisturbed"
+    whole = setting(**options)
+    for name in ("arms.parquet", "features.npy"):
+        undisturbed_folder.mkdir(exist_ok=True)
+        (undisturbed_folder / name).write_bytes((whole.folder / name).read_bytes())
+    undisturbed = run(replace(whole, folder=undisturbed_folder))
+    assert state(resumed) == state(undisturbed)
+    ids = [pull.id for pull in resumed.pulls]
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_repeated_arm_is_told_again_without_a_model_call(setting):
+    """`paper` mode with a reward that one arm wins by far: the literal arg max comes back."""
+    pool = FakePool()
+    options = {"mode": "paper", "budget": 20, "outer_iterations": 1, "recheck": 0}
+    history = run(setting(pool, **options))
+    assert history.spent(0) == 20
+    assert pool.asked == len(history.pulls) < 20
+    assert run(setting(**options)).moves == history.moves  # nothing left to do
+
+
+@pytest.mark.parametrize(
+    ("judge", "cause"),
+    [
+        (lambda texts: [float("nan")] * len(texts), "returned nan for response 0"),
+        (lambda texts: [0.5], r"shape \(1,\), expected \(3,\)"),
+        (lambda texts: [1.5] * len(texts), "returned 1.5 for response 0"),
+        (lambda texts: 1 / 0, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_an_oracle_that_never_works_stops_the_search_with_its_cause(setting, judge, cause):
+    broken = setting(scorer=FakeScorer(judge), max_failed_share=0.25)
+    with pytest.raises(InputError, match=cause) as caught:
+        run(broken)
+    assert "2 of 6 pulls of outer iteration 1 failed twice" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert broken.config.task.oracle in str(caught.value)
+
+
+def test_a_pull_is_tried_twice_and_then_left_out(setting):
+    """One instruction always breaks the oracle, another one once; the search goes on."""
+    broken_once = []
+
+    def judge(texts):
+        if any("say 5\n" in text for text in texts):
+            raise RuntimeError("no answer")
+        if any("say 7\n" in text for text in texts) and not broken_once:
+            broken_once.append(True)
+            raise RuntimeError("no answer yet")
+        return [0.5] * len(texts)
+
+    options = {"budget": ARMS, "outer_iterations": 1, "recheck": 0}
+    history = run(setting(scorer=FakeScorer(judge), **options))
+    assert [move.arm for move in history.failures] == [5]
+    assert history.failures[0].cause == "RuntimeError: no answer"
+    assert {pull.arm for pull in history.pulls} == set(range(ARMS)) - {5}
+    again = run(setting(scorer=FakeScorer(judge), **options))
+    assert again.moves == history.moves  # a resumed search does not try it once more
+
+
+def test_empty_responses_are_no_relevance_and_no_diversity(setting):
+    pool = FakePool(answer=lambda prompt: " " if "say 1" in prompt else prompt)
+    scorer = FakeScorer(lambda texts: [1.0] * len(texts))
+    history = run(setting(pool, scorer, budget=ARMS, outer_iterations=1))
+    silent = [pull for pull in history.pulls if pull.instruction.startswith("say 1")]
+    assert len(silent) == 11
+    assert all(pull.relevance == 0 and pull.vendi == 0 for pull in silent)
+    assert not history.fills[0].instruction.startswith("say 1")
+
+
+def test_the_best_is_chosen_by_fresh_contexts(setting):
+    """Scores that were luck: the arm that shone in the search does badly when read again."""
+    shone = []
+
+    def judge(texts):
+        arm = next(iter(texts)).split("\n")[0]
+        first = arm not in shone
+        shone.append(arm)
+        return [0.9 if first == arm.endswith("say 3") else 0.5] * len(texts)
+
+    options = {"alpha": 0, "budget": ARMS, "outer_iterations": 1, "recheck": 3}
+    lucky = setting(scorer=FakeScorer(judge), **options)
+    history = run(lucky)
+    scores = {pull.instruction: pull.score for pull in history.pulls}
+    assert max(scores, key=scores.get) == "say 3"
+    assert len(history.rechecks) == 3
+    assert history.fills[0].instruction != "say 3"
+
+
+def test_fresh_contexts_are_others(setting):
+    from rnr_dist.reveal.pulls import pull_contexts
+
+    made = setting()
+    evaluated, fresh = pull_contexts(made, 0)
+    assert len(evaluated) == len(fresh) == 3
+    assert not {c.id for c in evaluated} & {c.id for c in fresh}
+    few = replace(made, reveal_contexts=made.reveal_contexts[:4])
+    assert [len(part) for part in pull_contexts(few, 0)] == [3, 3]
+
+
+def test_near_duplicates_do_not_enter_the_forget_set(setting):
+    same = FakePool(answer=lambda prompt: "always the same")
+    history = run(setting(same, near_duplicate=0.99, budget=4, outer_iterations=2))
+    assert [(fill.n_rows, fill.n_near) for fill in history.fills] == [(1, 3), (0, 4)]
+
+
+def test_prompts_of_ones_own_take_the_place_of_the_search(setting):
+    asked = setting(prompts='["Name people.", "Name places."]')
+    history = run(asked)
+    assert [fill.instruction for fill in history.fills] == ["Name people.", "Name places."]
+    assert history.pulls == [] and len(history.forget_rows()) == 8
+    assert state(run(asked)) == state(history)  # done before
+
+
+def test_a_context_longer_than_the_window_is_named(setting):
+    made = setting()
+    long = Context("c9", "word " * 300, Split.TRAIN, "challenging")
+    with pytest.raises(InputError, match=r"context c9 .* has 1500 tokens; expected at most 952"):
+        run(replace(made, train_contexts=[long]))
+
+
+def test_a_table_that_runs_out_says_so(setting, capsys):
+    history = run(setting(budget=ARMS, outer_iterations=2))
+    assert len(history.pulls) == ARMS
+    assert "all 24 instructions were tried: 0 pulls" in capsys.readouterr().err
