@@ -84,8 +84,9 @@ class PoolActor:
 class PoolHandle:
     """What callers hold: `run` waits, `submit` returns an object reference."""
 
-    def __init__(self, actor: Any):
+    def __init__(self, actor: Any, generators: Sequence[Any] = ()):
         self._actor = actor
+        self.generators = tuple(generators)
 
     def submit(self, model: ModelRef, requests: Sequence[Request]) -> Any:
         """Ray object reference of the list of responses, in request order."""
@@ -108,10 +109,15 @@ class PoolHandle:
 
 
 @contextlib.contextmanager
-def generator_pool(config: Config, base: ModelRef) -> Iterator[PoolHandle]:
-    """Start the engines and their pool; end them with the block."""
+def generator_pool(
+    config: Config, base: ModelRef, generator: type = Generator
+) -> Iterator[PoolHandle]:
+    """Start the engines and their pool; end them with the block.
+
+    generator: the class that the actors are made of; benchmarks bring one without an engine.
+    """
     generators = [
-        ray.remote(Generator)
+        ray.remote(generator)
         .options(**actor_options(config.engines))
         .remote(config.engines, base, index, config.trust_remote_code)
         for index in range(config.engines.count)
@@ -123,7 +129,7 @@ def generator_pool(config: Config, base: ModelRef) -> Iterator[PoolHandle]:
     )
     try:
         ray.get(pool.start.remote())
-        yield PoolHandle(pool)
+        yield PoolHandle(pool, generators)
     finally:
         _end(pool, generators)
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK_BYTES = 2**23
+BLOCK_BYTES = 2**21
 
 
 class FeatureTable:

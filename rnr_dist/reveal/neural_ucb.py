@@ -20,6 +20,7 @@ from rnr_dist.reveal.features import FeatureTable, Standardised
 from rnr_dist.reveal.network import Gradients, Parameters, draw_parameters, fit, gradients, predict
 from rnr_dist.reveal.network import units as units_of
 
+ROWS = 1024  # arms whose units are computed together
 FIRST_ROUND = 32  # arms whose exact bounds are computed together; each further round doubles
 
 
@@ -231,16 +232,34 @@ class NeuralUCB:
         self._refresh(self._preactivations(self.theta))
 
     def _refresh(self, before: Tensor) -> None:
-        slopes, activations = units_of(before, self.theta, self._gain)
-        width = self.widths.ceiling(self._features.squared_norms, slopes, activations)
-        self._ceilings = predict(activations, self.theta) - self._before + width.sqrt()
+        """New ceilings for all arms from their pre-activations, a block at a time."""
+        blocks = [
+            self._ceiling(rows, norms, start)
+            for rows, norms, start in zip(
+                before.split(ROWS),
+                self._features.squared_norms.split(ROWS),
+                self._before.split(ROWS),
+                strict=True,
+            )
+        ]
+        self._ceilings = torch.cat(blocks)
         self._exact = torch.zeros_like(self._masked)
 
+    def _ceiling(self, before: Tensor, squared_norms: Tensor, start: Tensor) -> Tensor:
+        slopes, activations = units_of(before, self.theta, self._gain)
+        width = self.widths.ceiling(squared_norms, slopes, activations)
+        return predict(activations, self.theta) - start + width.sqrt()
+
     def _preactivations(self, theta: Parameters) -> Tensor:
-        return torch.cat([block + theta.b1 for _, block in self._features.products(theta.w1)])
+        before = torch.empty(len(self._features), len(theta.b1), dtype=torch.float64)
+        for arms, block in self._features.products(theta.w1):
+            before[arms] = block.add_(theta.b1)
+        return before
 
     def _outputs(self, theta: Parameters) -> Tensor:
-        return predict(units_of(self._preactivations(theta), theta, self._gain)[1], theta)
+        """(arms,) outputs of the network."""
+        before = self._preactivations(theta).split(ROWS)
+        return torch.cat([predict(units_of(b, theta, self._gain)[1], theta) for b in before])
 
     def _require_free(self, arm: int) -> None:
         if self._masked[arm]:

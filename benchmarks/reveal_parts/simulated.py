@@ -1,0 +1,214 @@
+"""The production search over generators that only pretend to generate, in actor processes.
+
+A pull's latency follows from its prompts. The embedder hashes words into 1,024 buckets (scikit-
+learn), since two cores cannot run a sentence transformer for 64 generators; pool, bandit, oracle,
+Vendi scoring and event log are the product's own.
+
+    python benchmarks/reveal_parts/simulated.py efficiency 64 1000
+    python benchmarks/reveal_parts/simulated.py kills 16 300
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import heapq
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import ray
+
+from rnr_dist.config import Config, Engines
+from rnr_dist.config_file import load_config
+from rnr_dist.generate.cluster_pool import generator_pool
+from rnr_dist.generate.requests import Continuation, Request, Response
+from rnr_dist.reveal.history import Fill, History
+from rnr_dist.reveal.search import Listeners, search
+from rnr_dist.reveal.setting import Setting
+from rnr_dist.run_dir import write_rows
+from rnr_dist.score.actors import OracleActor, Scorer
+from rnr_dist.types import Arm, Context, ModelRef, Split
+
+ROOT = Path(__file__).parents[2]
+ARMS, HIDDEN, D, CONTEXTS = 10_000, 576, 1024, 16
+WORDS = Path(__file__).read_text().split()
+BASE = ModelRef("/simulated", "simulated")
+
+
+class SimulatedGenerator:
+    """Answers one batch at a time, each after a latency that its prompts decide."""
+
+    def __init__(self, engines: Engines, base: ModelRef, index: int, trust: bool = False):
+        self._digest = base.digest
+        self._lock = asyncio.Lock()
+        self._log: list[tuple[float, float]] = []
+
+    async def ready(self) -> str:
+        return self._digest
+
+    async def load(self, model: ModelRef) -> None:
+        self._digest = model.digest
+
+    async def run(self, requests: Sequence[Request], model: str) -> list[Response]:
+        async with self._lock:
+            seed = int(hashlib.sha256(repr(requests[0].token_ids).encode()).hexdigest()[:8], 16)
+            drawn = random.Random(seed)
+            latency = drawn.uniform(0.5, 1.5)
+            self._log.append((time.time(), latency))
+            await asyncio.sleep(latency)
+            texts = [" ".join(drawn.choices(WORDS, k=20)) for _ in requests]
+            return [Response(model, (Continuation((1,) * 20, text, "length"),)) for text in texts]
+
+    async def log(self) -> list[tuple[float, float]]:
+        return self._log
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+    async def shutdown(self) -> None:
+        pass
+
+
+class HashEmbedder:
+    """Bags of words of unit length."""
+
+    def __init__(self) -> None:
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        self._model = HashingVectorizer(n_features=D)
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        return self._model.transform(texts).toarray().astype(np.float32)
+
+
+def list_schedule(latencies: Sequence[float], machines: int) -> float:
+    """Makespan when each machine takes the next job as it becomes free."""
+    free = [0.0] * machines
+    for latency in latencies:
+        heapq.heapreplace(free, free[0] + latency)
+    return max(free)
+
+
+def prepared(folder: Path, config: Config, forget_rows: int) -> None:
+    """An arm table, and a forget set that an earlier outer iteration left."""
+    drawn = np.random.default_rng(0)
+    write_rows(folder / "arms.parquet", [Arm(i, (0.0,), f"say {i}") for i in range(ARMS)])
+    features = drawn.standard_normal((ARMS, HIDDEN), dtype=np.float32)
+    np.save(folder / "features.npy", features)
+    rows = np.abs(drawn.standard_normal((forget_rows, D)))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    history = History(folder, config.reveal, D)
+    history.add_fill(Fill(0, -1, "earlier", 0.5, 0.5, 0.5, forget_rows, 0), [], rows)
+
+
+def run(machines: int, pulls: int, kill_every: float | None) -> dict[str, float]:
+    overrides = {
+        "engines.count": machines,
+        "engines.in_flight": 1,
+        "engines.max_restarts": 1000,
+        "reveal.outer_iterations": 2,
+        "reveal.budget": pulls,
+        "reveal.arms": ARMS,
+        "reveal.in_flight": machines + max(2, machines // 8),
+        "reveal.contexts_per_pull": CONTEXTS,
+        "reveal.recheck": 0,
+        "reveal.initial": min(40, pulls),
+        "reveal.min_relevance": 1,
+    }
+    settings = [f"{key}={value}" for key, value in overrides.items()]
+    config = load_config(ROOT / "configs" / "demo.yaml", settings)
+    contexts = [Context(f"c{i}", f"text {i}", Split.REVEAL, "challenging") for i in range(40)]
+    resources = {"rnr_engine": machines}
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    ray.init(
+        address="local",
+        num_cpus=2,
+        resources=resources,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}},
+    )
+    ends: list[float] = []
+    killed: list[int] = []
+    with (
+        tempfile.TemporaryDirectory() as name,
+        generator_pool(config, BASE, SimulatedGenerator) as pool,
+    ):
+        folder = Path(name)
+        prepared(folder, config, 2000)
+        kept = {"num_cpus": 0}
+        scorer = Scorer(
+            ray.remote(OracleActor).options(**kept).remote("profanity"),
+            ray.remote(HashEmbedder).options(**kept).remote(),
+            "profanity",
+        )
+        pids = ray.get([generator.pid.remote() for generator in pool.generators])
+        setting = Setting(
+            config,
+            BASE,
+            pool,
+            scorer,
+            SimpleNamespace(encode=lambda text: list(text.encode())),
+            contexts,
+            contexts[:2],
+            folder,
+        )
+        stop = threading.Event()
+
+        def kill() -> None:
+            drawn = random.Random(0)
+            while kill_every and not stop.wait(kill_every):
+                generator = drawn.choice(pool.generators)
+                try:
+                    pid = ray.get(generator.pid.remote(), timeout=2)
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+                except Exception:
+                    continue  # it is restarting
+
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
+        heard = Listeners(on_pull=lambda number, figures: ends.append(time.time()))
+        history = search(setting, heard)
+        stop.set()
+        killer.join()
+        lived = [ray.get(generator.pid.remote()) for generator in pool.generators]
+        logs = ray.get([generator.log.remote() for generator in pool.generators])
+        log = sorted(entry for found in logs for entry in found)
+        found = [pull for pull in history.pulls if pull.outer == 1]
+    ray.shutdown()
+    left = [pid for pid in {*pids, *lived} if Path(f"/proc/{pid}").exists()]
+    if kill_every:
+        ids = [pull.id for pull in found]
+        return {
+            "lost_pulls": pulls - len(set(ids)),
+            "repeated_pulls": len(ids) - len(set(ids)),
+            "kills": len(killed),
+            "processes_left": len(left),
+        }
+    log = [entry for entry in log if entry[0] <= ends[-1]][:pulls]
+    optimum = list_schedule([latency for _, latency in log], machines)
+    taken = ends[-1] - log[0][0]
+    return {
+        "machines": machines,
+        "pulls": len(found),
+        "seconds": taken,
+        "optimum": optimum,
+        "efficiency": optimum / taken,
+    }
+
+
+if __name__ == "__main__":
+    kind, machines, pulls = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    print(json.dumps(run(machines, pulls, 5.0 if kind == "kills" else None)))
