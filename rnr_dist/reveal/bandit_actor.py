@@ -69,11 +69,9 @@ class BanditActor:
             await self._training
         self._bandit.next_outer(scores, warm_start)
 
-    async def memory(self) -> int:
-        """Resident bytes of this actor."""
-        import psutil
-
-        return psutil.Process(os.getpid()).memory_info().rss
+    async def process(self) -> int:
+        """Id of the actor's process."""
+        return os.getpid()
 
     def _train_beside(self) -> None:
         idle = self._training is None or self._training.done()
@@ -87,29 +85,39 @@ class BanditActor:
             self._train_beside()
 
 
+class BanditDiedError(RuntimeError):
+    """The bandit's actor is gone; the event log holds all that it knew."""
+
+
 class RemoteBandit:
-    """The actor's methods, to await in any event loop."""
+    """The actor's methods, to await in any event loop; they raise BanditDiedError."""
 
     def __init__(self, actor: Any):
-        self._actor = actor
+        self.actor = actor
 
     async def take(self) -> tuple[int, np.ndarray] | None:
-        return await self._actor.take.remote()
+        return await self._ask("take")
 
     async def restore(self, arm: int, pick: np.ndarray) -> None:
-        await self._actor.restore.remote(arm, pick)
+        await self._ask("restore", arm, pick)
 
     async def observe(self, arm: int, score: float) -> None:
-        await self._actor.observe.remote(arm, score)
+        await self._ask("observe", arm, score)
 
     async def withdraw(self, arm: int) -> None:
-        await self._actor.withdraw.remote(arm)
+        await self._ask("withdraw", arm)
 
     async def ban(self, arm: int) -> None:
-        await self._actor.ban.remote(arm)
+        await self._ask("ban", arm)
 
     async def next_outer(self, scores: dict[int, float], warm_start: int) -> None:
-        await self._actor.next_outer.remote(scores, warm_start)
+        await self._ask("next_outer", scores, warm_start)
+
+    async def _ask(self, method: str, *arguments: Any) -> Any:
+        try:
+            return await getattr(self.actor, method).remote(*arguments)
+        except ray.exceptions.RayActorError as error:
+            raise BanditDiedError("the bandit's actor died") from error
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ materialised; n x |theta| numbers would be gigabytes.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -97,6 +97,21 @@ def fit(
             parameter.grad = slope
         optimiser.step()
     return _sum(fixed, free)
+
+
+def fit_in_span(
+    features: Tensor, targets: Tensor, start: Parameters, **settings: Any
+) -> Parameters:
+    """`fit`, anchored, with w1 - w1(start) within the span of the n features.
+
+    No score says anything of other directions, and decay would take a shift along them back. The
+    features' own axes (their right singular vectors) are the coordinates, at most n instead of d:
+    40 arms of 4,096 features train a hundred times faster.
+    """
+    left, sizes, axes = torch.linalg.svd(features, full_matrices=False)
+    inner = start._replace(w1=start.w1 @ axes.T)
+    fitted = fit(left * sizes, targets, inner, anchored=True, **settings)
+    return fitted._replace(w1=start.w1 + (fitted.w1 - inner.w1) @ axes)
 
 
 def _sum(left: Parameters, right: Parameters) -> Parameters:

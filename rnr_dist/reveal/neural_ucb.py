@@ -17,7 +17,14 @@ from torch import Tensor
 
 from rnr_dist.reveal.confidence import WIDTHS, Widths
 from rnr_dist.reveal.features import FeatureTable, Standardised
-from rnr_dist.reveal.network import Gradients, Parameters, draw_parameters, fit, gradients, predict
+from rnr_dist.reveal.network import (
+    Gradients,
+    Parameters,
+    draw_parameters,
+    fit_in_span,
+    gradients,
+    predict,
+)
 from rnr_dist.reveal.network import units as units_of
 
 ROWS = 1024  # arms whose units are computed together
@@ -158,7 +165,7 @@ class NeuralUCB:
         def job() -> tuple[Parameters, Tensor]:
             if not arms:
                 return self.initial_weights, self._before
-            theta = fit(
+            theta = fit_in_span(
                 features,
                 targets,
                 self.initial_weights,
@@ -166,7 +173,6 @@ class NeuralUCB:
                 steps=self._steps,
                 learning_rate=self._learning_rate,
                 decay=self._ridge / len(arms),
-                anchored=True,
             )
             return theta, self._preactivations(theta)
 

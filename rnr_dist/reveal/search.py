@@ -19,7 +19,7 @@ from rnr_dist.config import Config, Reveal
 from rnr_dist.errors import InputError
 from rnr_dist.evaluate.continuations import settings_of
 from rnr_dist.report.progress import progress_bar, say
-from rnr_dist.reveal.bandit_actor import remote_bandit
+from rnr_dist.reveal.bandit_actor import BanditDiedError, remote_bandit
 from rnr_dist.reveal.fill import best_pull, fill
 from rnr_dist.reveal.history import Fill, History, Move
 from rnr_dist.reveal.pulls import (
@@ -34,6 +34,7 @@ from rnr_dist.reveal.table import arm_table
 from rnr_dist.types import Arm, Context, Pull
 
 ATTEMPTS = 2  # of a pull whose scores are not usable
+BANDIT_RESTARTS = 3
 
 
 class Bandit(Protocol):
@@ -71,20 +72,35 @@ def search(
     table = arm_table(setting)
     if len(table.arms) < reveal.budget:
         say(f"{len(table.arms)} different instructions: fewer than reveal.budget {reveal.budget}")
-    with start_bandit(table.features, reveal, setting.config.seed) as bandit:
-        asyncio.run(replay(history, bandit, reveal.warm_start))
-        for outer in range(len(history.fills), reveal.outer_iterations):
-            asyncio.run(inner_loop(setting, table, history, bandit, outer, listeners))
-            best = best_pull(setting, history, outer)
-            if best is None:
-                raise InputError(
-                    f"reveal.arms: all {len(table.arms)} different instructions have filled the "
-                    f"forget set before outer iteration {outer + 1}; expected more arms or fewer "
-                    "reveal.outer_iterations"
-                )
-            listeners.on_fill(fill(setting, history, best, outer))
-            asyncio.run(_next_outer(history, bandit, reveal.warm_start, outer + 1))
+    for restarts_left in reversed(range(BANDIT_RESTARTS + 1)):
+        try:
+            with start_bandit(table.features, reveal, setting.config.seed) as bandit:
+                _outer_iterations(setting, table, history, bandit, listeners)
+            break
+        except BanditDiedError:
+            if not restarts_left:
+                raise
+            say("the bandit's actor died; a new one goes on from the event log")
     return history
+
+
+def _outer_iterations(
+    setting: Setting, table: Table, history: History, bandit: Bandit, listeners: Listeners
+) -> None:
+    """Lines 3-19, from where the history ends."""
+    reveal = setting.config.reveal
+    asyncio.run(replay(history, bandit, reveal.warm_start))
+    for outer in range(len(history.fills), reveal.outer_iterations):
+        asyncio.run(inner_loop(setting, table, history, bandit, outer, listeners))
+        best = best_pull(setting, history, outer)
+        if best is None:
+            raise InputError(
+                f"reveal.arms: all {len(table.arms)} different instructions have filled the "
+                f"forget set before outer iteration {outer + 1}; expected more arms or fewer "
+                "reveal.outer_iterations"
+            )
+        listeners.on_fill(fill(setting, history, best, outer))
+        asyncio.run(_next_outer(history, bandit, reveal.warm_start, outer + 1))
 
 
 def _answer_prompts(setting: Setting, history: History, listeners: Listeners) -> History:

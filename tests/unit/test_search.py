@@ -14,6 +14,7 @@ from rnr_dist.config_file import load_config
 from rnr_dist.errors import InputError
 from rnr_dist.generate.pool import EngineDiedError
 from rnr_dist.generate.requests import Continuation, Response
+from rnr_dist.reveal.bandit_actor import BanditDiedError
 from rnr_dist.reveal.bandits import make_bandit
 from rnr_dist.reveal.search import Listeners, search
 from rnr_dist.reveal.setting import Setting
@@ -212,6 +213,29 @@ def test_an_interrupted_search_ends_as_an_undisturbed_one(setting, mode, stop_af
     assert state(resumed) == state(undisturbed)
     ids = [pull.id for pull in resumed.pulls]
     assert len(set(ids)) == len(ids)
+
+
+def test_a_bandit_that_dies_is_restored_from_the_log(setting):
+    starts = []
+
+    @contextlib.contextmanager
+    def mortal(features, reveal, seed):
+        bandit = LocalBandit(make_bandit(features, reveal, seed))
+        starts.append(bandit)
+        taken, take = [], bandit.take
+
+        async def take_until_death():
+            taken.append(1)
+            if len(starts) < 3 and len(taken) > 5:
+                raise BanditDiedError("gone")
+            return await take()
+
+        bandit.take = take_until_death
+        yield bandit
+
+    history = search(setting(), Listeners(), mortal)
+    assert len(starts) == 3
+    assert len({pull.id for pull in history.pulls}) == len(history.pulls) == 12
 
 
 def test_a_repeated_arm_is_told_again_without_a_model_call(setting):
