@@ -19,6 +19,8 @@ from rnr_dist.tasks.toxicity import TaskData, load_task
 def check_inputs(config: Config) -> TaskData:
     """The task's data, once model, embedder and room are there. Raises InputError."""
     check_model(config.model)
+    if config.reveal.writer:
+        check_model(config.reveal.writer)
     resolve_embedder(config.reveal.embedder)
     check_room(config, weights_bytes(config.model))
     return load_task(config.task, config.evaluate.split)

@@ -75,7 +75,7 @@ def ray_session(config: Config) -> Iterator[None]:
         ray.init(
             address="local",
             num_cpus=len(os.sched_getaffinity(0)),
-            resources={"rnr_engine": config.engines.count},
+            resources={"rnr_engine": engine_slots(config)},
             include_dashboard=False,
             runtime_env={"env_vars": _worker_environment()},
             **quiet,
@@ -86,6 +86,11 @@ def ray_session(config: Config) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def engine_slots(config: Config) -> int:
+    """Engines that live at once: the pool's, and one of the instruction writer for a while."""
+    return config.engines.count + bool(config.reveal.writer)
 
 
 def _worker_environment() -> dict[str, str]:
@@ -105,9 +110,9 @@ def _check_engine_slots(config: Config) -> None:
     import ray
 
     if config.engines.gpus_each > 0:
-        needed, kind = config.engines.count * config.engines.gpus_each, "GPU"
+        needed, kind = engine_slots(config) * config.engines.gpus_each, "GPU"
     else:
-        needed, kind = float(config.engines.count), "rnr_engine"
+        needed, kind = float(engine_slots(config)), "rnr_engine"
     found = ray.cluster_resources().get(kind, 0.0)
     if found < needed:
         raise InputError(

@@ -228,8 +228,9 @@ class Training(Section):
     """Passes over the data."""
     batch_size: Count = 16
     """Sequences of one optimiser step, over all workers."""
-    micro_batch_size: Count = 2
-    """Sequences of one forward pass of one worker; the result is the same. GPUs want 8 or more."""
+    micro_batch_tokens: Count = 512
+    """Padded tokens of one forward pass of one worker (one sequence at least); the result is the
+    same. GPUs want 8,192 or more."""
     max_tokens: Count = 192
     """Longer sequences are cut."""
     warmup_share: Fraction = 0.1

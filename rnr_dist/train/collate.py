@@ -63,7 +63,7 @@ class Step:
 def plan_steps(
     lengths: Sequence[int],
     batch_size: int,
-    micro_batch_size: int,
+    micro_batch_tokens: int,
     world_size: int,
     epochs: int,
     seed: int,
@@ -71,8 +71,8 @@ def plan_steps(
     """Cover the examples once in each epoch, in batches of similar length.
 
     lengths: tokens of each example. batch_size: examples of one step over all ranks, at most;
-    an epoch's steps are equally large to within one. micro_batch_size: examples of one forward
-    pass, at most.
+    an epoch's steps are equally large to within one. micro_batch_tokens: padded tokens of one
+    forward pass, at most, unless one example alone has more.
     """
     n_steps = -(-len(lengths) // batch_size)
     steps = []
@@ -81,7 +81,7 @@ def plan_steps(
         order = _roughly_by_length(np.asarray(lengths), batch_size, generator)
         batches = np.array_split(order, n_steps)
         steps += [
-            _share(batches[place], micro_batch_size, world_size)
+            _share(batches[place], lengths, micro_batch_tokens, world_size)
             for place in generator.permutation(n_steps)
         ]
     return steps
@@ -98,10 +98,20 @@ def _roughly_by_length(
     return np.concatenate([chunk[:: (-1) ** place] for place, chunk in enumerate(ascending)])
 
 
-def _share(batch: np.ndarray, micro_batch_size: int, world_size: int) -> Step:
-    """Neighbours in length go to different ranks at the same time, so that no rank waits."""
-    accumulation = -(-len(batch) // (micro_batch_size * world_size))
-    parts = [tuple(part.tolist()) for part in np.array_split(batch, accumulation * world_size)]
+def _share(batch: np.ndarray, lengths: Sequence[int], most: int, world_size: int) -> Step:
+    """As few micro-batches as `most` padded tokens allow, equally many a rank.
+
+    Neighbours in length go to different ranks at the same time, so that no rank waits.
+    """
+    accumulation = 0
+    fits = False
+    while not fits:
+        accumulation += 1
+        parts = [tuple(p.tolist()) for p in np.array_split(batch, accumulation * world_size)]
+        fits = all(
+            len(part) <= 1 or len(part) * max(lengths[index] for index in part) <= most
+            for part in parts
+        )
     return Step(tuple(tuple(parts[rank::world_size]) for rank in range(world_size)))
 
 

@@ -17,10 +17,11 @@ def deepspeed_config(workers: Workers, training: Training) -> dict[str, Any]:
     """DeepSpeed's config for CPU and GPU workers alike.
 
     torch's AdamW, because a LoRA's update is small and DeepSpeed's own optimisers are compiled on
-    the node that trains. Accumulation is ours: a step has as many micro-batches as the plan says.
+    the node that trains. Accumulation is ours: a step has as many micro-batches, of as many
+    sequences, as the plan says; DeepSpeed's 1 stands for no number.
     """
     return {
-        "train_micro_batch_size_per_gpu": training.micro_batch_size,
+        "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         "gradient_clipping": training.clip_norm,

@@ -108,7 +108,7 @@ def plan_job(lengths: list[int], job: Job, world_size: int) -> list[Step]:
     return plan_steps(
         lengths,
         training.batch_size,
-        training.micro_batch_size,
+        training.micro_batch_tokens,
         world_size,
         training.epochs,
         job.seed,

@@ -12,7 +12,6 @@ from rnr_dist.config import Reveal
 from rnr_dist.reveal.bandit_actor import BanditDiedError, remote_bandit
 from rnr_dist.reveal.bandits import make_bandit
 
-
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 FEATURES = np.random.default_rng(0).normal(size=(40, 6))

@@ -7,7 +7,7 @@ import torch
 from rnr_dist.train.collate import IGNORED, Example, pad, plan_steps
 
 LENGTHS = np.random.default_rng(5).integers(4, 60, size=203).tolist()
-PLAN = {"batch_size": 16, "micro_batch_size": 3, "world_size": 2, "epochs": 3, "seed": 7}
+PLAN = {"batch_size": 16, "micro_batch_tokens": 180, "world_size": 2, "epochs": 3, "seed": 7}
 
 
 def test_each_epoch_holds_every_example_once():
@@ -26,7 +26,7 @@ def test_the_plan_follows_from_its_arguments():
 
 
 def test_a_step_does_not_depend_on_how_it_is_shared_out():
-    one = plan_steps(LENGTHS, **PLAN | {"world_size": 1, "micro_batch_size": 16})
+    one = plan_steps(LENGTHS, **PLAN | {"world_size": 1, "micro_batch_tokens": 9999})
     for step, alone in zip(plan_steps(LENGTHS, **PLAN), one, strict=True):
         assert sorted(step.indices) == sorted(alone.indices)
 
@@ -36,14 +36,23 @@ def test_ranks_take_equally_many_micro_batches_of_almost_equal_size(world_size):
     for step in plan_steps(LENGTHS, **PLAN | {"world_size": world_size}):
         assert len(step.micro_batches) == world_size
         assert len({len(rank) for rank in step.micro_batches}) == 1
-        sizes = [len(micro) for rank in step.micro_batches for micro in rank]
-        assert max(sizes) <= 3
+        parts = [micro for rank in step.micro_batches for micro in rank]
+        sizes = [len(part) for part in parts]
+        assert all(len(part) * max(LENGTHS[i] for i in part) <= 180 for part in parts if part)
         assert max(sizes) - min(sizes) <= 1
         assert sum(sizes) in (15, 16)
 
 
+def test_short_sequences_share_a_forward_pass_and_long_ones_do_not():
+    def passes(length):
+        [step] = plan_steps([length] * 8, 8, 512, world_size=1, epochs=1, seed=0)
+        return len(step.micro_batches[0])
+
+    assert [passes(length) for length in (40, 64, 65, 192, 900)] == [1, 1, 2, 4, 8]
+
+
 def test_a_rank_without_an_example_still_has_a_place_in_the_step():
-    [step] = plan_steps([9], batch_size=4, micro_batch_size=4, world_size=3, epochs=1, seed=0)
+    [step] = plan_steps([9], batch_size=4, micro_batch_tokens=4, world_size=3, epochs=1, seed=0)
     assert step.micro_batches == (((0,),), ((),), ((),))
 
 

@@ -5,14 +5,14 @@ import pytest
 from rnr_dist.config import Training, Workers
 from rnr_dist.train.deepspeed import deepspeed_config, environment, learning_rate_factor
 
-TRAINING = Training(learning_rate=3e-4, weight_decay=0.01, micro_batch_size=4, clip_norm=0.5)
+TRAINING = Training(learning_rate=3e-4, weight_decay=0.01, clip_norm=0.5)
 
 
 @pytest.mark.parametrize("gpus", [0, 1])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_the_config_by_value(gpus, stage):
     assert deepspeed_config(Workers(gpus_each=gpus, zero_stage=stage), TRAINING) == {
-        "train_micro_batch_size_per_gpu": 4,
+        "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         "gradient_clipping": 0.5,
