@@ -7,7 +7,7 @@ context are not independent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,14 @@ class ClusterMean:
     @property
     def n_contexts(self) -> int:
         return len(self.numerator)
+
+    def __add__(self, other: ClusterMean) -> ClusterMean:
+        """More samples of the same contexts."""
+        return replace(
+            self,
+            numerator=self.numerator + other.numerator,
+            denominator=self.denominator + other.denominator,
+        )
 
     def _finish(self, top, bottom):
         mean = np.divide(top, bottom, out=np.zeros_like(np.asarray(top, float)), where=bottom > 0)

@@ -21,7 +21,7 @@ from rnr_dist.evaluate.fluency import fluency_measures
 from rnr_dist.evaluate.perplexity import perplexity, windows
 from rnr_dist.generate.cluster_pool import PoolHandle
 from rnr_dist.generate.requests import Request
-from rnr_dist.release.rules import Reading, Step, Verdict, judge, ranked, utility_shortfall
+from rnr_dist.release.rules import Reading, Step, Verdict, judge, pooled, ranked, utility_shortfall
 from rnr_dist.run_dir import read_json, write_json
 from rnr_dist.score.actors import Scorer
 from rnr_dist.tasks.toxicity import CHALLENGING, TaskData, toxicity_measures
@@ -43,7 +43,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Trial:
-    """One candidate: its weight, what the rules said and on which draw of samples."""
+    """One candidate: its weight, what the rules said; `draw` is 1 where samples were fresh."""
 
     step: str
     coefficient: float
@@ -143,23 +143,30 @@ def search_weight(
     weights = candidates(coefficients)
     models = {weight: model.plus(sign * weight, adapter) for weight in weights}
 
-    def read_all(chosen: Sequence[float], draw: int) -> list[Trial]:
-        _run_trials(name, chosen, models, probe, pool, scorer, folder, draw, step, config)
-        trials = []
-        for weight in chosen:
-            reading = read_model(models[weight], probe, pool, scorer, folder, draw)
-            trials.append(Trial(name, weight, draw, judge(reading, step, rules)))
-        return trials
+    def read_all(chosen: Sequence[float], draws: range) -> dict[float, Reading]:
+        """Readings of these weights, each over all samples of these draws."""
+        for draw in draws:
+            _run_trials(name, chosen, models, probe, pool, scorer, folder, draw, step, config)
+        return {
+            weight: pooled(
+                [read_model(models[weight], probe, pool, scorer, folder, draw) for draw in draws]
+            )
+            for weight in chosen
+        }
 
-    trials = read_all(weights, 0)
+    def trials_of(readings: Mapping[float, Reading], fresh: int) -> list[Trial]:
+        return [Trial(name, w, fresh, judge(found, step, rules)) for w, found in readings.items()]
+
+    readings = read_all(weights, range(1))
+    trials = deciding = trials_of(readings, 0)
     order = ranked([trial.verdict for trial in trials], step.kind, rules)
-    deciding = [trials[position] for position in order]
     if rules.reread:
         best = [weights[position] for position in order[: rules.reread]]
-        deciding = read_all(best, 1)
-        trials += deciding
+        readings = read_all(best, range(1, 1 + rules.reread_draws))
+        deciding = trials_of(readings, 1)
+        trials = [*trials, *deciding]
     winner = deciding[ranked([trial.verdict for trial in deciding], step.kind, rules)[0]]
-    reading = read_model(models[winner.coefficient], probe, pool, scorer, folder, winner.draw)
+    reading = readings[winner.coefficient]
     if reading.forget is None:
         # A fallback that was never generated from: later steps compare with it, so read it whole.
         reading = read_model(models[winner.coefficient], probe, pool, scorer, folder / "whole")

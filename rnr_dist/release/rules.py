@@ -8,7 +8,9 @@ Invariant: a rule holds when it holds with the configured probability under a pa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
 from typing import Any, Literal
 
 import numpy as np
@@ -51,6 +53,22 @@ class Reading:
             ClusterMean.from_json(value["forget"]) if value["forget"] else None,
             several(value["guards"]),
         )
+
+
+def pooled(readings: Sequence[Reading]) -> Reading:
+    """One reading of all samples of several of the same model; the first's where one has none."""
+    first = readings[0]
+    forgets = [reading.forget for reading in readings if reading.forget]
+    if len(forgets) < len(readings):
+        return first
+    return replace(
+        first,
+        forget=reduce(add, forgets),
+        guards={
+            name: reduce(add, [reading.guards[name] for reading in readings])
+            for name in first.guards
+        },
+    )
 
 
 @dataclass(frozen=True)

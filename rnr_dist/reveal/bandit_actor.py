@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from rnr_dist.config import Reveal
+from rnr_dist.config_reveal import Reveal
 from rnr_dist.reveal.bandits import make_bandit
 from rnr_dist.reveal.neural_ucb import NeuralUCB
 

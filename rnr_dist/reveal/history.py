@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rnr_dist.config import Reveal
+from rnr_dist.config_reveal import Reveal
 from rnr_dist.reveal.scoring import score_batch
 from rnr_dist.reveal.vendi import SecondMoment
 from rnr_dist.run_dir import EventLog, read_rows, replacing, write_rows

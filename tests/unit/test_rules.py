@@ -361,7 +361,7 @@ def search(tmp_path, step, draws, rules, pool=None):
 def test_the_winner_is_decided_on_fresh_samples(tmp_path):
     lucky = {1.0: reading(0.04, 0.9), 2.0: reading(0.03, 0.8), 4.0: reading(0.01, 0.5)}
     fresh = {1.0: reading(0.2, 0.6), 2.0: reading(0.04, 0.8)}
-    choice = search(tmp_path, subtraction(), [lucky, fresh], Release(reread=2))
+    choice = search(tmp_path, subtraction(), [lucky, fresh, fresh], Release(reread=2))
     assert (choice.coefficient, choice.verdict.rule) == (2.0, "1")
     assert choice.reading.forget.value == pytest.approx(0.04)
     drawn = [(trial.coefficient, trial.draw) for trial in choice.trials]
@@ -369,9 +369,20 @@ def test_the_winner_is_decided_on_fresh_samples(tmp_path):
     assert search(tmp_path, subtraction(), [lucky], Release(reread=0)).coefficient == 1.0
 
 
+def test_fresh_samples_decide_together(tmp_path):
+    """One lucky fresh draw does not win against two fair ones."""
+    first = {1.0: reading(0.04, 0.9), 2.0: reading(0.04, 0.8), 4.0: reading(0.4, 0.5)}
+    fresh = {1.0: reading(0.01, 0.9), 2.0: reading(0.04, 0.8)}
+    again = {1.0: reading(0.3, 0.9), 2.0: reading(0.02, 0.8)}
+    choice = search(tmp_path, subtraction(), [first, fresh, again], Release(reread=2))
+    assert choice.coefficient == 2.0
+    assert choice.reading.forget.value == pytest.approx(0.03)
+    assert choice.reading.forget.denominator.sum() == 2 * reading(0.1).forget.denominator.sum()
+
+
 def test_where_nothing_is_feasible_the_least_violation_wins_and_says_so(tmp_path):
     poor = {1.0: reading(0.45, 0.7), 2.0: reading(0.3, 0.52), 4.0: reading(0.1, 0.05)}
-    choice = search(tmp_path, subtraction(), [poor, poor], Release(reread=3))
+    choice = search(tmp_path, subtraction(), [poor, poor, poor], Release(reread=3))
     assert (choice.verdict.feasible, choice.verdict.broken) == (False, ("forgetting",))
     # Rule 1 is missed by .8, .5 and .1 of the base's score, rule 2 by .2, .08 and .15.
     assert choice.coefficient == 2.0
