@@ -91,6 +91,11 @@ def _sentence(error: ValidationError) -> str:
         return f"unknown key {key}{hint}"
     if problem["type"] == "missing":
         return f"{key} is missing"
+    if isinstance(problem["input"], dict) and problem["type"] == "value_error":
+        # A rule over several keys: its sentence names them, the whole section would bury it.
+        return f"{key}: {_one_line(problem['msg']).removeprefix('Value error, ')}".removeprefix(
+            ": "
+        )
     return f"{key}: found {problem['input']!r}, {_one_line(problem['msg'])}"
 
 

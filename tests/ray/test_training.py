@@ -193,8 +193,16 @@ def test_a_killed_worker_restarts_a_sharded_training_with_an_idle_rank(
     assert {path.name for path in tmp_path.iterdir()} == {"adapter", "storage"}
 
 
+@pytest.fixture
+def interruptible():
+    """A shell's background jobs, CI's among them, are started with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_during_and_after_a_training_reaches_the_driver(
-    ray_cluster, base, examples, tmp_path
+    ray_cluster, base, examples, tmp_path, interruptible
 ):
     def train(name, on_progress=None):
         return train_adapter(

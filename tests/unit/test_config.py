@@ -72,6 +72,7 @@ def test_values_are_read_and_the_rest_has_defaults(write):
         ("release: {confidence: 1}", "release.confidence: found 1, Input should be less than 1"),
         ("release: {mu0: {low: 3, high: 2}}", "low must not be above high"),
         ("release: {mu0: {low: 3}}", "release.mu0.high is missing"),
+        ("reveal: {arms: 4, budget: 8}", "small.yaml: reveal: arms 4 must not be below budget 8"),
         ("perplexity: {window: 64, stride: 65}", "stride must not be above window"),
         ("evaluate: {split: finale}", "evaluate.split: found 'finale', Input should be 'reveal',"),
     ],
