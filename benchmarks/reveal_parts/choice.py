@@ -45,9 +45,13 @@ def by_autograd(x: torch.Tensor, theta: Parameters, start: Parameters, u: Parame
 def main(d: int) -> dict[str, float]:
     random = np.random.default_rng(0)
     features = random.standard_normal((ARMS, d), dtype=np.float32)
-    warm = NeuralUCB(features[:64], seed=0, steps=2, initial=0)
-    warm.dispatch(warm.select())
+    # Loads what libraries load once: thread pools, optimiser, LAPACK.
+    warm = NeuralUCB(features[:2000], seed=0, hidden=HIDDEN, steps=2, initial=0)
+    warm.dispatch(0)
+    warm.observe(0, 0.5)
     warm.train()
+    warm.select()
+    del warm
     before = resident()
     bandit = NeuralUCB(features, seed=0, hidden=HIDDEN, initial=0, steps=50)
     for arm in range(PICKS):

@@ -24,6 +24,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import ray
@@ -89,6 +90,16 @@ class HashEmbedder:
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         return self._model.transform(texts).toarray().astype(np.float32)
+
+
+def asked(generator: Any, method: str) -> Any:
+    """An answer of a generator that may be restarting."""
+    for _ in range(120):
+        try:
+            return ray.get(getattr(generator, method).remote())
+        except ray.exceptions.ActorUnavailableError:
+            time.sleep(0.5)
+    raise RuntimeError("a generator does not come back")
 
 
 def list_schedule(latencies: Sequence[float], machines: int) -> float:
@@ -183,9 +194,8 @@ def run(machines: int, pulls: int, kill_every: float | None) -> dict[str, float]
         history = search(setting, heard)
         stop.set()
         killer.join()
-        lived = [ray.get(generator.pid.remote()) for generator in pool.generators]
-        logs = ray.get([generator.log.remote() for generator in pool.generators])
-        log = sorted(entry for found in logs for entry in found)
+        lived = [asked(generator, "pid") for generator in pool.generators]
+        log = sorted(entry for g in pool.generators for entry in asked(g, "log"))
         found = [pull for pull in history.pulls if pull.outer == 1]
     ray.shutdown()
     left = [pid for pid in {*pids, *lived} if Path(f"/proc/{pid}").exists()]

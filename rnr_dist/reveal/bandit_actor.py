@@ -9,15 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
 
 from rnr_dist.config_reveal import Reveal
 from rnr_dist.reveal.bandits import make_bandit
+from rnr_dist.reveal.network import Parameters
 from rnr_dist.reveal.neural_ucb import NeuralUCB
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NEWS = 0.1  # share of all scores that must be new before the next training beside the pulls
 
 
 class BanditActor:
@@ -74,12 +81,23 @@ class BanditActor:
         return os.getpid()
 
     def _train_beside(self) -> None:
-        idle = self._training is None or self._training.done()
-        if idle and self._bandit.in_flight and isinstance(self._bandit, NeuralUCB):
-            self._training = asyncio.create_task(self._train(self._bandit))
+        bandit, idle = self._bandit, self._training is None or self._training.done()
+        if not (idle and bandit.in_flight and isinstance(bandit, NeuralUCB)):
+            return
+        # A training costs ever more and tells ever less: what a few scores add can wait.
+        if bandit.unlearnt >= NEWS * len(bandit.scores):
+            self._training = asyncio.create_task(self._train(bandit))
 
     async def _train(self, bandit: NeuralUCB) -> None:
-        bandit.adopt(*await asyncio.to_thread(bandit.training_job()))
+        job = bandit.training_job()
+
+        def work() -> tuple[Parameters, Tensor]:
+            # Whoever waits for a choice or an answer goes first; Linux has niceness by thread.
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+            return job()
+
+        bandit.adopt(*await asyncio.to_thread(work))
         if bandit.stale:
             self._training = None
             self._train_beside()

@@ -7,6 +7,7 @@ its line does not count.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -62,6 +63,7 @@ class History:
         self._files: dict[str, dict[str, np.ndarray]] = {}
         self._pulls: dict[str, Pull] = {}
         self.moves: list[Move] = []
+        self._spent: Counter[int] = Counter()
         self.rechecks: list[Pull] = []
         self.fills: list[Fill] = []
         self.moment = SecondMoment(dimension)
@@ -82,7 +84,7 @@ class History:
 
     def spent(self, outer: int) -> int:
         """How much of an outer iteration's budget is used: scores told, repeated ones too."""
-        return sum(move.outer == outer and move.score is not None for move in self.moves)
+        return self._spent[outer]
 
     def score(self, embeddings: np.ndarray, relevance: float) -> tuple[float, float]:
         """(score, diversity) under the forget set of now."""
@@ -159,15 +161,19 @@ class History:
             case "pull":
                 pull = Pull(**event["pull"])
                 self._pulls[pull.id] = pull
-                self.moves.append(Move(pull.outer, pull.arm, pull.id, pull.score))
+                self._told(Move(pull.outer, pull.arm, pull.id, pull.score))
             case "repeat" | "failure":
-                self.moves.append(Move(**event["move"]))
+                self._told(Move(**event["move"]))
             case "recheck":
                 self.rechecks.append(Pull(**event["pull"]))
             case "fill":
                 fill = Fill(**event["fill"])
                 self.fills.append(fill)
                 self.moment.add(self.embeddings(f"fill-{fill.outer}"))
+
+    def _told(self, move: Move) -> None:
+        self.moves.append(move)
+        self._spent[move.outer] += move.score is not None
 
     def _commit(self, event: dict) -> None:
         self._log.append(event)

@@ -74,6 +74,7 @@ class NeuralUCB:
         self._training: set[int] = set()
         self._dispatches = 0
         self.stale = False  # scores have come since the last training
+        self.unlearnt = 0  # so many
         self.in_flight: set[int] = set()
         self.scores: dict[int, float] = {}
         self._rebuild()
@@ -120,6 +121,7 @@ class NeuralUCB:
         self._training.add(arm)
         self.scores[arm] = score
         self.stale = True
+        self.unlearnt += 1
 
     def withdraw(self, arm: int, *, again: bool = False) -> None:
         """A pull failed for good: take its gradient back; `again` makes the arm available."""
@@ -156,24 +158,24 @@ class NeuralUCB:
 
     def training_job(self) -> Callable[[], tuple[Parameters, Tensor]]:
         """A training to run elsewhere, in a thread say, whose result `adopt` takes."""
-        self.stale = False
+        self.stale, self.unlearnt = False, 0
         arms = sorted(self._training)  # so that the order of arrival leaves no trace
         features = self._features.rows(arms)
         scores = torch.tensor([self.scores[arm] for arm in arms], dtype=torch.float64)
         targets = scores + self._before[arms]
 
         def job() -> tuple[Parameters, Tensor]:
-            if not arms:
-                return self.initial_weights, self._before
-            theta = fit_in_span(
-                features,
-                targets,
-                self.initial_weights,
-                gain=self._gain,
-                steps=self._steps,
-                learning_rate=self._learning_rate,
-                decay=self._ridge / len(arms),
-            )
+            theta = self.initial_weights
+            if arms:
+                theta = fit_in_span(
+                    features,
+                    targets,
+                    theta,
+                    gain=self._gain,
+                    steps=self._steps,
+                    learning_rate=self._learning_rate,
+                    decay=self._ridge / len(arms),
+                )
             return theta, self._preactivations(theta)
 
         return job

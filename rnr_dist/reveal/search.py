@@ -145,7 +145,7 @@ async def inner_loop(
         else:
             # D may not have grown since: an outer iteration's pulls all share one.
             history.add_pull(told.pull, told.samples, told.embeddings, pick)
-            listeners.on_pull(len(history.pulls), live.figures(told, len(flying)))
+            listeners.on_pull(len(history.moves), live.figures(told, len(flying)))
             score = told.pull.score
         await bandit.observe(row, score)
 
@@ -228,12 +228,13 @@ class Live:
     """What a person watching wants to know of an outer iteration."""
 
     def __init__(self, history: History, outer: int):
-        self._history, self._outer = history, outer
+        self._best = max((p.score for p in history.pulls if p.outer == outer), default=0.0)
         self._began, self._tokens = time.monotonic(), 0
 
     def figures(self, told: Evaluated, in_flight: int) -> dict[str, float]:
         """Figures after one more pull, for the tracker."""
         self._tokens += sum(len(sample.token_ids) for sample in told.samples)
+        self._best = max(self._best, told.pull.score)
         return {
             "score": told.pull.score,
             "best_score": self._best,
@@ -245,11 +246,6 @@ class Live:
 
     def line(self, in_flight: int) -> str:
         return f"best {self._best:.3f}, {self._speed:.0f} tokens/s, {in_flight} in flight"
-
-    @property
-    def _best(self) -> float:
-        scores = [pull.score for pull in self._history.pulls if pull.outer == self._outer]
-        return max(scores, default=0.0)
 
     @property
     def _speed(self) -> float:

@@ -335,6 +335,14 @@ def test_a_training_beside_the_pulls_ends_as_one_before_the_choice():
     assert beside.select() == before.select()
 
 
+def test_a_training_without_scores_is_the_start():
+    search = bandit(initial=0)
+    before = search.bounds([1, 2, 3])
+    search.train()
+    torch.testing.assert_close(search.bounds([1, 2, 3]), before)
+    assert search.select() == int(search.bounds(search.available).argmax())
+
+
 def test_stored_picks_restore_the_bandit():
     """What a resumed search does: picks of networks that are gone, then one training."""
     search, restored = bandit(initial=2), bandit(initial=2)
