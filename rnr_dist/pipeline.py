@@ -17,7 +17,7 @@ from rnr_dist.report.meter import Meter
 from rnr_dist.report.progress import say
 from rnr_dist.report.tracking import Tracker, default_uri
 from rnr_dist.run_dir import RunDir, read_json, read_rows, write_json, write_rows
-from rnr_dist.tasks.toxicity import CHALLENGING, TaskData
+from rnr_dist.tasks.toxicity import TaskData
 from rnr_dist.types import Adapter, ModelRef, Sample, Split, digest
 
 StageName = Literal["reveal", "release", "evaluate", "report"]
@@ -85,16 +85,7 @@ def reveal_stage(
         tracker.metrics({f"pull/{key}": value for key, value in figures.items()}, number)
 
     folder = run.stage("reveal")
-    setting = Setting(
-        config,
-        machine.base,
-        machine.pool,
-        machine.scorer,
-        machine.tokenizer,
-        data.of(Split.REVEAL, CHALLENGING),
-        data.of(Split.TRAIN, CHALLENGING),
-        folder,
-    )
+    setting = Setting.of(config, data, machine, folder)
     history = search(setting, Listeners(log_pull, log_fill))
     rows = history.forget_rows()
     if not rows:

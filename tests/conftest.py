@@ -43,3 +43,14 @@ def _tiny_llama(folder, *, hidden=32, vocabulary=64, dtype=None, **saving):
 def tiny_llama():
     """Writes a random Llama with grouped-query attention and tied embeddings to a folder."""
     return _tiny_llama
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """For networks so small that threads only cost them time."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

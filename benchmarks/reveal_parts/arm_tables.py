@@ -23,8 +23,7 @@ from rnr_dist.reveal.history import History
 from rnr_dist.reveal.pulls import evaluate, pull_contexts, pull_id
 from rnr_dist.reveal.setting import Setting
 from rnr_dist.reveal.table import arm_table
-from rnr_dist.tasks.toxicity import CHALLENGING, load_task
-from rnr_dist.types import Split
+from rnr_dist.tasks.toxicity import load_task
 
 ROOT = Path(__file__).parents[2]
 SEEDS, ARMS, CONTEXTS, IN_FLIGHT = (0, 1, 2), 300, 16, 6
@@ -58,16 +57,7 @@ def main(folder: Path) -> None:
         config = load_config(ROOT / "configs" / "toxicity_small.yaml", overrides)
         data = load_task(config.task, config.evaluate.split)
         with Machine(config) as machine:
-            setting = Setting(
-                config,
-                machine.base,
-                machine.pool,
-                machine.scorer,
-                machine.tokenizer,
-                data.of(Split.REVEAL, CHALLENGING),
-                data.of(Split.TRAIN, CHALLENGING),
-                folder / str(seed),
-            )
+            setting = Setting.of(config, data, machine, folder / str(seed))
             table = arm_table(setting)
             dimension = machine.scorer.embed(["dimension"]).shape[1]
             history = History(setting.folder, config.reveal, dimension)

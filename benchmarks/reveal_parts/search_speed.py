@@ -58,16 +58,7 @@ def configured() -> Config:
 
 def setting_of(config: Config, machine: Machine, folder: Path) -> Setting:
     data = load_task(config.task, config.evaluate.split)
-    return Setting(
-        config,
-        machine.base,
-        machine.pool,
-        machine.scorer,
-        machine.tokenizer,
-        data.of(Split.REVEAL, CHALLENGING),
-        data.of(Split.TRAIN, CHALLENGING),
-        folder,
-    )
+    return Setting.of(config, data, machine, folder)
 
 
 def ours(folder: Path) -> dict[str, float]:

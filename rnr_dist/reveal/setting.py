@@ -11,9 +11,11 @@ import numpy as np
 
 from rnr_dist.config import Config
 from rnr_dist.generate.cluster_pool import PoolHandle
+from rnr_dist.machine import Machine
 from rnr_dist.reveal.instructions import query
 from rnr_dist.score.actors import Scorer
-from rnr_dist.types import Arm, Context, ModelRef
+from rnr_dist.tasks.toxicity import CHALLENGING, TaskData
+from rnr_dist.types import Arm, Context, ModelRef, Split
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,20 @@ class Setting:
     reveal_contexts: Sequence[Context]
     train_contexts: Sequence[Context]
     folder: Path
+
+    @classmethod
+    def of(cls, config: Config, data: TaskData, machine: Machine, folder: Path) -> Setting:
+        """A search on this machine over the task's `reveal` and `train` contexts."""
+        return cls(
+            config,
+            machine.base,
+            machine.pool,
+            machine.scorer,
+            machine.tokenizer,
+            data.of(Split.REVEAL, CHALLENGING),
+            data.of(Split.TRAIN, CHALLENGING),
+            folder,
+        )
 
     def prompts(self, instruction: str, contexts: Sequence[Context]) -> list[str]:
         """Response queries f(C, P): the instruction put before each context."""

@@ -12,13 +12,7 @@ from tests.unit.brute_force import autograd_gradient, features, flat, output
 RIDGE, EXPLORATION = 0.1, 0.7
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Networks this small only lose time to threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def bandit(arms: int = 30, **options) -> NeuralUCB:

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from rnr_dist.config_file import load_config
 from rnr_dist.errors import InputError
@@ -30,13 +29,7 @@ def embedding(text: str) -> np.ndarray:
     return row / np.linalg.norm(row)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Networks this small only lose time to threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def later(work) -> asyncio.Future:

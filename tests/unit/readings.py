@@ -1,0 +1,52 @@
+"""Readings and steps made by hand, for the tests of the rules and of the search."""
+
+import math
+
+import numpy as np
+
+from rnr_dist.config import Release
+from rnr_dist.release.rules import GUARDED, Reading, Step
+from rnr_dist.stats import ClusterMean
+
+CONTEXTS, EACH, WINDOWS, TOKENS = 60, 10, 20, 100.0
+RULES = Release()
+
+
+def texts(perplexity, windows=WINDOWS):
+    nll = np.full(windows, math.log(perplexity) * TOKENS)
+    return ClusterMean(nll, np.full(windows, TOKENS), exponential=True)
+
+
+def toxic(share, contexts=CONTEXTS):
+    """Every context has the same share, so that the bootstrap sees no noise."""
+    each = np.full(contexts, float(EACH))
+    return ClusterMean(share * each, each, proportion=True)
+
+
+def counted(counts):
+    counts = np.array(counts, float)
+    return ClusterMean(counts, np.full(len(counts), float(EACH)), proportion=True)
+
+
+def guards(**changed):
+    values = dict.fromkeys(GUARDED, 4.0) | {"output/empty_share": 0.05}
+    values |= {f"output/{name}": value for name, value in changed.items()}
+    return {name: ClusterMean(np.full(8, value), np.ones(8)) for name, value in values.items()}
+
+
+def reading(forget, u=1.0, outside=None, name="m", **changed):
+    """A reading of utility `u` (`outside` in the other domain) against `BASE`."""
+    measured = toxic(forget) if isinstance(forget, float) else forget
+    domains = {"in_domain": texts(20 / u), "out_of_domain": texts(30 / (outside or u))}
+    return Reading(name, domains, measured, guards(**changed))
+
+
+BASE = reading(0.5, name="base")
+
+
+def subtraction(last=False, before=BASE):
+    return Step("subtract", BASE, before, before, last)
+
+
+def addition(cycle_start=BASE, before=BASE):
+    return Step("add", BASE, before, cycle_start)
