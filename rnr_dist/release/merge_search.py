@@ -1,7 +1,7 @@
 """One merge weight, searched by Ray Tune under the rules.
 
 In: a step, an adapter and candidate weights. Out: the chosen weight with every trial. Invariant:
-a reading is a file named by model and draw, written whole, so no candidate is ever read twice and
+what was read is a file named by model and draw, written whole, so nothing is ever read twice and
 the winner is decided on samples that no ranking has seen.
 """
 
@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from rnr_dist.generate.requests import Request
 from rnr_dist.release.rules import Reading, Step, Verdict, judge, pooled, ranked, utility_shortfall
 from rnr_dist.run_dir import read_json, write_json
 from rnr_dist.score.actors import Scorer
+from rnr_dist.stats import ClusterMean
 from rnr_dist.tasks.toxicity import CHALLENGING, TaskData, toxicity_measures
 from rnr_dist.types import Adapter, Context, ModelRef, Split
 
@@ -93,19 +94,20 @@ def read_model(
     pool: PoolHandle,
     scorer: Scorer,
     folder: Path,
-    draw: int = 0,
+    draw: int | Literal["whole"] = 0,
     step: Step | None = None,
     rules: Release | None = None,
 ) -> Reading:
     """Read a model on the probe, from its file if it was read before.
 
     The cheap measure runs first: where `step`'s utility rule is already missed, nothing is
-    generated and `forget` stays None.
+    generated and `forget` stays None. `whole` is a draw of its own for a model of which that
+    happened.
     """
     path = folder / f"{model.digest}-{draw}.json"
     if path.exists():
         return Reading.from_json(read_json(path))
-    read = {role: perplexity(pool.run(model, list(t))) for role, t in probe.texts.items()}
+    read = _read_texts(model, probe, pool, folder / f"{model.digest}-texts.json")
     reading = Reading(model.digest, read)
     if not (step and rules and utility_shortfall(reading, step, rules) > 0):
         answers = pool.run(model, list(probe.continuations))
@@ -116,6 +118,17 @@ def read_model(
         reading = Reading(model.digest, read, forget, fluency_measures(samples, probe.contexts))
     write_json(path, reading.to_json())
     return reading
+
+
+def _read_texts(
+    model: ModelRef, probe: Probe, pool: PoolHandle, path: Path
+) -> dict[str, ClusterMean]:
+    """Perplexity by domain. Nothing in it is drawn, so one reading serves all draws."""
+    if path.exists():
+        return {role: ClusterMean.from_json(found) for role, found in read_json(path).items()}
+    read = {role: perplexity(pool.run(model, list(asked))) for role, asked in probe.texts.items()}
+    write_json(path, {role: measure.to_json() for role, measure in read.items()})
+    return read
 
 
 def candidates(coefficients: Coefficients) -> list[float]:
@@ -169,7 +182,7 @@ def search_weight(
     reading = readings[winner.coefficient]
     if reading.forget is None:
         # A fallback that was never generated from: later steps compare with it, so read it whole.
-        reading = read_model(models[winner.coefficient], probe, pool, scorer, folder / "whole")
+        reading = read_model(models[winner.coefficient], probe, pool, scorer, folder, "whole")
     return Choice(winner.coefficient, reading, winner.verdict, tuple(trials))
 
 

@@ -95,8 +95,12 @@ def test_a_model_is_read_once_per_draw(tmp_path):
     assert asked == 16
     again = read_model(MODEL, PROBE, FakePool(toxic_share=0.0), FakeScorer(), tmp_path)
     assert again.to_json() == first.to_json()
-    fresh = read_model(MODEL, PROBE, FakePool(toxic_share=0.0), FakeScorer(), tmp_path, draw=1)
+    other = FakePool(nll=9.0, toxic_share=0.0)
+    fresh = read_model(MODEL, PROBE, other, FakeScorer(), tmp_path, draw=1)
     assert fresh.forget.value == 0.0
+    # Perplexity is not drawn: its windows are read once, whatever the draw.
+    assert {kind for _, kind in other.asked} == {Generate}
+    assert fresh.to_json()["utility"] == first.to_json()["utility"]
     read_model(MODEL.plus(1.0, ADAPTER), PROBE, pool, FakeScorer(), tmp_path)
     assert len(pool.asked) == 2 * asked
 
