@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, fields
+from dataclasses import fields
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -80,9 +80,12 @@ def read_json(path: Path) -> Any:
 
 def write_rows(path: Path, rows: Iterable[Any]) -> None:
     """Dataclass rows of one type to a Parquet file. At least one row, so that types are known."""
-    records = [asdict(row) for row in rows]
+    held = list(rows)
+    # Column by column: `asdict` copies every token id of every row, ten times slower.
+    names = [field.name for field in fields(held[0])]
+    columns = {name: [getattr(row, name) for row in held] for name in names}
     with replacing(path) as aside:
-        pq.write_table(pa.Table.from_pylist(records), aside)
+        pq.write_table(pa.table(columns), aside)
 
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
@@ -119,11 +122,12 @@ class EventLog:
     def __init__(self, path: Path):
         self.path = path
 
-    def append(self, event: dict[str, Any]) -> None:
-        """Add one whole line; it is on disk when this returns."""
+    def append(self, *events: dict[str, Any]) -> None:
+        """Add a whole line for each; they are on disk when this returns."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps(event, ensure_ascii=False).encode() + b"\n" for event in events]
         with self.path.open("ab") as handle:
-            handle.write(json.dumps(event, ensure_ascii=False).encode() + b"\n")
+            handle.write(b"".join(lines))
             handle.flush()
             os.fsync(handle.fileno())
 

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,11 @@ from rnr_dist.reveal.neural_ucb import NeuralUCB
 if TYPE_CHECKING:
     from torch import Tensor
 
+Told = tuple[int, float | None]  # an arm and its score; None: its pull failed for good
+Taken = tuple[int, np.ndarray]  # an arm and its pick
+
 NEWS = 0.1  # share of all scores that must be new before the next training beside the pulls
+BUSY = 0.2  # at most so much of the time does a training run beside the pulls
 
 
 class BanditActor:
@@ -42,18 +47,26 @@ class BanditActor:
         torch.set_num_threads(1)
         self._bandit = make_bandit(features, reveal, seed)
         self._training: asyncio.Task[None] | None = None
+        self._rests_until = 0.0  # monotonic seconds
 
-    async def take(self) -> tuple[int, np.ndarray] | None:
-        """Choose an arm and dispatch it: (arm, its pick); None when none is left."""
-        if self._bandit.stale and not self._bandit.in_flight:
-            if self._training:
-                await self._training
-            if self._bandit.stale:
-                self._bandit.train()
-        if not self._bandit.available:
-            return None
-        arm = self._bandit.select()
-        return arm, self._bandit.dispatch(arm)
+    async def exchange(self, told: Sequence[Told], wanted: int) -> list[Taken]:
+        """Take scores, then choose and dispatch so many arms; fewer when no more are left."""
+        for arm, score in told:
+            if score is None:
+                self._bandit.withdraw(arm)
+            else:
+                self._bandit.observe(arm, score)
+        self._train_beside()
+        taken: list[Taken] = []
+        while len(taken) < wanted and self._bandit.available:
+            if self._bandit.stale and not self._bandit.in_flight:
+                if self._training:
+                    await self._training
+                if self._bandit.stale:
+                    self._bandit.train()
+            arm = self._bandit.select()
+            taken.append((arm, self._bandit.dispatch(arm)))
+        return taken
 
     async def restore(self, arm: int, pick: np.ndarray) -> None:
         """Dispatch a given arm with the gradient of its pick time (replay of the event log)."""
@@ -62,10 +75,6 @@ class BanditActor:
     async def observe(self, arm: int, score: float) -> None:
         self._bandit.observe(arm, score)
         self._train_beside()
-
-    async def withdraw(self, arm: int) -> None:
-        """The arm's pull failed for good; it is not chosen again."""
-        self._bandit.withdraw(arm)
 
     async def ban(self, arm: int) -> None:
         self._bandit.ban(arm)
@@ -85,7 +94,8 @@ class BanditActor:
         if not (idle and bandit.in_flight and isinstance(bandit, NeuralUCB)):
             return
         # A training costs ever more and tells ever less: what a few scores add can wait.
-        if bandit.unlearnt >= NEWS * len(bandit.scores):
+        rested = time.monotonic() >= self._rests_until
+        if rested and bandit.unlearnt >= NEWS * len(bandit.scores):
             self._training = asyncio.create_task(self._train(bandit))
 
     async def _train(self, bandit: NeuralUCB) -> None:
@@ -97,7 +107,10 @@ class BanditActor:
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
             return job()
 
+        began = time.monotonic()
         bandit.adopt(*await asyncio.to_thread(work))
+        ended = time.monotonic()
+        self._rests_until = ended + (ended - began) * (1 / BUSY - 1)
         if bandit.stale:
             self._training = None
             self._train_beside()
@@ -113,17 +126,14 @@ class RemoteBandit:
     def __init__(self, actor: Any):
         self.actor = actor
 
-    async def take(self) -> tuple[int, np.ndarray] | None:
-        return await self._ask("take")
+    async def exchange(self, told: Sequence[Told], wanted: int) -> list[Taken]:
+        return await self._ask("exchange", list(told), wanted)
 
     async def restore(self, arm: int, pick: np.ndarray) -> None:
         await self._ask("restore", arm, pick)
 
     async def observe(self, arm: int, score: float) -> None:
         await self._ask("observe", arm, score)
-
-    async def withdraw(self, arm: int) -> None:
-        await self._ask("withdraw", arm)
 
     async def ban(self, arm: int) -> None:
         await self._ask("ban", arm)

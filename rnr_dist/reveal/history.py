@@ -7,8 +7,9 @@ its line does not count.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -60,6 +61,7 @@ class History:
     def __init__(self, folder: Path, reveal: Reveal, dimension: int):
         self._folder, self._reveal = folder, reveal
         self._log = EventLog(folder / "events.jsonl")
+        self._waiting: list[dict] | None = None
         self._files: dict[str, dict[str, np.ndarray]] = {}
         self._pulls: dict[str, Pull] = {}
         self.moves: list[Move] = []
@@ -94,7 +96,7 @@ class History:
             relevance,
             self.moment,
             reveal.alpha,
-            reveal.diversity_kind,
+            reveal.diversity,
             reveal.batch_weight,
         )
 
@@ -124,6 +126,17 @@ class History:
     def add_fill(self, fill: Fill, rows: Sequence[Sample], embeddings: np.ndarray) -> None:
         self._keep(f"fill-{fill.outer}", rows, embeddings, np.zeros(0))
         self._commit({"event": "fill", "fill": asdict(fill)})
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """What the block commits reaches the log in one write when it ends, by an error too."""
+        self._waiting = []
+        try:
+            yield
+        finally:
+            waiting, self._waiting = self._waiting, None
+            if waiting:
+                self._log.append(*waiting)
 
     def rescored(self) -> list[Pull]:
         """The latest pull of each arm, scored under the forget set of now."""
@@ -176,7 +189,10 @@ class History:
         self._spent[move.outer] += move.score is not None
 
     def _commit(self, event: dict) -> None:
-        self._log.append(event)
+        if self._waiting is None:
+            self._log.append(event)
+        else:
+            self._waiting.append(event)
         self._take(event)
 
     def _keep(

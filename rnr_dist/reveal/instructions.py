@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,22 +30,39 @@ QUERY_FORMATS = {
 }
 
 
-def meta_prompt(demonstrations: Sequence[tuple[str, str]]) -> str:
-    """Text after the soft tokens: (context, response) pairs, then the words to go on from."""
+@dataclass(frozen=True)
+class MetaPrompt:
+    """Token ids before and after an arm's soft tokens; the same for all arms."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+def meta_prompt(
+    demonstrations: Sequence[tuple[str, str]], tokenizer: Any, place: Literal["first", "last"]
+) -> MetaPrompt:
+    """(context, response) pairs, then the words to go on from; soft tokens before or after them."""
     pairs = "".join(f"Input: {one_line(x)}\nOutput: {one_line(y)}\n\n" for x, y in demonstrations)
-    return pairs + META_ENDING
+    if place == "first":
+        # A begin token, where the tokenizer has one, comes after the soft tokens (INSTINCT).
+        return MetaPrompt((), tuple(tokenizer.encode(pairs + META_ENDING)))
+    ending = tokenizer.encode(META_ENDING, add_special_tokens=False)
+    return MetaPrompt(tuple(tokenizer.encode(pairs)), tuple(ending))
 
 
 def decode_requests(
-    arms: ArmTable, numbers: Iterable[int], meta: np.ndarray, max_tokens: int
+    arms: ArmTable,
+    numbers: Iterable[int],
+    before: np.ndarray,
+    after: np.ndarray,
+    sampling: SamplingSettings,
 ) -> list[Generate]:
-    """One greedy request for each of these arms: soft tokens, then the meta-prompt, as embeddings.
+    """One request for each of these arms: the meta-prompt around its soft tokens, as embeddings.
 
-    meta: (tokens, hidden) float32 input embeddings of the meta-prompt.
+    before, after: (tokens, hidden) float32 input embeddings of the meta-prompt's two sides.
     """
-    sampling = SamplingSettings(n=1, max_tokens=max_tokens, temperature=0.0, top_p=1.0)
     return [
-        Generate(sampling, embeddings=np.concatenate([arms.soft_prompt(arm), meta]))
+        Generate(sampling, embeddings=np.concatenate([before, arms.soft_prompt(arm), after]))
         for arm in numbers
     ]
 
@@ -90,7 +108,8 @@ class InputEmbeddings:
 
     def of(self, token_ids: Sequence[int]) -> np.ndarray:
         """(tokens, hidden) float32."""
-        return np.concatenate([self._block(token, token + 1) for token in token_ids])
+        rows = [self._block(token, token + 1) for token in token_ids]
+        return np.concatenate([np.zeros((0, self.hidden), np.float32), *rows])
 
     def std(self) -> float:
         """Standard deviation of all entries."""
@@ -110,19 +129,24 @@ def arm_features(
     checkpoint: str,
     arms: ArmTable,
     wanted: Sequence[int],
-    meta_tokens: Sequence[int],
+    before: Sequence[int],
+    after: Sequence[Sequence[int]],
     dtype: str,
     trust_remote_code: bool,
     batch: int = 16,
 ) -> np.ndarray:
-    """(wanted, hidden) float32: the final-norm hidden state of the last meta-prompt token.
+    """(wanted, hidden) float32: the final-norm hidden state of each arm's last token.
 
-    wanted: numbers of the arms to compute. dtype: as `engines.dtype`. Runs as a Ray task while the
-    engines rest, so on all cores; `batch` bounds memory to so many sequences of activations.
+    wanted: numbers of the arms to compute. before: token ids ahead of the soft tokens, read once.
+    after: of each wanted arm, those behind them: one at least. dtype: as `engines.dtype`. Runs as
+    a Ray task while the engines rest, so on all cores; `batch` bounds memory to so many sequences
+    of activations.
     """
+    import copy
     import os
 
     import torch
+    from torch.nn.utils.rnn import pad_sequence
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -132,14 +156,31 @@ def arm_features(
         checkpoint, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
     )
     model = loaded.to(device).eval()
-    meta = model.get_input_embeddings()(torch.tensor(list(meta_tokens), device=device))
+    embed = model.get_input_embeddings()
     features = []
     with torch.inference_mode():
+        shared = None
+        if before:
+            ids = torch.tensor([list(before)], device=device)
+            shared = model.base_model(input_ids=ids, use_cache=True).past_key_values
         for first in range(0, len(wanted), batch):
             numbers = wanted[first : first + batch]
-            soft = torch.from_numpy(np.stack([arms.soft_prompt(arm) for arm in numbers]))
-            soft = soft.to(device, meta.dtype)
-            inputs = torch.cat([soft, meta.expand(len(numbers), -1, -1)], dim=1)
-            hidden = model.base_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
-            features.append(hidden[:, -1].float().cpu().numpy())
+            rows = []
+            for arm, ids in zip(numbers, after[first : first + batch], strict=True):
+                soft = torch.from_numpy(arms.soft_prompt(arm)).to(device, embed.weight.dtype)
+                rows.append(torch.cat([soft, embed(torch.tensor(list(ids), device=device))]))
+            lengths = torch.tensor([len(row) for row in rows], device=device)
+            held = torch.arange(int(lengths.max()), device=device) < lengths[:, None]
+            past = copy.deepcopy(shared)
+            if past is not None:
+                past.batch_repeat_interleave(len(rows))
+                held = torch.cat([held.new_ones(len(rows), len(before)), held], dim=1)
+            hidden = model.base_model(
+                inputs_embeds=pad_sequence(rows, batch_first=True),
+                attention_mask=held.long(),
+                past_key_values=past,
+                use_cache=past is not None,
+            ).last_hidden_state
+            last = hidden[torch.arange(len(rows), device=device), lengths - 1]
+            features.append(last.float().cpu().numpy())
     return np.concatenate(features)

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from rnr_dist.config import Config, Reveal
 from rnr_dist.errors import InputError
 from rnr_dist.evaluate.continuations import settings_of
 from rnr_dist.report.progress import progress_bar, say
-from rnr_dist.reveal.bandit_actor import BanditDiedError, remote_bandit
+from rnr_dist.reveal.bandit_actor import BanditDiedError, Taken, Told, remote_bandit
 from rnr_dist.reveal.fill import best_pull, fill
 from rnr_dist.reveal.history import Fill, History, Move
 from rnr_dist.reveal.pulls import (
@@ -40,12 +41,21 @@ BANDIT_RESTARTS = 3
 class Bandit(Protocol):
     """A bandit as the search sees it: `BanditActor`'s methods, to await."""
 
-    async def take(self) -> tuple[int, np.ndarray] | None: ...
+    async def exchange(self, told: Sequence[Told], wanted: int) -> list[Taken]: ...
     async def restore(self, arm: int, pick: np.ndarray) -> None: ...
     async def observe(self, arm: int, score: float) -> None: ...
-    async def withdraw(self, arm: int) -> None: ...
     async def ban(self, arm: int) -> None: ...
     async def next_outer(self, scores: dict[int, float], warm_start: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What came of a pull: the arm's row, the bandit's pick, and a new evaluation, the pull of an
+    earlier equal one, or a failed move."""
+
+    row: int
+    pick: np.ndarray
+    found: Evaluated | Pull | Move
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,9 @@ def _outer_iterations(
     reveal = setting.config.reveal
     asyncio.run(replay(history, bandit, reveal.warm_start))
     for outer in range(len(history.fills), reveal.outer_iterations):
-        asyncio.run(inner_loop(setting, table, history, bandit, outer, listeners))
+        # Scoring's matrices are small: a second thread would wait for cores that engines keep busy.
+        with threadpool_limits(1, user_api="blas"):
+            asyncio.run(inner_loop(setting, table, history, bandit, outer, listeners))
         best = best_pull(setting, history, outer)
         if best is None:
             raise InputError(
@@ -129,43 +141,48 @@ async def inner_loop(
     reveal = setting.config.reveal
     contexts = pull_contexts(setting, outer)[0]
     limit = reveal.in_flight if reveal.mode == "default" else 1
-    flying: set[asyncio.Task[None]] = set()
+    flying: set[asyncio.Task[Arrival]] = set()
     live = Live(history, outer)
 
-    async def pull(row: int, pick: np.ndarray) -> None:
-        told = await _told(setting, table.arms[row], row, history, contexts, outer)
-        if isinstance(told, Move):
-            history.add_failure(outer, row, told.pull_id, told.cause)
-            await bandit.withdraw(row)
-            _check_failures(setting.config, history, outer)
-            return
-        if isinstance(told, Pull):
-            history.add_repeat(told, row, pick)
-            score = told.score
-        else:
-            # D may not have grown since: an outer iteration's pulls all share one.
-            history.add_pull(told.pull, told.samples, told.embeddings, pick)
-            listeners.on_pull(len(history.moves), live.figures(told, len(flying)))
-            score = told.pull.score
-        await bandit.observe(row, score)
+    async def pull(row: int, pick: np.ndarray) -> Arrival:
+        found = await _found(setting, table.arms[row], row, history, contexts, outer)
+        return Arrival(row, pick, found)
+
+    def commit(arrival: Arrival) -> Told:
+        row, found = arrival.row, arrival.found
+        if isinstance(found, Move):
+            history.add_failure(outer, row, found.pull_id, found.cause)
+            return row, None
+        if isinstance(found, Pull):
+            history.add_repeat(found, row, arrival.pick)
+            return row, found.score
+        # D may not have grown since: an outer iteration's pulls all share one.
+        history.add_pull(found.pull, found.samples, found.embeddings, arrival.pick)
+        listeners.on_pull(len(history.moves), live.figures(found, len(flying)))
+        return row, found.pull.score
 
     with progress_bar(f"outer iteration {outer + 1}: pulls", reveal.budget) as advance_to:
+        told: list[Told] = []
         exhausted = False
         try:
             while True:
-                while not exhausted and history.spent(outer) + len(flying) < reveal.budget:
-                    if len(flying) >= limit:
-                        break
-                    taken = await bandit.take()
-                    if taken is None:
-                        exhausted = True
-                    else:
-                        flying.add(asyncio.create_task(pull(*taken)))
+                room = min(limit, reveal.budget - history.spent(outer)) - len(flying)
+                wanted = 0 if exhausted else max(0, room)
+                if told or wanted:
+                    taken = await bandit.exchange(told, wanted)
+                    exhausted |= len(taken) < wanted
+                    flying |= {asyncio.create_task(pull(*one)) for one in taken}
                 if not flying:
                     break
                 finished, flying = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
-                for error in filter(None, [task.exception() for task in finished]):
+                # All that arrived while others were dealt with is committed and told at once.
+                errors = [error for task in finished if (error := task.exception())]
+                with history.together():
+                    told = [commit(task.result()) for task in finished if not task.exception()]
+                for error in errors:
                     raise error
+                if any(score is None for _, score in told):
+                    _check_failures(setting.config, history, outer)
                 advance_to(history.spent(outer), live.line(len(flying)))
         finally:
             for task in flying:
@@ -175,7 +192,7 @@ async def inner_loop(
         say(f"all {len(table.arms)} instructions were tried: {history.spent(outer)} pulls")
 
 
-async def _told(
+async def _found(
     setting: Setting,
     arm: Arm,
     row: int,

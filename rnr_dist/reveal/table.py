@@ -29,7 +29,7 @@ from rnr_dist.reveal.instructions import (
 )
 from rnr_dist.reveal.setting import Setting, Table
 from rnr_dist.run_dir import read_json, read_rows, replacing, write_json, write_rows
-from rnr_dist.types import Arm, ModelRef, Sample
+from rnr_dist.types import Arm, ModelRef, Sample, SamplingSettings
 
 DEMONSTRATION_DRAWS = 4  # responses of a context from which the most relevant demonstrates
 DECODED_BYTES = 2**28  # of soft prompts that are decoded together; queues hold a copy or two
@@ -44,9 +44,9 @@ def arm_table(setting: Setting) -> Table:
     if path.exists() and features_path.exists():
         return Table(read_rows(path, Arm), np.load(features_path))
     reveal = setting.config.reveal
-    meta = meta_prompt(demonstrations(setting))
+    shown = demonstrations(setting)
     with _writer(setting) as (writer, pool, tokenizer):
-        meta_tokens = tokenizer.encode(meta)
+        meta = meta_prompt(shown, tokenizer, reveal.soft_place)
         embeddings = InputEmbeddings(Path(writer.checkpoint))
         scale = embeddings.std() if reveal.soft_scale == "embedding" else None
         arms = ArmTable(
@@ -57,13 +57,18 @@ def arm_table(setting: Setting) -> Table:
             setting.config.seed,
             scale,
         )
-        instructions = _decode(setting, writer, pool, arms, embeddings.of(meta_tokens))
+        sides = embeddings.of(meta.before), embeddings.of(meta.after)
+        instructions = _decode(setting, writer, pool, arms, *sides)
     kept = _kept(instructions, each_once=reveal.mode == "default")
     if not kept:
         raise InputError(
             f"reveal.arms: all {len(arms)} soft prompts decode to nothing; expected instructions "
             "(another reveal.soft_scale, fewer reveal.soft_tokens or another reveal.writer)"
         )
+    known = [meta.after] * len(kept)
+    if reveal.features == "instruction":
+        told = [tokenizer.encode(f" {instructions[n]}", add_special_tokens=False) for n in kept]
+        known = [(*meta.after, *ids) for ids in told]
     workers, config = setting.config.workers, setting.config
     task = ray.remote(arm_features).options(num_cpus=0, num_gpus=1 if workers.gpus_each else 0)
     features = ray.get(
@@ -71,7 +76,8 @@ def arm_table(setting: Setting) -> Table:
             writer.checkpoint,
             arms,
             kept,
-            meta_tokens,
+            meta.before,
+            known,
             config.engines.dtype,
             config.trust_remote_code,
         )
@@ -119,15 +125,19 @@ def _decode(
     writer: ModelRef,
     pool: PoolHandle,
     arms: ArmTable,
-    meta: np.ndarray,
+    before: np.ndarray,
+    after: np.ndarray,
 ) -> list[str]:
     """One instruction an arm; an empty string where nothing came."""
+    reveal = setting.config.reveal
+    warm = reveal.instruction_temperature
+    sampling = SamplingSettings(1, reveal.instruction_tokens, warm, 0.9 if warm else 1.0)
     instructions: list[str] = []
-    tokens = setting.config.reveal.instruction_tokens
-    together = max(16, DECODED_BYTES // (meta.nbytes + arms.soft_prompt(0).nbytes))
+    size = before.nbytes + arms.soft_prompt(0).nbytes + after.nbytes
+    together = max(16, DECODED_BYTES // size)
     for first in range(0, len(arms), together):
         numbers = range(first, min(first + together, len(arms)))
-        requests = decode_requests(arms, numbers, meta, tokens)
+        requests = decode_requests(arms, numbers, before, after, sampling)
         responses = pool.run(writer, requests, f"decoding instructions of {len(arms)} arms")
         instructions += [instruction_of(response) for response in responses]
     return instructions

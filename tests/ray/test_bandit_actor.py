@@ -31,9 +31,10 @@ def test_one_pull_at_a_time_chooses_as_the_pure_class():
 
     async def pull() -> list[int]:
         arms = []
+        told = []
         for _ in range(8):
-            arm, _ = await bandit.take()
-            await bandit.observe(arm, arm / 40)
+            [(arm, _)] = await bandit.exchange(told, 1)
+            told = [(arm, arm / 40)]
             arms.append(arm)
         return arms
 
@@ -45,13 +46,13 @@ def test_several_in_flight_train_beside_the_pulls():
     """Scores count though nobody waits for their training."""
 
     async def pull() -> list[int]:
-        flying, arms = [], []
+        flying, arms, told = [], [], []
         for _ in range(20):
-            while len(flying) < 4:
-                flying.append((await bandit.take())[0])
+            taken = await bandit.exchange(told, 4 - len(flying))
+            flying += [arm for arm, _ in taken]
             arm = flying.pop(0)
             arms.append(arm)
-            await bandit.observe(arm, float(FEATURES[arm, 0] > 0))
+            told = [(arm, float(FEATURES[arm, 0] > 0))]
             await asyncio.sleep(0.05)
         return arms
 
@@ -60,9 +61,21 @@ def test_several_in_flight_train_beside_the_pulls():
     assert len(set(arms)) == 20
 
 
+def test_a_failed_pull_is_told_and_a_table_that_runs_out_gives_fewer():
+    async def pull() -> tuple[list[int], list[int]]:
+        first = [arm for arm, _ in await bandit.exchange([], 30)]
+        told = [(arm, None if arm == first[0] else 0.5) for arm in first]
+        return first, [arm for arm, _ in await bandit.exchange(told, 30)]
+
+    with remote_bandit(FEATURES, REVEAL, 0) as bandit:
+        first, rest = asyncio.run(pull())
+    # What failed is not chosen again.
+    assert sorted(first + rest) == list(range(40))
+
+
 def test_a_killed_actor_is_a_bandit_that_died():
     with remote_bandit(FEATURES, REVEAL, 0) as bandit:
-        asyncio.run(bandit.take())
+        asyncio.run(bandit.exchange([], 1))
         os.kill(ray.get(bandit.actor.process.remote()), signal.SIGKILL)
         with pytest.raises(BanditDiedError):
-            asyncio.run(bandit.take())
+            asyncio.run(bandit.exchange([], 1))

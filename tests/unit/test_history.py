@@ -91,6 +91,19 @@ def test_a_file_without_its_line_does_not_count(opened, tmp_path):
     assert [found.id for found in opened().pulls] == ["p0", "p1"]
 
 
+def test_commits_made_together_stand_in_the_log_when_the_block_ends(opened, tmp_path):
+    history = opened()
+    with pytest.raises(RuntimeError), history.together():
+        for number in range(3):
+            history.add_pull(*pull(history, number, arm=number))
+        assert len(history.pulls) == 3
+        assert not (tmp_path / "events.jsonl").exists()
+        raise RuntimeError("what is whole counts all the same")
+    assert opened().pulls == history.pulls
+    history.add_pull(*pull(history, 3, arm=3))
+    assert len(opened().pulls) == 4
+
+
 @pytest.mark.parametrize("mode", ["weighted", "union"])
 def test_rescoring_equals_scoring_afresh_under_the_forget_set_of_now(opened, mode):
     history = opened(diversity=mode, alpha=0.4, batch_weight=0.3)

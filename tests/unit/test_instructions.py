@@ -17,6 +17,7 @@ from rnr_dist.reveal.instructions import (
     meta_prompt,
     query,
 )
+from rnr_dist.types import SamplingSettings
 
 HIDDEN = 8
 
@@ -25,13 +26,22 @@ def decoded(text):
     return instruction_of(Response("m", continuations=(Continuation((), text, "stop"),)))
 
 
+class Characters:
+    """A tokenizer of characters with a begin token (0)."""
+
+    def encode(self, text, add_special_tokens=True):
+        return [0] * add_special_tokens + [ord(letter) for letter in text]
+
+
 def test_the_meta_prompt_is_pairs_on_lines_of_their_own_and_an_open_end():
-    text = meta_prompt([("So I told\nhim", " that  he"), ("Yesterday", "it rained")])
-    assert text == (
-        "Input: So I told him\nOutput: that he\n\n"
-        "Input: Yesterday\nOutput: it rained\n\n"
-        "The instruction was to"
-    )
+    pairs = [("So I told\nhim", " that  he"), ("Yesterday", "it rained")]
+    shown = "Input: So I told him\nOutput: that he\n\nInput: Yesterday\nOutput: it rained\n\n"
+    first = meta_prompt(pairs, Characters(), "first")
+    assert first.before == ()
+    assert first.after == (0, *map(ord, f"{shown}The instruction was to"))
+    last = meta_prompt(pairs, Characters(), "last")
+    assert last.before == (0, *map(ord, shown))
+    assert last.after == tuple(map(ord, "The instruction was to"))
 
 
 @pytest.mark.parametrize(
@@ -63,17 +73,20 @@ def test_queries_end_where_the_model_goes_on():
 def test_arms_differ_in_their_soft_tokens_alone():
     table = np.arange(10 * HIDDEN, dtype=np.float32).reshape(10, HIDDEN)
     arms = ArmTable(6, 4, soft_tokens=3, hidden=HIDDEN, seed=0, scale_std=0.1)
-    requests = decode_requests(arms, [5, 0, 3], table[[7, 2, 7]], max_tokens=16)
+    sampling = SamplingSettings(1, 16, 0.0, 1.0)
+    requests = decode_requests(arms, [5, 0, 3], table[[1, 9]], table[[7, 2, 7]], sampling)
     assert len(requests) == 3
     for arm, request in zip([5, 0, 3], requests, strict=True):
-        assert request.embeddings.shape == (6, HIDDEN)
+        assert request.embeddings.shape == (8, HIDDEN)
         assert request.embeddings.dtype == np.float32
-        assert np.array_equal(request.embeddings[:3], arms.soft_prompt(arm))
-        assert np.array_equal(request.embeddings[3:], table[[7, 2, 7]])
+        assert np.array_equal(request.embeddings[:2], table[[1, 9]])
+        assert np.array_equal(request.embeddings[2:5], arms.soft_prompt(arm))
+        assert np.array_equal(request.embeddings[5:], table[[7, 2, 7]])
         assert request.token_ids is None
-        sampling = request.sampling
-        assert (sampling.n, sampling.max_tokens, sampling.temperature) == (1, 16, 0.0)
+        assert request.sampling == sampling
     assert not np.array_equal(requests[0].embeddings, requests[1].embeddings)
+    none = decode_requests(arms, [1], table[:0], table[[3]], sampling)[0].embeddings
+    assert np.array_equal(none, np.concatenate([arms.soft_prompt(1), table[[3]]]))
 
 
 @pytest.mark.parametrize("name", ["model.embed_tokens.weight", "transformer.wte.weight"])
@@ -88,6 +101,7 @@ def test_input_embeddings_are_found_in_any_shard_as_float32(tmp_path, name):
     found = embeddings.of([4, 0, 4])
     assert found.dtype == np.float32
     assert np.array_equal(found, table.float().numpy()[[4, 0, 4]])
+    assert embeddings.of([]).shape == (0, HIDDEN)
     assert embeddings.std() == pytest.approx(table.float().numpy().std(), abs=1e-6)
 
 
@@ -97,16 +111,19 @@ def test_a_checkpoint_without_known_embeddings_says_so(tmp_path):
         InputEmbeddings(tmp_path)
 
 
-def test_features_are_the_last_hidden_state_of_each_wanted_arm(tmp_path, tiny_llama):
+@pytest.mark.parametrize("before", [(), (7, 3, 11, 2)])
+def test_features_are_the_last_hidden_state_of_each_wanted_arm(tmp_path, tiny_llama, before):
+    """Rows of unlike length share a batch, and what stands before them is read once."""
     folder = tiny_llama(tmp_path / "model")
     arms = ArmTable(8, dimension=3, soft_tokens=2, hidden=32, seed=1, scale_std=0.2)
-    meta = [5, 9, 40]
-    found = arm_features(str(folder), arms, [6, 1, 3], meta, "float32", False, batch=2)
+    after = [(5, 9, 40), (5,), (5, 9, 40, 12, 6)]
+    found = arm_features(str(folder), arms, [6, 1, 3], before, after, "float32", False, batch=2)
     assert (found.shape, found.dtype) == ((3, 32), np.float32)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     table = model.get_input_embeddings().weight
-    for row, arm in zip(found, [6, 1, 3], strict=True):
-        inputs = torch.cat([torch.from_numpy(arms.soft_prompt(arm)), table[meta]])[None]
+    for row, arm, ids in zip(found, [6, 1, 3], after, strict=True):
+        soft = torch.from_numpy(arms.soft_prompt(arm))
+        inputs = torch.cat([table[list(before)], soft, table[list(ids)]])[None]
         with torch.inference_mode():
             wanted = model(inputs_embeds=inputs, output_hidden_states=True).hidden_states[-1][0, -1]
         assert np.allclose(row, wanted.numpy(), atol=1e-5)

@@ -100,13 +100,19 @@ class LocalBandit:
     def __init__(self, bandit):
         self.bandit = bandit
 
-    async def take(self):
-        if self.bandit.stale:
-            self.bandit.train()
-        if not self.bandit.available:
-            return None
-        arm = self.bandit.select()
-        return arm, self.bandit.dispatch(arm)
+    async def exchange(self, told, wanted):
+        for arm, score in told:
+            if score is None:
+                self.bandit.withdraw(arm)
+            else:
+                self.bandit.observe(arm, score)
+        taken = []
+        while len(taken) < wanted and self.bandit.available:
+            if self.bandit.stale:
+                self.bandit.train()
+            arm = self.bandit.select()
+            taken.append((arm, self.bandit.dispatch(arm)))
+        return taken
 
     def __getattr__(self, name):
         async def call(*arguments):
@@ -215,15 +221,15 @@ def test_a_bandit_that_dies_is_restored_from_the_log(setting):
     def mortal(features, reveal, seed):
         bandit = LocalBandit(make_bandit(features, reveal, seed))
         starts.append(bandit)
-        taken, take = [], bandit.take
+        calls, exchange = [], bandit.exchange
 
-        async def take_until_death():
-            taken.append(1)
-            if len(starts) < 3 and len(taken) > 5:
+        async def exchange_until_death(told, wanted):
+            calls.append(1)
+            if len(starts) < 3 and len(calls) > 2:
                 raise BanditDiedError("gone")
-            return await take()
+            return await exchange(told, wanted)
 
-        bandit.take = take_until_death
+        bandit.exchange = exchange_until_death
         yield bandit
 
     history = search(setting(), Listeners(), mortal)
