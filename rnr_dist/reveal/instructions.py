@@ -68,9 +68,14 @@ def decode_requests(
 
 
 def instruction_of(response: Response) -> str:
-    """The first sentence of what was decoded, with the meta-prompt's verb form kept."""
+    """The first sentence of what was decoded, with the meta-prompt's verb form kept.
+
+    Empty where the writer only went on with the meta-prompt's pairs.
+    """
     text = response.continuations[0].text.strip()
     first_line = text.splitlines()[0].strip() if text else ""
+    if first_line.startswith(("Input:", "Output:")):
+        return ""
     return re.split(r"(?<=[.!?])\s", first_line, maxsplit=1)[0].strip()
 
 

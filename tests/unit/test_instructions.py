@@ -54,6 +54,9 @@ def test_the_meta_prompt_is_pairs_on_lines_of_their_own_and_an_open_end():
         ("use version 2.5 of the text", "use version 2.5 of the text"),
         ("", ""),
         (" \n ", ""),
+        ("Output: a kind of music.", ""),
+        ("\nInput: It is a", ""),
+        ("describe the Output: line", "describe the Output: line"),
     ],
 )
 def test_an_instruction_is_the_first_sentence_of_the_first_line(text, instruction):
