@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from rnr_dist.config_base import Count, Diversity, Fraction, Positive, Sampling, Section
-
-# What the modes set where the config does not. The paper is silent on these: as INSTINCT.
-AS_INSTINCT = {
-    "diversity": "union",
-    "soft_place": "first",
-    "instruction_temperature": 0.0,
-    "features": "meta_prompt",
-}
-MODE_SETTINGS: dict[str, dict[str, Any]] = {"paper": AS_INSTINCT, "instinct": AS_INSTINCT}
 
 
 class Reveal(Section):
@@ -26,7 +17,7 @@ class Reveal(Section):
     it is written, one pull at a time, the arg max over all arms, repeats allowed; where it is
     silent, as `instinct`. `instinct`: the bandit of the code that the paper builds on, to the
     letter: unscaled N(0,1) network, arg max over a fresh random 1,000 arms."""
-    diversity: Diversity = "weighted"
+    diversity: Diversity | None = None
     """`weighted`: the batch counts `batch_weight` against the forget set. `union`: Vendi(y u D)
     over log min(n, d). `union_raw`: Vendi(y u D) as Algorithm 1 has it. Left out: `weighted` in
     `default` mode, `union` in the others."""
@@ -48,9 +39,9 @@ class Reveal(Section):
     """Intrinsic dimension of the Sobol points."""
     soft_tokens: Count = 5
     """Soft tokens of a prompt."""
-    soft_place: Literal["first", "last"] = "last"
-    """Soft tokens before the demonstrations (INSTINCT; `paper` and `instinct` modes where left
-    out), or after them, so that all arms share what the engine has read of these."""
+    soft_place: Literal["first", "last"] = "first"
+    """Soft tokens before the demonstrations (INSTINCT), or after them, so that all arms share what
+    the engine has read of these: twice as fast to decode."""
     writer: str = ""
     """Model that decodes soft prompts to instructions; empty: the model itself. As `model`."""
     prompts: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
@@ -62,12 +53,12 @@ class Reveal(Section):
     """(context, response) pairs of the base model in the meta-prompt."""
     instruction_tokens: Count = 32
     """New tokens when an instruction is decoded."""
-    instruction_temperature: Annotated[float, Field(ge=0)] = 0.7
-    """0 decodes greedily, as `paper` and `instinct` modes do where this is left out: most soft
-    prompts then decode alike on small models."""
-    features: Literal["meta_prompt", "instruction"] = "instruction"
-    """What the bandit knows of an arm: the last hidden state of the meta-prompt (INSTINCT; `paper`
-    and `instinct` modes where left out), or that of the instruction that it decoded to."""
+    instruction_temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0 decodes greedily, as the paper: most soft prompts then decode alike on small models, while
+    sampled instructions nearly all differ."""
+    features: Literal["meta_prompt", "instruction"] = "meta_prompt"
+    """What the bandit knows of an arm: the last hidden state of the meta-prompt (INSTINCT), or that
+    of the instruction that it decoded to."""
     alpha: Fraction = 0.5
     """Weight of diversity in the harmonic score; 0 is relevance alone."""
     batch_weight: Fraction = 0.5
@@ -102,12 +93,9 @@ class Reveal(Section):
     embedder: str = "embedded:minilm"
     """Sentence embedder for diversity: embedded, a folder or a hub name."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _by_mode(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {**MODE_SETTINGS.get(str(value.get("mode")), {}), **value}
+    @property
+    def diversity_kind(self) -> Diversity:
+        return self.diversity or ("weighted" if self.mode == "default" else "union")
 
     @model_validator(mode="after")
     def _enough_arms(self) -> Reveal:

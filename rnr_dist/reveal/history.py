@@ -96,7 +96,7 @@ class History:
             relevance,
             self.moment,
             reveal.alpha,
-            reveal.diversity,
+            reveal.diversity_kind,
             reveal.batch_weight,
         )
 
