@@ -11,7 +11,7 @@ from pathlib import Path
 from rnr_dist.cluster import check_room
 from rnr_dist.config import Config
 from rnr_dist.config_file import load_config
-from rnr_dist.models import check_model, resolve_embedder, weight_files
+from rnr_dist.models import check_model, require_layers, resolve_embedder, weight_files
 from rnr_dist.precision import compute_dtype
 from rnr_dist.tasks.toxicity import TaskData, load_task
 
@@ -23,7 +23,16 @@ def check_inputs(config: Config) -> TaskData:
         check_model(config.reveal.writer)
     resolve_embedder(config.reveal.embedder)
     check_room(config, weights_bytes(config.model))
+    if (Path(config.model) / "config.json").exists():
+        check_layers(config, Path(config.model))
     return load_task(config.task, config.evaluate.split)
+
+
+def check_layers(config: Config, checkpoint: Path) -> None:
+    """Raises InputError where an adapter is to train a layer that the checkpoint has not."""
+    for role in ("forget", "retain"):
+        wanted = getattr(config.release, role).target_modules
+        require_layers(checkpoint, wanted, f"release.{role}.target_modules")
 
 
 def check_config(path: Path, overrides: list[str]) -> list[str]:

@@ -39,12 +39,13 @@ class Machine:
     @cached_property
     def base(self) -> ModelRef:
         """The model that shall forget."""
-        from rnr_dist.models import resolve_model, weight_files
+        from rnr_dist.checks import check_layers, weights_bytes
+        from rnr_dist.models import resolve_model
 
         base = resolve_model(self.config.model, self.config.trust_remote_code)
-        check_room(
-            self.config, sum(path.stat().st_size for path in weight_files(Path(base.checkpoint)))
-        )
+        # Again, for what had no folder on this disk before.
+        check_room(self.config, weights_bytes(base.checkpoint))
+        check_layers(self.config, Path(base.checkpoint))
         return base
 
     @cached_property

@@ -12,7 +12,7 @@ import importlib.util
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,25 @@ def weight_files(folder: Path) -> list[Path]:
     if not index.exists():
         return [folder / "model.safetensors"]
     return [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+
+
+def require_layers(folder: Path, wanted: Sequence[str], key: str) -> None:
+    """Raise InputError for the first name in `wanted` that no layer of the checkpoint has.
+
+    key: the config's, for the sentence. PEFT finds it out when a training starts.
+    """
+    from safetensors import safe_open
+
+    layers: set[str] = set()
+    for path in weight_files(folder):
+        with safe_open(path, framework="np") as file:
+            layers |= {name.removesuffix(".weight") for name in file.keys()}  # noqa: SIM118
+    for name in wanted:
+        if not any(f".{layer}".endswith(f".{name}") for layer in layers):
+            known = sorted({layer.rsplit(".", 1)[-1] for layer in layers})
+            raise InputError(
+                f"{key}: {name!r} is no layer of {folder}; expected some of {', '.join(known)}"
+            )
 
 
 def checkpoint_digest(folder: Path) -> str:

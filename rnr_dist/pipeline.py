@@ -153,6 +153,7 @@ def release_stage(
                     {key: report[key] for key in ("loss", "tokens_per_second")},
                     int(report["step"]),
                 ),
+                config.trust_remote_code,
             )
         write_json(note, {"fingerprint": fingerprint, "adapter": asdict(adapter)})
         return adapter

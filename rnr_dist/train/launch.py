@@ -59,6 +59,7 @@ def train_adapter(
     seed: int,
     storage: Path,
     on_progress: Callable[[dict[str, float]], None] | None = None,
+    trust_remote_code: bool = False,
 ) -> Adapter:
     """Train a LoRA on `base` and write it to `output` in PEFT's format, with its `training.json`.
 
@@ -76,7 +77,15 @@ def train_adapter(
         )
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_SECONDS))
     output, storage = output.absolute(), storage.absolute()
-    job = Job(ray.put(usable), base, training, workers, output, seed)
+    job = Job(
+        ray.put(usable),
+        base,
+        training,
+        workers,
+        output,
+        seed,
+        trust_remote_code=trust_remote_code,
+    )
     steps = len(plan_job([len(example.token_ids) for example in usable], job, workers.count))
     name = f"{output.name}-{uuid.uuid4().hex[:8]}"  # Ray Train would resume one of the same name
     log = storage / f"{name}.jsonl"

@@ -37,6 +37,7 @@ class Job:
     output: Path
     seed: int
     objective: str = "causal"
+    trust_remote_code: bool = False
 
 
 def train_loop(config: dict[str, Any]) -> dict[str, Any]:
@@ -142,7 +143,11 @@ def build_engine(job: Job, objective: Any, steps: int, rank: int) -> Any:
     deepspeed.ops.__compatible_ops__ = {}
     training = job.training
     dtype = compute_dtype(job.workers.dtype, job.workers.gpus_each > 0)
-    model = AutoModelForCausalLM.from_pretrained(job.base.checkpoint, dtype=getattr(torch, dtype))
+    model = AutoModelForCausalLM.from_pretrained(
+        job.base.checkpoint,
+        dtype=getattr(torch, dtype),
+        trust_remote_code=job.trust_remote_code,
+    )
     add_to_model(model, job.base.terms)
     torch.manual_seed(job.seed)
     model = get_peft_model(

@@ -39,7 +39,8 @@ def place(tmp_path, monkeypatch):
         (tmp_path / f"{name}.txt").write_text(text)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}')
-    save_file({"w": np.zeros((2, 2), np.float32)}, tmp_path / "model" / "model.safetensors")
+    layers = {f"layers.0.{name}_proj.weight": np.zeros((2, 2), np.float32) for name in "qkvo"}
+    save_file(layers, tmp_path / "model" / "model.safetensors")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
     return tmp_path
 
@@ -145,6 +146,11 @@ BAD_INPUTS = {
         lambda place: (place / "photos").mkdir(),
         ["model=./photos"],
         ["photos", "found nothing", "config.json"],
+    ),
+    "layer that the model has not": (
+        nothing,
+        ["release.retain.target_modules=[q_proj, query]"],
+        ["release.retain.target_modules", "'query'", "k_proj, o_proj, q_proj, v_proj"],
     ),
     "missing model": (nothing, ["model=./nowhere"], ["./nowhere", "no such folder"]),
     "unknown embedded model": (nothing, ["model=embedded:gpt"], ["embedded:gpt", "smollm2"]),

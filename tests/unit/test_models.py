@@ -17,7 +17,13 @@ from safetensors.numpy import save_file
 
 import rnr_dist
 from rnr_dist.errors import InputError
-from rnr_dist.models import build_once, check_model, resolve_embedder, resolve_model
+from rnr_dist.models import (
+    build_once,
+    check_model,
+    require_layers,
+    resolve_embedder,
+    resolve_model,
+)
 
 ROOT = Path(rnr_dist.__path__[0]).parent
 
@@ -32,7 +38,7 @@ def write_checkpoint(folder: Path, value: float = 1.0) -> Path:
 def shard(folder: Path) -> None:
     """Rename the weights to a shard that an index names."""
     (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
-    index = {"weight_map": {"model.embed_tokens.weight": "model-00001-of-00001.safetensors"}}
+    index = {"weight_map": {"some.weight": "model-00001-of-00001.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
@@ -60,6 +66,19 @@ def test_local_checkpoint_is_known_by_its_content(tmp_path, monkeypatch):
     assert resolve_model("one") == ref
     shard(one)
     assert resolve_model("one").checkpoint_digest == ref.checkpoint_digest
+
+
+def test_a_layer_that_the_checkpoint_has_not_is_named(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    weights = {f"model.layers.0.self_attn.{name}.weight": np.ones((2, 2)) for name in ("q", "kq")}
+    save_file(weights, folder / "model.safetensors")
+    require_layers(folder, ["q", "self_attn.kq"], "release.forget.target_modules")
+    message = r"^release\.forget\.target_modules: 'k' is no layer of .*; expected some of kq, q$"
+    with pytest.raises(InputError, match=message):
+        require_layers(folder, ["q", "k"], "release.forget.target_modules")
+    shard(folder)
+    require_layers(folder, ["q"], "x")
 
 
 @pytest.mark.parametrize("judge", [check_model, resolve_model])
