@@ -55,7 +55,8 @@ class Reveal(Section):
     """New tokens when an instruction is decoded."""
     instruction_temperature: Annotated[float, Field(ge=0)] = 0.0
     """0 decodes greedily, as the paper: most soft prompts then decode alike on small models, while
-    sampled instructions nearly all differ."""
+    sampled instructions nearly all differ. In `default` mode, where 0 leaves fewer different ones
+    than `budget` x `outer_iterations`, arms that repeat others are decoded again at .7."""
     features: Literal["meta_prompt", "instruction"] = "meta_prompt"
     """What the bandit knows of an arm: the last hidden state of the meta-prompt (INSTINCT), or that
     of the instruction that it decoded to."""

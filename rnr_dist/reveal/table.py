@@ -7,13 +7,15 @@ In: the setting. Out: a `Table`, kept in the run directory. Invariant: an instru
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 
+from rnr_dist.config_reveal import Reveal
 from rnr_dist.errors import InputError
 from rnr_dist.evaluate.continuations import sample_model, settings_of
 from rnr_dist.generate.cluster_pool import PoolHandle, generator_pool
@@ -32,6 +34,7 @@ from rnr_dist.run_dir import read_json, read_rows, replacing, write_json, write_
 from rnr_dist.types import Arm, ModelRef, Sample, SamplingSettings
 
 DEMONSTRATION_DRAWS = 4  # responses of a context from which the most relevant demonstrates
+RESAMPLED = 0.7  # temperature at which arms that repeat others are decoded again
 DECODED_BYTES = 2**28  # of soft prompts that are decoded together; queues hold a copy or two
 
 
@@ -58,8 +61,8 @@ def arm_table(setting: Setting) -> Table:
             scale,
         )
         sides = embeddings.of(meta.before), embeddings.of(meta.after)
-        instructions = _decode(setting, writer, pool, arms, *sides)
-    kept = _kept(instructions, each_once=reveal.mode == "default")
+        decoder = Decoder(pool, writer, arms, *sides, reveal.instruction_tokens)
+        instructions, kept = _instructions(reveal, decoder)
     if not kept:
         raise InputError(
             f"reveal.arms: all {len(arms)} soft prompts decode to nothing; expected instructions "
@@ -120,27 +123,50 @@ def demonstrations(setting: Setting) -> list[tuple[str, str]]:
     return pairs[: reveal.demonstrations]
 
 
-def _decode(
-    setting: Setting,
-    writer: ModelRef,
-    pool: PoolHandle,
-    arms: ArmTable,
-    before: np.ndarray,
-    after: np.ndarray,
-) -> list[str]:
-    """One instruction an arm; an empty string where nothing came."""
-    reveal = setting.config.reveal
-    warm = reveal.instruction_temperature
-    sampling = SamplingSettings(1, reveal.instruction_tokens, warm, 0.9 if warm else 1.0)
-    instructions: list[str] = []
-    size = before.nbytes + arms.soft_prompt(0).nbytes + after.nbytes
-    together = max(16, DECODED_BYTES // size)
-    for first in range(0, len(arms), together):
-        numbers = range(first, min(first + together, len(arms)))
-        requests = decode_requests(arms, numbers, before, after, sampling)
-        responses = pool.run(writer, requests, f"decoding instructions of {len(arms)} arms")
-        instructions += [instruction_of(response) for response in responses]
-    return instructions
+@dataclass(frozen=True)
+class Decoder:
+    """What turns soft prompts into instructions: a writer and the meta-prompt's two sides."""
+
+    pool: PoolHandle
+    writer: ModelRef
+    arms: ArmTable
+    before: np.ndarray
+    after: np.ndarray
+    tokens: int
+
+    def decode(self, numbers: Sequence[int], temperature: float) -> list[str]:
+        """One instruction for each of these arms; an empty string where nothing came."""
+        sampling = SamplingSettings(1, self.tokens, temperature, 0.9 if temperature else 1.0)
+        size = self.before.nbytes + self.arms.soft_prompt(0).nbytes + self.after.nbytes
+        together = max(16, DECODED_BYTES // size)
+        instructions: list[str] = []
+        for first in range(0, len(numbers), together):
+            part = numbers[first : first + together]
+            requests = decode_requests(self.arms, part, self.before, self.after, sampling)
+            responses = self.pool.run(
+                self.writer, requests, f"decoding instructions of {len(numbers)} arms"
+            )
+            instructions += [instruction_of(response) for response in responses]
+        return instructions
+
+
+def _instructions(reveal: Reveal, decoder: Decoder) -> tuple[list[str], list[int]]:
+    """The instruction of each arm, and the arms that enter the table.
+
+    Greedily, a small model may decode all soft prompts alike. Where that leaves `default` mode
+    fewer arms than it is to pull, those that repeat another are decoded again, sampled.
+    """
+    each_once = reveal.mode == "default"
+    numbers = range(len(decoder.arms))
+    instructions = decoder.decode(numbers, reveal.instruction_temperature)
+    kept = _kept(instructions, each_once)
+    wanted = min(len(numbers), reveal.budget * reveal.outer_iterations)
+    if each_once and reveal.instruction_temperature == 0 and len(kept) < wanted:
+        again = sorted(set(numbers) - set(kept))
+        for number, text in zip(again, decoder.decode(again, RESAMPLED), strict=True):
+            instructions[number] = text
+        kept = _kept(instructions, each_once)
+    return instructions, kept
 
 
 def _kept(instructions: list[str], each_once: bool) -> list[int]:

@@ -18,7 +18,7 @@ def killed_and_resumed(tmp_path_factory):
     run, log = folder / "tiny", folder / "log.txt"
     driver = start(["run", str(TINY), "--run", str(run)], log)
     revealed = run / "reveal" / "manifest.json"
-    wait_until(lambda: revealed.exists() or driver.poll() is not None, 400, log.read_text())
+    wait_until(lambda: revealed.exists() or driver.poll() is not None, 700, log.read_text())
     assert revealed.exists(), log.read_text()[-3000:]
     engines = engines_of(driver.pid)
     assert engines
