@@ -62,7 +62,7 @@ def arm_table(setting: Setting) -> Table:
         )
         sides = embeddings.of(meta.before), embeddings.of(meta.after)
         decoder = Decoder(pool, writer, arms, *sides, reveal.instruction_tokens)
-        instructions, kept = _instructions(reveal, decoder)
+        instructions, kept = decoded_arms(reveal, decoder)
     if not kept:
         raise InputError(
             f"reveal.arms: all {len(arms)} soft prompts decode to nothing; expected instructions "
@@ -150,7 +150,7 @@ class Decoder:
         return instructions
 
 
-def _instructions(reveal: Reveal, decoder: Decoder) -> tuple[list[str], list[int]]:
+def decoded_arms(reveal: Reveal, decoder: Decoder) -> tuple[list[str], list[int]]:
     """The instruction of each arm, and the arms that enter the table.
 
     Greedily, a small model may decode all soft prompts alike. Where that leaves `default` mode

@@ -6,7 +6,7 @@ import pytest
 from rnr_dist.config import Reveal
 from rnr_dist.generate.requests import Continuation, Response
 from rnr_dist.reveal.arms import ArmTable
-from rnr_dist.reveal.table import Decoder, _instructions
+from rnr_dist.reveal.table import Decoder, decoded_arms
 from rnr_dist.types import ModelRef
 
 ARMS, HIDDEN = 8, 4
@@ -35,7 +35,7 @@ class Writer:
 def decoded(writer, **reveal):
     settings = Reveal(arms=ARMS, outer_iterations=2, **{"budget": 2, **reveal})
     decoder = Decoder(writer, ModelRef("/m", "m"), TABLE, META, META[:1], 16)
-    return _instructions(settings, decoder)
+    return decoded_arms(settings, decoder)
 
 
 def test_an_instruction_stands_once():
