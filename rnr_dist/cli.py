@@ -156,12 +156,12 @@ def ui(
     """Open MLflow on this machine's runs."""
     import os
 
-    from rnr_dist.report.tracking import default_uri, ui_command
+    from rnr_dist.report.tracking import default_uri, runs_page, ui_command
 
     if not (runs / "mlflow.db").exists():
         raise InputError(f"{runs / 'mlflow.db'}: not there; expected the runs folder of a run")
     command = ui_command(default_uri(runs), port=port)
-    print(f"http://127.0.0.1:{port}")
+    print(runs_page(default_uri(runs), port), flush=True)
     os.execv(command[0], command)
 
 

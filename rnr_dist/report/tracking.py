@@ -64,6 +64,19 @@ def ui_command(uri: str, host: str = "127.0.0.1", port: int = 5000) -> list[str]
     return command
 
 
+def runs_page(uri: str, port: int = 5000) -> str:
+    """Address of the table of runs of the latest experiment in a database.
+
+    MLflow's own front page leads to an experiment's (empty) page of agents' traces.
+    """
+    _set_environment()
+    from mlflow import MlflowClient
+
+    latest = ["last_update_time DESC"]
+    [found] = MlflowClient(uri).search_experiments(max_results=1, order_by=latest)
+    return f"http://127.0.0.1:{port}/#/experiments/{found.experiment_id}/runs"
+
+
 class Tracker:
     """Parent and nested runs of one experiment.
 

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from rnr_dist.errors import InputError
-from rnr_dist.report.tracking import Tracker, default_uri, ui_command
+from rnr_dist.report.tracking import Tracker, default_uri, runs_page, ui_command
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -85,6 +85,8 @@ def test_parent_and_nested_runs_are_read_back_and_nothing_waits(tmp_path, report
     log_a_run(tracker, report)
     tracker.close()
     check_run(default_uri(runs), report)
+    experiment = MlflowClient(default_uri(runs)).get_experiment_by_name("rnr").experiment_id
+    assert runs_page(default_uri(runs)).endswith(f":5000/#/experiments/{experiment}/runs")
     assert spool.read_text() == ""
     assert (runs / "mlartifacts").is_dir()
     said = capfd.readouterr()
