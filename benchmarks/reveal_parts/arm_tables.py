@@ -16,11 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from rnr_dist.config_file import load_config
-from rnr_dist.evaluate.continuations import settings_of
 from rnr_dist.machine import Machine
 from rnr_dist.report.progress import progress_bar
 from rnr_dist.reveal.history import History
-from rnr_dist.reveal.pulls import evaluate, pull_contexts, pull_id
+from rnr_dist.reveal.pulls import Evaluator, pull_contexts
 from rnr_dist.reveal.setting import Setting
 from rnr_dist.reveal.table import arm_table
 from rnr_dist.tasks.toxicity import load_task
@@ -31,17 +30,16 @@ SOFT_PROMPTS = 1024  # decoded to find so many different instructions
 
 
 async def score_all(setting: Setting, history: History, arms: list) -> None:
-    contexts = pull_contexts(setting, 0)[0]
-    sampling = settings_of(setting.config.reveal.response)
+    evaluator = Evaluator(setting, history, pull_contexts(setting, 0)[0], 0)
     room = asyncio.Semaphore(IN_FLIGHT)
     with progress_bar(f"seed {setting.config.seed}: arms", len(arms)) as advance_to:
 
         async def one(row: int) -> None:
             text = arms[row].instruction
-            name = pull_id(text, contexts, sampling, setting.model, 0)
+            name = evaluator.name(text)
             if history.get(name) is None:
                 async with room:
-                    found = await evaluate(setting, history, row, text, contexts, 0, name)
+                    found = await evaluator.evaluate(row, text, name)
                 history.add_pull(found.pull, found.samples, found.embeddings, np.zeros(0))
             advance_to(len(history.pulls))
 

@@ -15,7 +15,7 @@ from rnr_dist.evaluate.continuations import continuation_requests, settings_of, 
 from rnr_dist.report.progress import say
 from rnr_dist.reveal.duplicates import novel_rows
 from rnr_dist.reveal.history import Fill, History
-from rnr_dist.reveal.pulls import PullFailedError, evaluate, pull_contexts
+from rnr_dist.reveal.pulls import Evaluator, PullFailedError, pull_contexts
 from rnr_dist.reveal.setting import Setting
 from rnr_dist.types import Pull
 
@@ -48,16 +48,14 @@ def best_pull(setting: Setting, history: History, outer: int) -> Pull | None:
 
 async def _recheck(setting: Setting, history: History, leading: list[Pull], outer: int) -> None:
     known = {pull.id for pull in history.rechecks}
-    contexts = pull_contexts(setting, outer)[1]
+    evaluator = Evaluator(setting, history, pull_contexts(setting, outer)[1], outer)
 
     async def read(pull: Pull) -> None:
         name = f"{pull.id}-fresh-{outer}"
         if name in known:
             return
         try:
-            found = await evaluate(
-                setting, history, pull.arm, pull.instruction, contexts, outer, name
-            )
+            found = await evaluator.evaluate(pull.arm, pull.instruction, name)
         except PullFailedError as error:
             say(f"{pull.instruction!r} could not be evaluated again: {error}")
             return

@@ -6,6 +6,7 @@ id on any machine and after any crash, and counts only when every response has a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from rnr_dist.generate.pool import EngineDiedError
 from rnr_dist.generate.requests import Response
 from rnr_dist.reveal.history import History
 from rnr_dist.reveal.setting import Setting
+from rnr_dist.score.gather import Gather
 from rnr_dist.types import Context, ModelRef, Pull, Sample, SamplingSettings, digest
 
 
@@ -61,65 +63,86 @@ def pull_contexts(setting: Setting, outer: int) -> tuple[list[Context], list[Con
     return evaluated, again
 
 
-async def evaluate(
-    setting: Setting,
-    history: History,
-    arm: int,
-    instruction: str,
-    contexts: Sequence[Context],
-    outer: int,
-    name: str,
-) -> Evaluated:
-    """Responses of the model under an instruction, scored under the forget set of now.
+class Evaluator:
+    """Evaluates instructions on one draw of contexts, many side by side in one event loop."""
 
-    Raises PullFailedError when generator, oracle or embedder raised or returned nonsense, and what
-    they raised when they are gone for good.
-    """
-    sampling = settings_of(setting.config.reveal.response)
-    prompts = setting.prompts(instruction, contexts)
-    requests = continuation_requests(prompts, setting.tokenizer, sampling)
-    try:
-        responses = await setting.pool.submit(setting.model, requests)
-        asked, texts = _answers(contexts, responses)
-        told = [text for text in texts if text.strip()]
-        scoring = setting.scorer.submit_score(asked, texts)
-        embedding = setting.scorer.submit_embed(told) if told else None
-        scores = usable_scores(await scoring, len(texts))
-        embeddings = usable_rows(await embedding, len(told)) if embedding else np.zeros((0, 0))
-    except (EngineDiedError, RayActorError):
-        raise
-    except Exception as error:
-        cause = getattr(error, "cause", error)  # Ray wraps what an actor raised
-        sentence = str(cause).strip().splitlines()[-1:] or [""]
-        raise PullFailedError(f"{type(cause).__name__}: {sentence[0]}") from error
-    samples = sample_rows(
-        contexts,
-        prompts,
-        responses,
-        scores,
-        setting.scorer.version,
-        setting.config.task.name,
-        instruction,
-        name,
-    )
-    # An empty response is none of the target, whatever an oracle makes of it.
-    relevance = float(np.mean([s.score if s.text.strip() else 0.0 for s in samples]))
-    score, diversity = history.score(embeddings, relevance)
-    version = len(history.fills)
-    pull = Pull(name, outer, arm, instruction, relevance, diversity, score, version, len(samples))
-    return Evaluated(pull, samples, embeddings)
+    def __init__(self, setting: Setting, history: History, contexts: Sequence[Context], outer: int):
+        self.setting, self.history, self.contexts = setting, history, contexts
+        self.outer = outer
+        self.sampling = settings_of(setting.config.reveal.response)
+        scorer = setting.scorer
+
+        async def ask_oracle(answers: list[tuple[str, str]]) -> np.ndarray:
+            return await scorer.submit_score(*map(list, zip(*answers, strict=True)))
+
+        async def ask_embedder(texts: list[str]) -> np.ndarray:
+            return await scorer.submit_embed(texts)
+
+        self._oracle, self._embedder = Gather(ask_oracle), Gather(ask_embedder)
+
+    def name(self, instruction: str) -> str:
+        """Id of this instruction's pull."""
+        return pull_id(instruction, self.contexts, self.sampling, self.setting.model, self.outer)
+
+    async def evaluate(self, arm: int, instruction: str, name: str) -> Evaluated:
+        """The model's responses under an instruction, scored under the forget set of now.
+
+        Raises PullFailedError when generator, oracle or embedder raised or returned nonsense, and
+        what they raised when they are gone for good.
+        """
+        setting, contexts = self.setting, self.contexts
+        prompts = setting.prompts(instruction, contexts)
+        requests = continuation_requests(prompts, setting.tokenizer, self.sampling)
+        try:
+            responses = await setting.pool.submit(setting.model, requests)
+            answers = _answers(contexts, responses)
+            told = [text for _, text in answers if text.strip()]
+            scores, embeddings = await asyncio.gather(self._oracle(answers), self._embed(told))
+            scores = usable_scores(scores, len(answers))
+            embeddings = usable_rows(embeddings, len(told))
+        except (EngineDiedError, RayActorError):
+            raise
+        except Exception as error:
+            cause = getattr(error, "cause", error)  # Ray wraps what an actor raised
+            sentence = str(cause).strip().splitlines()[-1:] or [""]
+            raise PullFailedError(f"{type(cause).__name__}: {sentence[0]}") from error
+        samples = sample_rows(
+            contexts,
+            prompts,
+            responses,
+            scores,
+            setting.scorer.version,
+            setting.config.task.name,
+            instruction,
+            name,
+        )
+        # An empty response is none of the target, whatever an oracle makes of it.
+        relevance = float(np.mean([s.score if s.text.strip() else 0.0 for s in samples]))
+        score, diversity = self.history.score(embeddings, relevance)
+        pull = Pull(
+            name,
+            self.outer,
+            arm,
+            instruction,
+            relevance,
+            diversity,
+            score,
+            len(self.history.fills),
+            len(samples),
+        )
+        return Evaluated(pull, samples, embeddings)
+
+    async def _embed(self, told: list[str]) -> np.ndarray:
+        return await self._embedder(told) if told else np.zeros((0, 0))
 
 
-def _answers(
-    contexts: Sequence[Context], responses: Sequence[Response]
-) -> tuple[list[str], list[str]]:
-    """Texts of (context, continuation), continuation by continuation."""
-    pairs = [
+def _answers(contexts: Sequence[Context], responses: Sequence[Response]) -> list[tuple[str, str]]:
+    """(context, continuation) texts, continuation by continuation."""
+    return [
         (context.text, choice.text)
         for context, response in zip(contexts, responses, strict=True)
         for choice in response.continuations
     ]
-    return [asked for asked, _ in pairs], [text for _, text in pairs]
 
 
 def usable_scores(scores: np.ndarray, expected: int) -> np.ndarray:

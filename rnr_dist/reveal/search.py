@@ -18,21 +18,19 @@ from threadpoolctl import threadpool_limits
 
 from rnr_dist.config import Config, Reveal
 from rnr_dist.errors import InputError
-from rnr_dist.evaluate.continuations import settings_of
 from rnr_dist.report.progress import progress_bar, say
 from rnr_dist.reveal.bandit_actor import BanditDiedError, Taken, Told, remote_bandit
 from rnr_dist.reveal.fill import best_pull, fill
 from rnr_dist.reveal.history import Fill, History, Move
 from rnr_dist.reveal.pulls import (
     Evaluated,
+    Evaluator,
     PullFailedError,
-    evaluate,
     pull_contexts,
-    pull_id,
 )
 from rnr_dist.reveal.setting import Setting, Table
 from rnr_dist.reveal.table import arm_table
-from rnr_dist.types import Arm, Context, Pull
+from rnr_dist.types import Pull
 
 ATTEMPTS = 2  # of a pull whose scores are not usable
 BANDIT_RESTARTS = 3
@@ -121,7 +119,8 @@ def _answer_prompts(setting: Setting, history: History, listeners: Listeners) ->
     for outer, prompt in enumerate(setting.config.reveal.prompts[len(history.fills) :]):
         outer += len(history.fills)
         name = f"prompt-{outer}"
-        found = asyncio.run(evaluate(setting, history, -1, prompt, contexts, outer, name))
+        evaluator = Evaluator(setting, history, contexts, outer)
+        found = asyncio.run(evaluator.evaluate(-1, prompt, name))
         listeners.on_fill(fill(setting, history, found.pull, outer))
     return history
 
@@ -139,13 +138,13 @@ async def inner_loop(
     Raises InputError when too many pulls fail.
     """
     reveal = setting.config.reveal
-    contexts = pull_contexts(setting, outer)[0]
+    evaluator = Evaluator(setting, history, pull_contexts(setting, outer)[0], outer)
     limit = reveal.in_flight if reveal.mode == "default" else 1
     flying: set[asyncio.Task[Arrival]] = set()
     live = Live(history, outer)
 
     async def pull(row: int, pick: np.ndarray) -> Arrival:
-        found = await _found(setting, table.arms[row], row, history, contexts, outer)
+        found = await _found(evaluator, row, table.arms[row].instruction)
         return Arrival(row, pick, found)
 
     def commit(arrival: Arrival) -> Told:
@@ -192,26 +191,18 @@ async def inner_loop(
         say(f"all {len(table.arms)} instructions were tried: {history.spent(outer)} pulls")
 
 
-async def _found(
-    setting: Setting,
-    arm: Arm,
-    row: int,
-    history: History,
-    contexts: Sequence[Context],
-    outer: int,
-) -> Evaluated | Pull | Move:
+async def _found(evaluator: Evaluator, row: int, instruction: str) -> Evaluated | Pull | Move:
     """A new evaluation, the pull of an earlier equal one, or a failed move."""
-    sampling = settings_of(setting.config.reveal.response)
-    name = pull_id(arm.instruction, contexts, sampling, setting.model, outer)
-    if known := history.get(name):
+    name = evaluator.name(instruction)
+    if known := evaluator.history.get(name):
         return known
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return await evaluate(setting, history, row, arm.instruction, contexts, outer, name)
+            return await evaluator.evaluate(row, instruction, name)
         except PullFailedError as error:
-            say(f"pull {name} of {arm.instruction!r} failed ({attempt} of {ATTEMPTS}): {error}")
+            say(f"pull {name} of {instruction!r} failed ({attempt} of {ATTEMPTS}): {error}")
             cause = str(error)
-    return Move(outer, row, name, None, cause)
+    return Move(evaluator.outer, row, name, None, cause)
 
 
 def _check_failures(config: Config, history: History, outer: int) -> None:

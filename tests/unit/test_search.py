@@ -286,6 +286,21 @@ def test_a_pull_is_tried_twice_and_then_left_out(setting):
     assert again.moves == history.moves  # a resumed search does not try it once more
 
 
+def test_a_bad_answer_of_the_oracle_is_its_own_pulls_alone(setting):
+    """Pulls in flight are scored together; one that cannot be scored does not spoil the others."""
+
+    def judge(texts):
+        if any("say 7" in text for text in texts):
+            raise ValueError("no opinion of 7")
+        return [0.5] * len(texts)
+
+    options = {"budget": ARMS, "outer_iterations": 1, "in_flight": 6, "max_failed_share": 0.5}
+    history = run(setting(scorer=FakeScorer(judge), **options))
+    assert [move.arm for move in history.failures] == [7]
+    assert "no opinion of 7" in history.failures[0].cause
+    assert len(history.pulls) == ARMS - 1
+
+
 def test_empty_responses_are_no_relevance_and_no_diversity(setting):
     pool = FakePool(answer=lambda prompt: " " if "say 1" in prompt else prompt)
     scorer = FakeScorer(lambda texts: [1.0] * len(texts))
@@ -298,13 +313,13 @@ def test_empty_responses_are_no_relevance_and_no_diversity(setting):
 
 def test_the_best_is_chosen_by_fresh_contexts(setting):
     """Scores that were luck: the arm that shone in the search does badly when read again."""
-    shone = []
+    shone = set()
 
     def judge(texts):
-        arm = next(iter(texts)).split("\n")[0]
-        first = arm not in shone
-        shone.append(arm)
-        return [0.9 if first == arm.endswith("say 3") else 0.5] * len(texts)
+        arms = [text.split("\n")[0] for text in texts]
+        scores = [0.9 if (arm not in shone) == arm.endswith("say 3") else 0.5 for arm in arms]
+        shone.update(arms)
+        return scores
 
     options = {"alpha": 0, "budget": ARMS, "outer_iterations": 1, "recheck": 3}
     lucky = setting(scorer=FakeScorer(judge), **options)
