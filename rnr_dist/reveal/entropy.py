@@ -1,7 +1,7 @@
 """Entropy of a spectrum after a low-rank update, without a new eigendecomposition.
 
 In: the eigenvalues of A and a few vectors V in A's eigenbasis. Out: the von Neumann entropy
--Tr M log M of M = A + V^T V. Invariant: equal to the entropy of M's own eigenvalues to 1e-9.
+-Tr M log M of M = A + V^T V. Invariant: equal to the entropy of M's own eigenvalues to 1e-8.
 
 From x log x = integral of x/(1+s) - 1 + s/(x+s) over s > 0 follows, with D(s) = log det(I + V
 (A+s)^-1 V^T) by the determinant lemma and T = Tr V^T V,
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-STEP, REACH = 0.7, 36.0  # exp(-2 pi^2 / .7) = 6e-13, and so are the tails beyond
+STEP, REACH = 0.9, 30.0  # errs by 1e-9, with 68 nodes; .7 and 36 by 1e-12, with 104
 
 
 def entropy(eigenvalues: np.ndarray) -> float:
@@ -29,7 +29,7 @@ def updated_entropy(eigenvalues: np.ndarray, update: np.ndarray) -> float:
     """Entropy of diag(eigenvalues) + update^T update.
 
     eigenvalues: (d,) of a positive semi-definite matrix. update: (n, d) in its eigenbasis. Costs
-    O(d n^2) a node of the quadrature, against O(d^3) anew: 4 ms against 60 ms at d = 1024, n = 16.
+    O(d n^2) a node of the quadrature, against O(d^3) anew: 3 ms against 60 ms at d = 1024, n = 16.
     """
     n = len(update)
     spectrum = eigenvalues.clip(min=0)
