@@ -105,9 +105,10 @@ def release_stage(
     config: Config, data: TaskData, run: RunDir, machine: Machine, tracker: Tracker
 ) -> None:
     """Eq. 1 under the 90 %/95 % rules, and the retain-only control."""
+    from rnr_dist.release.choice import Reader
     from rnr_dist.release.examples import forget_examples, retain_answers, retain_examples
     from rnr_dist.release.loop import ReleasedStep, release
-    from rnr_dist.release.merge_search import make_probe, read_model
+    from rnr_dist.release.probe import make_probe
     from rnr_dist.report.summary import trial_rows
     from rnr_dist.train.launch import train_adapter
 
@@ -169,10 +170,9 @@ def release_stage(
         say(f"{step.name}: weight {step.coefficient:g} by {verdict}")
 
     probe = make_probe(config, data, machine.tokenizer)
-    steps = release(
-        config, machine.base, train, probe, machine.pool, machine.scorer, folder, log_step
-    )
-    start = read_model(machine.base, probe, machine.pool, machine.scorer, folder / "readings")
+    reader = Reader(config, probe, machine.pool, machine.scorer, folder / "readings")
+    steps = release(config, machine.base, train, reader, folder, log_step)
+    start = reader.read(machine.base)
     control = machine.base
     restored = sum(step.coefficient for step in steps if step.name.startswith("+"))
     if restored:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rnr_dist.config import Coefficients, Config
-from rnr_dist.generate.cluster_pool import PoolHandle
-from rnr_dist.release.merge_search import Probe, read_model, search_weight
+from rnr_dist.release.choice import Choice, Reader
+from rnr_dist.release.merge_search import search_weight
 from rnr_dist.release.rules import Reading, Step
 from rnr_dist.report.progress import say
 from rnr_dist.run_dir import read_json, write_json
-from rnr_dist.score.actors import Scorer
 from rnr_dist.types import Adapter, ModelRef
 
 Role = Literal["forget", "retain"]
@@ -65,21 +64,17 @@ def release(
     config: Config,
     base: ModelRef,
     train: Train,
-    probe: Probe,
-    pool: PoolHandle,
-    scorer: Scorer,
+    reader: Reader,
     folder: Path,
     on_step: Callable[[ReleasedStep], None],
 ) -> list[ReleasedStep]:
     """Run Eq. 1 with `config.release.iterations` = t; `on_step` hears of each finished step."""
-    rules = config.release
-    readings = folder / "readings"
     say("reading the base model on the search split")
-    start = read_model(base, probe, pool, scorer, readings)
+    start = reader.read(base)
     model, before, cycle_start = base, start, start
     steps: list[ReleasedStep] = []
     for name, role, coefficients in plan(config):
-        last = name == f"-f{rules.iterations}"
+        last = name == f"-f{config.release.iterations}"
         path = folder / "steps" / f"{len(steps)}{name}.json"
         if path.exists():
             step = ReleasedStep.from_json(read_json(path))
@@ -87,29 +82,10 @@ def release(
             adapter = train(name, role, model)
             kind: Literal["subtract", "add"] = "subtract" if role == "forget" else "add"
             say(f"searching the weight of {name}")
-            choice = search_weight(
-                name,
-                Step(kind, start, before, cycle_start, last),
-                model,
-                adapter,
-                coefficients,
-                config,
-                probe,
-                pool,
-                scorer,
-                readings,
-            )
-            signed = choice.coefficient if role == "retain" else -choice.coefficient
-            step = ReleasedStep(
-                name,
-                choice.coefficient,
-                choice.verdict.feasible,
-                choice.verdict.rule,
-                choice.verdict.broken,
-                model.plus(signed, adapter),
-                choice.reading,
-                tuple(trial.to_json() for trial in choice.trials),
-            )
+            taken = Step(kind, start, before, cycle_start, last)
+            weight, choice = search_weight(name, taken, model, adapter, coefficients, reader)
+            signed = weight if role == "retain" else -weight
+            step = _released(name, weight, model.plus(signed, adapter), choice)
             write_json(path, step.to_json())
         if role == "forget":
             cycle_start = before
@@ -117,6 +93,24 @@ def release(
         steps.append(step)
         on_step(step)
     return steps
+
+
+def _released(name: str, weight: float, model: ModelRef, choice: Choice) -> ReleasedStep:
+    trials = [
+        {"step": name, "coefficient": float(trial.candidate), **trial.to_json()}
+        for trial in choice.trials
+    ]
+    verdict = choice.verdict
+    return ReleasedStep(
+        name,
+        weight,
+        verdict.feasible,
+        verdict.rule,
+        verdict.broken,
+        model,
+        choice.reading,
+        tuple(trials),
+    )
 
 
 def plan(config: Config) -> list[tuple[str, Role, Coefficients]]:

@@ -7,7 +7,9 @@ import pytest
 
 from rnr_dist.config import Coefficients, Config, Perplexity, Release
 from rnr_dist.generate.requests import Continuation, Generate, ReadLikelihood, Response
-from rnr_dist.release.merge_search import Probe, candidates, read_model, search_weight
+from rnr_dist.release.choice import Reader
+from rnr_dist.release.merge_search import candidates, search_weight
+from rnr_dist.release.probe import Probe, read_model
 from rnr_dist.release.rules import (
     GUARDED,
     Reading,
@@ -133,20 +135,19 @@ def search(tmp_path, step, draws, rules, pool=None):
     task |= {"in_domain": [source], "out_of_domain": [source]}
     config = Config(name="x", task=task, release=rules, perplexity=Perplexity())
     coefficients = Coefficients(low=1, high=4, trials=3)
-    return search_weight(
-        "-f0", step, MODEL, ADAPTER, coefficients, config, PROBE, pool, FakeScorer(), tmp_path
-    )
+    reader = Reader(config, PROBE, pool, FakeScorer(), tmp_path)
+    return search_weight("-f0", step, MODEL, ADAPTER, coefficients, reader)
 
 
 def test_the_winner_is_decided_on_fresh_samples(tmp_path):
     lucky = {1.0: reading(0.04, 0.9), 2.0: reading(0.03, 0.8), 4.0: reading(0.01, 0.5)}
     fresh = {1.0: reading(0.2, 0.6), 2.0: reading(0.04, 0.8)}
-    choice = search(tmp_path, subtraction(), [lucky, fresh, fresh], Release(reread=2))
-    assert (choice.coefficient, choice.verdict.rule) == (2.0, "1")
+    weight, choice = search(tmp_path, subtraction(), [lucky, fresh, fresh], Release(reread=2))
+    assert (weight, choice.verdict.rule) == (2.0, "1")
     assert choice.reading.forget.value == pytest.approx(0.04)
-    drawn = [(trial.coefficient, trial.draw) for trial in choice.trials]
+    drawn = [(float(trial.candidate), trial.draw) for trial in choice.trials]
     assert sorted(drawn) == [(1.0, 0), (1.0, 1), (2.0, 0), (2.0, 1), (4.0, 0)]
-    assert search(tmp_path, subtraction(), [lucky], Release(reread=0)).coefficient == 1.0
+    assert search(tmp_path, subtraction(), [lucky], Release(reread=0))[0] == 1.0
 
 
 def test_fresh_samples_decide_together(tmp_path):
@@ -154,18 +155,18 @@ def test_fresh_samples_decide_together(tmp_path):
     first = {1.0: reading(0.04, 0.9), 2.0: reading(0.04, 0.8), 4.0: reading(0.4, 0.5)}
     fresh = {1.0: reading(0.01, 0.9), 2.0: reading(0.04, 0.8)}
     again = {1.0: reading(0.3, 0.9), 2.0: reading(0.02, 0.8)}
-    choice = search(tmp_path, subtraction(), [first, fresh, again], Release(reread=2))
-    assert choice.coefficient == 2.0
+    weight, choice = search(tmp_path, subtraction(), [first, fresh, again], Release(reread=2))
+    assert weight == 2.0
     assert choice.reading.forget.value == pytest.approx(0.03)
     assert choice.reading.forget.denominator.sum() == 2 * reading(0.1).forget.denominator.sum()
 
 
 def test_where_nothing_is_feasible_the_least_violation_wins_and_says_so(tmp_path):
     poor = {1.0: reading(0.45, 0.7), 2.0: reading(0.3, 0.52), 4.0: reading(0.1, 0.05)}
-    choice = search(tmp_path, subtraction(), [poor, poor, poor], Release(reread=3))
+    weight, choice = search(tmp_path, subtraction(), [poor, poor, poor], Release(reread=3))
     assert (choice.verdict.feasible, choice.verdict.broken) == (False, ("forgetting",))
     # Rule 1 is missed by .8, .5 and .1 of the base's score, rule 2 by .2, .08 and .15.
-    assert choice.coefficient == 2.0
+    assert weight == 2.0
     assert choice.verdict.violation == pytest.approx(0.08)
 
 
@@ -174,8 +175,8 @@ def test_a_fallback_that_was_never_generated_from_is_read_whole(tmp_path):
         w: Reading("m", reading(0.1, u).utility) for w, u in ((1.0, 0.9), (2.0, 0.8), (4.0, 0.7))
     }
     pool = FakePool()
-    choice = search(tmp_path, addition(), [lost], Release(reread=0), pool)
-    assert (choice.coefficient, choice.verdict.feasible) == (1.0, False)
+    weight, choice = search(tmp_path, addition(), [lost], Release(reread=0), pool)
+    assert (weight, choice.verdict.feasible) == (1.0, False)
     assert choice.reading.forget.value == 0.5
     assert {digest for digest, _ in pool.asked} == {MODEL.plus(1.0, ADAPTER).digest}
 

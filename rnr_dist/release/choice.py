@@ -1,0 +1,153 @@
+"""Who wins among candidate models: Ray Tune trials under the rules.
+
+In: named candidates and the step that they would take. Out: the winner with every trial.
+Invariant: all candidates are read once and the best of them again on fresh samples, which alone
+decide; so no winner owes its place to luck in the ranking.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rnr_dist.config import Config
+from rnr_dist.generate.cluster_pool import PoolHandle
+from rnr_dist.release.probe import Probe, read_model, reading_path
+from rnr_dist.release.rules import Reading, Step, Verdict, judge, pooled, ranked
+from rnr_dist.score.actors import Scorer
+from rnr_dist.types import ModelRef
+
+TRIAL_CPUS = 0.01  # a trial only asks the pool; engines do the work
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One reading of a candidate and what the rules said; `draw` is 1 where samples were fresh."""
+
+    candidate: str
+    draw: int
+    verdict: Verdict
+
+    def to_json(self) -> dict[str, Any]:
+        verdict = {**asdict(self.verdict), "feasible": self.verdict.feasible}
+        return {"candidate": self.candidate, "draw": self.draw, **verdict}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The winner, its fresh reading and all trials; an infeasible verdict marks the fallback."""
+
+    candidate: str
+    reading: Reading
+    verdict: Verdict
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads candidates through the pool, several at a time; readings are files in `folder`."""
+
+    config: Config
+    probe: Probe
+    pool: PoolHandle
+    scorer: Scorer
+    folder: Path
+
+    def read(self, model: ModelRef) -> Reading:
+        """A model as it is, whatever rules say."""
+        return read_model(model, self.probe, self.pool, self.scorer, self.folder)
+
+    def choose(self, name: str, step: Step, models: Mapping[str, ModelRef]) -> Choice:
+        """The candidate that takes `step` best. `name` tells this search's trials from others'."""
+        rules = self.config.release
+        readings = self._read_all(name, models, list(models), range(1), step)
+        trials = deciding = self._trials(readings, 0, step)
+        order = ranked([trial.verdict for trial in trials], step.kind, rules)
+        if rules.reread:
+            best = [trials[position].candidate for position in order[: rules.reread]]
+            readings = self._read_all(name, models, best, range(1, 1 + rules.reread_draws), step)
+            deciding = self._trials(readings, 1, step)
+            trials = [*trials, *deciding]
+        winner = deciding[ranked([trial.verdict for trial in deciding], step.kind, rules)[0]]
+        reading = readings[winner.candidate]
+        if reading.forget is None:
+            # A fallback that was never generated from: later steps compare with it, so read it all.
+            model = models[winner.candidate]
+            reading = read_model(model, self.probe, self.pool, self.scorer, self.folder, "whole")
+        return Choice(winner.candidate, reading, winner.verdict, tuple(trials))
+
+    def _trials(self, readings: Mapping[str, Reading], draw: int, step: Step) -> list[Trial]:
+        rules = self.config.release
+        return [Trial(label, draw, judge(read, step, rules)) for label, read in readings.items()]
+
+    def _read_all(
+        self,
+        name: str,
+        models: Mapping[str, ModelRef],
+        labels: Sequence[str],
+        draws: range,
+        step: Step,
+    ) -> dict[str, Reading]:
+        """Readings of these candidates, each over all samples of these draws."""
+        for draw in draws:
+            self._run_trials(name, {label: models[label] for label in labels}, draw, step)
+        return {
+            label: pooled(
+                [
+                    read_model(models[label], self.probe, self.pool, self.scorer, self.folder, draw)
+                    for draw in draws
+                ]
+            )
+            for label in labels
+        }
+
+    def _run_trials(self, name: str, models: Mapping[str, ModelRef], draw: int, step: Step) -> None:
+        """One Tune trial for each candidate that has no reading yet; it ends as a file."""
+        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune 2.60 prints tables whatever `verbose` says
+        from ray import tune
+
+        missing = [
+            label
+            for label, model in models.items()
+            if not reading_path(self.folder, model, draw).exists()
+        ]
+        if not missing:
+            return
+
+        def trial(
+            setting: dict[str, Any], reader: Reader, models: Mapping[str, ModelRef], step: Step
+        ) -> None:
+            rules = reader.config.release
+            reading = read_model(
+                models[setting["candidate"]],
+                reader.probe,
+                reader.pool,
+                reader.scorer,
+                reader.folder,
+                draw,
+                step,
+                rules,
+            )
+            verdict = judge(reading, step, rules)
+            tune.report({"forget": verdict.forget, "utility": verdict.utility})
+
+        tuner = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(trial, reader=self, models=dict(models), step=step),
+                {"cpu": TRIAL_CPUS},
+            ),
+            param_space={"candidate": tune.grid_search(missing)},
+            tune_config=tune.TuneConfig(max_concurrent_trials=self.config.engines.count),
+            run_config=tune.RunConfig(
+                name=f"{name}-{draw}",
+                storage_path=str(self.folder / "tune"),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=1),
+            ),
+        )
+        for result in tuner.fit():
+            if result.error:
+                raise result.error
