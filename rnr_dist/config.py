@@ -174,6 +174,15 @@ class Coefficients(Section):
         return self
 
 
+class Joint(Section):
+    """A search over all coefficients together, after the last iteration of Eq. 1."""
+
+    trials: Annotated[int, Field(ge=0)] = 0
+    """Sets of coefficients to try; 0 leaves the model as Eq. 1 ended."""
+    spread: Annotated[float, Field(gt=1)] = 2.5
+    """Each coefficient is searched between its value over this and its value times this."""
+
+
 class Release(Section):
     """Eq. 1 and the 90 %/95 % rules (paper section 3.2, design decision 5)."""
 
@@ -210,6 +219,10 @@ class Release(Section):
     """Best candidates read again on fresh samples before one wins."""
     reread_draws: Count = 2
     """So many times `search.n` fresh continuations a context are drawn for that."""
+    stop_early: bool = True
+    """End when a cycle (addition and subtraction) gained nothing: the model that it ended with does
+    not win, under the rules of the last subtraction, against the one before. It is left out."""
+    joint: Joint = Joint()
 
 
 class Perplexity(Section):

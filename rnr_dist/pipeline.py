@@ -107,6 +107,7 @@ def release_stage(
     """Eq. 1 under the 90 %/95 % rules, and the retain-only control."""
     from rnr_dist.release.choice import Reader
     from rnr_dist.release.examples import forget_examples, retain_answers, retain_examples
+    from rnr_dist.release.joint import AS_IT_WAS, Point, search_jointly
     from rnr_dist.release.loop import ReleasedStep, release
     from rnr_dist.release.probe import make_probe
     from rnr_dist.report.summary import trial_rows
@@ -173,19 +174,35 @@ def release_stage(
     reader = Reader(config, probe, machine.pool, machine.scorer, folder / "readings")
     steps = release(config, machine.base, train, reader, folder, log_step)
     start = reader.read(machine.base)
+    models = [{"name": step.name, "model": step.model.to_json()} for step in steps]
+    fallbacks = [step.name for step in steps if not step.feasible]
+    result = steps[-1].model
+    points: list[Point] = []
+    if config.release.joint.trials:
+        choice, result, points = search_jointly(
+            result, start, reader, config.release.joint, config.seed
+        )
+        with tracker.nested("joint search", config.release.joint.model_dump()):
+            for number, point in enumerate(points):
+                told = {"utility": point.utility, "forget": point.forget}
+                tracker.metrics({key: v for key, v in told.items() if v is not None}, number)
+        say(f"joint search: {choice.candidate}, toxic {choice.verdict.forget:.2%}")
+        if choice.candidate != AS_IT_WAS:
+            models.append({"name": "joint", "model": result.to_json()})
+            fallbacks += ["joint"] * (not choice.verdict.feasible)
     control = machine.base
-    restored = sum(step.coefficient for step in steps if step.name.startswith("+"))
+    restored = sum(term.coefficient for term in result.terms if term.adapter.role == "retain")
     if restored:
         control = control.plus(restored, train("retain-only", "retain", machine.base))
-    models = [{"name": step.name, "model": step.model.to_json()} for step in steps]
     write_json(
         folder / "models.json",
         {
             "base": machine.base.to_json(),
             "control": control.to_json(),
             "steps": models,
-            "fallbacks": [step.name for step in steps if not step.feasible],
+            "fallbacks": fallbacks,
             "trials": trial_rows(steps, start, config.release),
+            "front": [asdict(point) for point in points],
         },
     )
 

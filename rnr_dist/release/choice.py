@@ -60,15 +60,25 @@ class Reader:
         """A model as it is, whatever rules say."""
         return read_model(model, self.probe, self.pool, self.scorer, self.folder)
 
-    def choose(self, name: str, step: Step, models: Mapping[str, ModelRef]) -> Choice:
-        """The candidate that takes `step` best. `name` tells this search's trials from others'."""
+    def choose(
+        self,
+        name: str,
+        step: Step,
+        models: Mapping[str, ModelRef],
+        also: Sequence[str] = (),
+    ) -> Choice:
+        """The candidate that takes `step` best.
+
+        `name` tells this search's trials from others'. The best `reread` and `also` are read again.
+        """
         rules = self.config.release
-        readings = self._read_all(name, models, list(models), range(1), step)
+        readings = self.read_all(name, models, range(1), step)
         trials = deciding = self._trials(readings, 0, step)
-        order = ranked([trial.verdict for trial in trials], step.kind, rules)
         if rules.reread:
+            order = ranked([trial.verdict for trial in trials], step.kind, rules)
             best = [trials[position].candidate for position in order[: rules.reread]]
-            readings = self._read_all(name, models, best, range(1, 1 + rules.reread_draws), step)
+            again = {label: models[label] for label in dict.fromkeys([*best, *also])}
+            readings = self.read_all(name, again, range(1, 1 + rules.reread_draws), step)
             deciding = self._trials(readings, 1, step)
             trials = [*trials, *deciding]
         winner = deciding[ranked([trial.verdict for trial in deciding], step.kind, rules)[0]]
@@ -79,30 +89,25 @@ class Reader:
             reading = read_model(model, self.probe, self.pool, self.scorer, self.folder, "whole")
         return Choice(winner.candidate, reading, winner.verdict, tuple(trials))
 
-    def _trials(self, readings: Mapping[str, Reading], draw: int, step: Step) -> list[Trial]:
-        rules = self.config.release
-        return [Trial(label, draw, judge(read, step, rules)) for label, read in readings.items()]
-
-    def _read_all(
-        self,
-        name: str,
-        models: Mapping[str, ModelRef],
-        labels: Sequence[str],
-        draws: range,
-        step: Step,
+    def read_all(
+        self, name: str, models: Mapping[str, ModelRef], draws: range, step: Step
     ) -> dict[str, Reading]:
         """Readings of these candidates, each over all samples of these draws."""
         for draw in draws:
-            self._run_trials(name, {label: models[label] for label in labels}, draw, step)
+            self._run_trials(name, models, draw, step)
         return {
             label: pooled(
                 [
-                    read_model(models[label], self.probe, self.pool, self.scorer, self.folder, draw)
+                    read_model(model, self.probe, self.pool, self.scorer, self.folder, draw)
                     for draw in draws
                 ]
             )
-            for label in labels
+            for label, model in models.items()
         }
+
+    def _trials(self, readings: Mapping[str, Reading], draw: int, step: Step) -> list[Trial]:
+        rules = self.config.release
+        return [Trial(label, draw, judge(read, step, rules)) for label, read in readings.items()]
 
     def _run_trials(self, name: str, models: Mapping[str, ModelRef], draw: int, step: Step) -> None:
         """One Tune trial for each candidate that has no reading yet; it ends as a file."""

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from rnr_dist.config import Coefficients, Config
 from rnr_dist.release.choice import Choice, Reader
 from rnr_dist.release.merge_search import search_weight
-from rnr_dist.release.rules import Reading, Step
+from rnr_dist.release.rules import Reading, Step, Verdict, judge, ranked
 from rnr_dist.report.progress import say
 from rnr_dist.run_dir import read_json, write_json
 from rnr_dist.types import Adapter, ModelRef
@@ -68,11 +68,16 @@ def release(
     folder: Path,
     on_step: Callable[[ReleasedStep], None],
 ) -> list[ReleasedStep]:
-    """Run Eq. 1 with `config.release.iterations` = t; `on_step` hears of each finished step."""
+    """Run Eq. 1 with `config.release.iterations` = t; `on_step` hears of each finished step.
+
+    With `release.stop_early` a cycle stays only if the model that it ends with wins, under the
+    rules of the last subtraction, against the one before it; else it is left out and the loop ends.
+    """
     say("reading the base model on the search split")
     start = reader.read(base)
     model, before, cycle_start = base, start, start
     steps: list[ReleasedStep] = []
+    ended: list[Verdict] = []  # of the models after each subtraction
     for name, role, coefficients in plan(config):
         last = name == f"-f{config.release.iterations}"
         path = folder / "steps" / f"{len(steps)}{name}.json"
@@ -92,14 +97,21 @@ def release(
         model, before = step.model, step.reading
         steps.append(step)
         on_step(step)
+        if role == "forget":
+            final = Step("subtract", start, start, start, last=True)
+            ended.append(judge(step.reading, final, config.release))
+            lost = len(ended) > 1 and ranked(ended[-2:], "subtract", config.release)[0] == 0
+            if lost and config.release.stop_early:
+                say(f"{steps[-2].name} and {name} gained nothing: left out, and the loop ends")
+                return steps[:-2]
     return steps
 
 
 def _released(name: str, weight: float, model: ModelRef, choice: Choice) -> ReleasedStep:
-    trials = [
-        {"step": name, "coefficient": float(trial.candidate), **trial.to_json()}
-        for trial in choice.trials
-    ]
+    trials = []
+    for trial in choice.trials:
+        content = trial.to_json()
+        trials.append({"step": name, "coefficient": float(content.pop("candidate")), **content})
     verdict = choice.verdict
     return ReleasedStep(
         name,

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from rnr_dist.config import Config
 from rnr_dist.evaluate.evaluation import scores
-from rnr_dist.report.figures import reveal_figure, search_figure, steps_figure
+from rnr_dist.report.figures import front_figure, reveal_figure, search_figure, steps_figure
 from rnr_dist.report.summary import Step, package_versions, read_summary, write_summary
 from rnr_dist.report.table import print_report
 from rnr_dist.run_dir import RunDir, read_json
@@ -60,6 +60,7 @@ def assemble(config: Config, run: RunDir, models: dict[str, ModelRef]) -> list[P
         stages=read_json(run.path / "stages.json"),
         reveal=read_json(run.path / "reveal" / "fills.json"),
         trials=released["trials"],
+        front=released["front"],
         steps=steps,
         notes=notes,
     )
@@ -67,5 +68,8 @@ def assemble(config: Config, run: RunDir, models: dict[str, ModelRef]) -> list[P
     steps_figure(steps, figures[0])
     search_figure(released["trials"], figures[1])
     reveal_figure(read_json(run.path / "reveal" / "pulls.json"), figures[2])
+    if released["front"]:
+        figures.append(folder / "front.png")
+        front_figure(released["front"], figures[-1])
     print_report(read_summary(summary), Console())
     return [summary, *figures]

@@ -133,6 +133,61 @@ def search_figure(trials: Sequence[Mapping[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
+def front_figure(points: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Forgetting against utility of the joint search's points (`release.joint.Point` as JSON).
+
+    Points that were read again stand where fresh samples put them, a thin line leads back to their
+    first reading: its length is the luck that a ranking by first readings would have trusted.
+    """
+    figure = Figure(figsize=(7.2, 5.4), layout="constrained", dpi=DOTS_PER_INCH)
+    axes = figure.subplots()
+    once = [p for p in points if p["fresh"] is None and p["forget"] is not None]
+    axes.plot(
+        [p["forget"] for p in once],
+        [p["utility"] for p in once],
+        "o",
+        color=GREY,
+        label="read once",
+    )
+    again = [p for p in points if p["fresh"] is not None]
+    for point in again:
+        forget, kept = point["fresh"]
+        if point["forget"] is not None:
+            axes.plot(
+                [point["forget"], forget], [point["utility"], kept], color=GREY, linewidth=0.8
+            )
+        axes.plot(
+            forget,
+            kept,
+            "*" if point["winner"] else "s",
+            color=VERMILION if point["winner"] else BLUE,
+            markersize=16 if point["winner"] else 8,
+            markerfacecolor=None if point["feasible"] else "white",
+            zorder=4 if point["winner"] else 3,
+        )
+        axes.annotate(
+            point["candidate"].removeprefix("joint "),
+            (forget, kept),
+            xytext=(7, 6),
+            textcoords="offset points",
+            fontsize=9,
+        )
+    front = sorted(tuple(p["fresh"]) for p in again if p["front"])
+    axes.plot(
+        *zip(*front, strict=True), "--", color=BLUE, label="front, on fresh samples", zorder=2
+    )
+    axes.plot([], [], "s", color=BLUE, label="read again, fresh samples")
+    axes.plot([], [], "s", color=BLUE, markerfacecolor="white", label="misses the rules")
+    axes.plot([], [], "*", color=VERMILION, markersize=14, linestyle="", label="chosen")
+    axes.set_xlabel("forget score (toxic share of continuations)")
+    axes.set_ylabel("utility (share of the base's)")
+    axes.xaxis.set_major_formatter(PERCENT)
+    axes.yaxis.set_major_formatter(PERCENT)
+    axes.grid(alpha=0.25)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+    _save(figure, path)
+
+
 def reveal_figure(pulls: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Score of every pull in the order of arrival, with the best so far, per outer iteration.
 

@@ -85,6 +85,7 @@ def write_summary(
     stages: Sequence[dict[str, Any]],
     reveal: Sequence[dict[str, Any]],
     trials: Sequence[dict[str, Any]],
+    front: Sequence[dict[str, Any]],
     steps: Sequence[Step],
     notes: Sequence[str],
 ) -> None:
@@ -97,6 +98,7 @@ def write_summary(
         "stages": stages,
         "reveal": reveal,
         "trials": trials,
+        "front": front,
         "steps": [asdict(step) for step in steps],
         "notes": notes,
     }
@@ -136,7 +138,7 @@ def trial_rows(
         utility_limit = None
         if not subtracts:
             utility_limit = rules.keep_share * utility(cycle_start, base)
-        elif step is released[-1]:
+        elif step.name == f"-f{rules.iterations}":
             utility_limit = rules.final_keep_share
         context = {
             "forget_base": base.forget.value or 1.0,  # as rule 2 has it
