@@ -75,13 +75,21 @@ def mask(text: str) -> str:
     return profanity.censor(text)
 
 
-def export_result(path: Path, adapter: Path | None, merged: Path | None) -> list[Path]:
-    """Write the asked-for forms; returns their folders. Raises InputError when none is asked."""
+def export_result(
+    path: Path, adapter: Path | None, merged: Path | None, rank: int | None = None
+) -> list[Path]:
+    """Write the asked-for forms; returns their folders. Raises InputError when none is asked.
+
+    `rank` cuts the adapter (`export_adapter`) and says what that costs; merged weights stay exact.
+    """
     from rnr_dist.release.export import export_adapter, export_merged
+    from rnr_dist.report.progress import say
     from rnr_dist.report.summary import read_summary, summary_steps
 
     if not adapter and not merged:
         raise InputError("export: found neither --adapter nor --merged, expected at least one")
+    if rank is not None and not adapter:
+        raise InputError(f"--rank: found {rank} without --adapter; expected both, or neither")
     config, _, result = open_result(path)
     scores: dict[str, Score] = {}
     with contextlib.suppress(InputError):  # a run without a report can be exported all the same
@@ -90,7 +98,11 @@ def export_result(path: Path, adapter: Path | None, merged: Path | None) -> list
     base = config.model if result.checkpoint != config.model and "/" in config.model else None
     written = []
     if adapter:
-        export_adapter(result, adapter, forgotten=config.task.name, base=base, scores=scores)
+        _, truncation = export_adapter(
+            result, adapter, forgotten=config.task.name, base=base, scores=scores, rank=rank
+        )
+        if truncation:
+            say(f"rank {truncation.rank}: relative Frobenius error {truncation.error:.3g}")
         written.append(adapter)
     if merged:
         export_merged(result, merged, forgotten=config.task.name, base=base, scores=scores)

@@ -140,11 +140,14 @@ def export(
         Path | None, typer.Option(help="Write one PEFT adapter to this folder.")
     ] = None,
     merged: Annotated[Path | None, typer.Option(help="Write a whole model to this folder.")] = None,
+    rank: Annotated[
+        int | None, typer.Option(help="Cut the adapter to this rank by SVD (default: exact).")
+    ] = None,
 ) -> None:
     """Write the result in a form that transformers, PEFT and vLLM load."""
     from rnr_dist.after import export_result
 
-    for folder in export_result(run, adapter, merged):
+    for folder in export_result(run, adapter, merged, rank):
         print(folder)
 
 

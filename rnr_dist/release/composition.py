@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.nn.functional import pad
 
 from rnr_dist.errors import InputError
 from rnr_dist.models import COMPANIONS, weight_files
@@ -118,6 +119,11 @@ def adapter_digest(path: str | Path) -> str:
     return digest([checksum(folder / WEIGHTS), scale])
 
 
+def adapter_base(path: str | Path) -> str:
+    """What the adapter's own config calls the checkpoint that it is loaded onto; "" if nothing."""
+    return _adapter_config(Path(path)).get("base_model_name_or_path") or ""
+
+
 def stack(terms: Iterable[Term], shapes: Shapes | None = None) -> Factors:
     """{module: (A, B)} with B @ A equal to the sum of the terms' deltas of each module.
 
@@ -150,6 +156,37 @@ def delta(terms: Iterable[Term], module: str) -> torch.Tensor:
     """(out, in) fp32 sum of the terms' deltas of one module; KeyError where none touches it."""
     a, b = stack(terms)[module]
     return b @ a
+
+
+def adapter_pair(one: Adapter, other: Adapter) -> tuple[Factors, Factors]:
+    """The two adapters' own deltas as {module: (A, scaling * B)}, for a comparison by module.
+
+    Raises InputError where either changed since its digest was taken, where a module that both
+    have differs in shape, or where they share none.
+    """
+    first, second = stack([Term(1.0, one)]), stack([Term(1.0, other)])
+    for module in sorted(first.keys() & second.keys()):
+        expected, found = (
+            (factors[module][1].shape[0], factors[module][0].shape[1])
+            for factors in (first, second)
+        )
+        if found != expected:
+            raise InputError(
+                f"{other.path}: found a delta {found} for {module}; expected {expected}, as in "
+                f"{one.path}"
+            )
+    if not first.keys() & second.keys():
+        raise InputError(
+            f"{other.path}: found {_few(second)}; expected a module of {one.path}, as in "
+            f"{_few(first)}"
+        )
+    return first, second
+
+
+def padded(a: torch.Tensor, b: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(A, B) of a higher rank with the same product: A gets rows of zeros, B columns."""
+    missing = rank - a.shape[0]
+    return pad(a, (0, 0, 0, missing)), pad(b, (0, missing))
 
 
 def checkpoint_shapes(folder: str | Path) -> dict[str, tuple[int, ...]]:
@@ -212,6 +249,11 @@ def _add(weights: Mapping[str, torch.Tensor], factors: Factors) -> None:
     for module, (a, b) in factors.items():
         weight = weights[f"{module}.weight"]
         weight.copy_(weight.float() + b.to(weight.device) @ a.to(weight.device))
+
+
+def _few(factors: Factors) -> str:
+    names = sorted(factors)
+    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if names[2:] else "") or "nothing"
 
 
 def _is_matrix(key: str, shape: tuple[int, ...]) -> bool:

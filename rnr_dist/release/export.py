@@ -1,8 +1,9 @@
 """Hand the result over: one stacked PEFT adapter, or a merged checkpoint, with a model card.
 
 In: a model reference and a new folder. Out: files that transformers, PEFT and vLLM load without
-rnr_dist. Invariant: what is exported computes what was evaluated, and its card says from which
-terms, by digest, it was composed; no folder that holds anything is overwritten.
+rnr_dist. Invariant: what is exported computes what was evaluated, or its card states by how much
+it does not; the card says from which terms, by digest, it was composed; no folder that holds
+anything is overwritten.
 """
 
 from __future__ import annotations
@@ -12,11 +13,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from torch.nn.functional import pad
-
 from rnr_dist.errors import InputError
-from rnr_dist.release.composition import checkpoint_shapes, materialise, save_adapter, stack
+from rnr_dist.release.composition import checkpoint_shapes, materialise, padded, save_adapter, stack
+from rnr_dist.release.compress import Truncation, compress
 from rnr_dist.types import Adapter, ModelRef, Score
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # max_lora_rank of vLLM 0.32 is one of these
@@ -40,36 +39,47 @@ def export_adapter(
     forgotten: str,
     base: str | None = None,
     scores: Mapping[str, Score] | None = None,
-) -> Adapter:
+    rank: int | None = None,
+) -> tuple[Adapter, Truncation | None]:
     """Write all terms of `ref` as one fp32 LoRA: the checkpoint with it is the composed model.
 
     `forgotten` names the target on the card; `base` is what the checkpoint is called where the
-    adapter will be loaded (a hub name; by default its folder here). Raises InputError where the
-    folder is not empty, there is no term, or the ranks sum to more than vLLM accepts.
+    adapter will be loaded (a hub name; by default its folder here). `rank` cuts the sum to the
+    nearest of that rank, whose error is returned and stands on the card; by default it is exact.
+    Raises InputError where the folder is not empty, there is no term, the rank is none that vLLM
+    could hold, or the ranks sum to more than vLLM accepts and no `rank` is given.
     """
     _require_unused(folder)
+    if rank is not None and not 1 <= rank <= VLLM_RANKS[-1]:
+        raise InputError(f"{folder}: found rank {rank}; expected 1 to {VLLM_RANKS[-1]}")
     factors = stack(ref.terms, checkpoint_shapes(ref.checkpoint))
     needed = max((a.shape[0] for a, _ in factors.values()), default=0)
     if not needed:
         raise InputError(f"{folder}: the model has no terms; expected at least one to export")
-    rank = next((rank for rank in VLLM_RANKS if rank >= needed), None)
-    if rank is None:
+    if rank is None and needed > VLLM_RANKS[-1]:
         raise InputError(
             f"{folder}: the terms' ranks sum to {needed}; expected at most {VLLM_RANKS[-1]} for "
-            "one adapter, or an export of merged weights"
+            f"one adapter; --rank {VLLM_RANKS[-1]} cuts them, --merged writes whole weights"
         )
+    truncation = None
+    if rank is not None:
+        factors, truncation = compress(factors, rank)
+    held = max(a.shape[0] for a, _ in factors.values())
+    held = next(accepted for accepted in VLLM_RANKS if accepted >= held)
     base = base or ref.checkpoint
     adapter = save_adapter(
         folder,
-        {module: _padded(a, b, rank) for module, (a, b) in factors.items()},
-        alpha=rank,
+        {module: padded(a, b, held) for module, (a, b) in factors.items()},
+        alpha=held,
         base=base,
         trained_on=ref.checkpoint_digest,
         role="forget",
     )
-    use = ADAPTER_USE.format(base=base, rank=rank)
-    (folder / "README.md").write_text(_card(ref, "peft", base, forgotten, scores or {}, use))
-    return adapter
+    use = ADAPTER_USE.format(base=base, rank=held)
+    fidelity = _fidelity(needed, truncation)
+    card = _card(ref, "peft", base, forgotten, scores or {}, use, fidelity)
+    (folder / "README.md").write_text(card)
+    return adapter, truncation
 
 
 def export_merged(
@@ -87,9 +97,16 @@ def export_merged(
     (folder / "README.md").write_text(card)
 
 
-def _padded(a: torch.Tensor, b: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    missing = rank - a.shape[0]
-    return pad(a, (0, 0, 0, missing)), pad(b, (0, missing))
+def _fidelity(needed: int, truncation: Truncation | None) -> str:
+    """How the adapter stands to the sum of the terms, whose ranks sum to `needed`."""
+    if truncation is None or truncation.rank >= needed:
+        return f"exact, rank {needed}"
+    worst = truncation.worst
+    return (
+        f"cut from rank {needed} to {truncation.rank} by SVD, relative Frobenius error "
+        f"{truncation.error:.3g} over all deltas, at most {truncation.modules[worst]:.3g} "
+        f"(`{worst}`); any scores below are of the uncut model"
+    )
 
 
 def _require_unused(folder: Path) -> None:
@@ -104,6 +121,7 @@ def _card(
     forgotten: str,
     scores: Mapping[str, Score],
     use: str,
+    fidelity: str = "exact",
 ) -> str:
     """The model card in Markdown, with the front matter that the hub reads."""
     terms = [
@@ -136,6 +154,7 @@ def _card(
         "each a coefficient times a LoRA's delta; a negative coefficient subtracts.",
         "",
         f"- model digest `{ref.digest}`, checkpoint digest `{ref.checkpoint_digest}`",
+        f"- the terms' sum: {fidelity}",
         f"- written with {_versions()}",
         "",
         "| coefficient | adapter | digest | trained on |",

@@ -11,13 +11,17 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 import pytest
+import torch
 import yaml
 from safetensors.numpy import save_file
 
 import rnr_dist.after
 import rnr_dist.pipeline
 from rnr_dist.cli import app, guarded
-from rnr_dist.run_dir import read_json
+from rnr_dist.release.composition import save_adapter
+from rnr_dist.release.compress import compress
+from rnr_dist.run_dir import read_json, write_json
+from rnr_dist.types import ModelRef
 
 ROOT = Path(__file__).parents[2]
 
@@ -206,6 +210,8 @@ def test_folders_that_are_no_run_are_named(place, refused):
     assert refused("compare", "photos", "So I").startswith("photos: no released model")
     assert refused("export", "photos", "--merged", "out").startswith("photos: no released model")
     assert refused("export", "photos").startswith("export: found neither --adapter nor --merged")
+    rank = refused("export", "photos", "--merged", "out", "--rank", "4")
+    assert rank.startswith("--rank: found 4 without --adapter")
     assert "mlflow.db: not there" in refused("ui", "--runs", "photos")
 
 
@@ -225,6 +231,27 @@ def test_bad_usage_is_one_sentence_too(refused, arguments, expected):
 
 
 # What goes well, or is interrupted
+
+
+def test_export_writes_an_adapter_of_the_asked_rank_and_says_what_it_costs(place, capsys):
+    draw = np.random.default_rng(0)
+    factors = {
+        "layers.0.q_proj": tuple(torch.tensor(draw.normal(size=(2, 2))).float() for _ in "AB")
+    }
+    adapter = save_adapter(place / "lora", factors, alpha=2, base="", trained_on="t", role="forget")
+    base = ModelRef(str(place / "model"), "d")
+    steps = [{"name": "step 0", "model": base.plus(-1, adapter).to_json()}]
+    models = {"base": base.to_json(), "control": base.to_json(), "steps": steps}
+    write_json(place / "done" / "release" / "models.json", models)
+    write_json(place / "done" / "config.json", CONFIG)
+    assert rnr("export", "done", "--adapter", "out", "--rank", "1") == 0
+    captured = capsys.readouterr()
+    assert captured.out == "out\n"
+    _, truncation = compress(factors, 1)
+    assert f"rank 1: relative Frobenius error {truncation.error:.3g}" in captured.err
+    assert f"Frobenius error {truncation.error:.3g}" in (place / "out" / "README.md").read_text()
+    assert rnr("export", "done", "--adapter", "again", "--rank", "0") == 2
+    assert "rnr: again: found rank 0; expected 1 to 512" in capsys.readouterr().err
 
 
 def test_check_lists_what_a_run_would_use(place, capsys):

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from rnr_dist.errors import InputError
 from rnr_dist.models import checkpoint_digest
-from rnr_dist.release.composition import add_to_model, load_adapter, save_adapter
+from rnr_dist.release.composition import add_to_model, load_adapter, save_adapter, stack
 from rnr_dist.release.export import export_adapter, export_merged
 from rnr_dist.types import ModelRef, Score, Split
 
@@ -60,7 +60,11 @@ def expected(ref):
 
 
 def test_exported_adapter_is_the_composed_model_in_peft(composed, tmp_path):
-    exported = export_adapter(composed, tmp_path / "out", forgotten="toxicity", base="org/name")
+    exported, truncation = export_adapter(
+        composed, tmp_path / "out", forgotten="toxicity", base="org/name"
+    )
+    assert truncation is None
+    assert "terms' sum: exact, rank 9" in (tmp_path / "out" / "README.md").read_text()
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"]) == (16, 16)  # 9 padded to what vLLM accepts
     assert config["base_model_name_or_path"] == "org/name"
@@ -104,6 +108,53 @@ def test_nothing_to_export_and_too_much_are_refused(base, tmp_path):
     with pytest.raises(InputError, match="no terms"):
         export_adapter(base, tmp_path / "out", forgotten="toxicity")
     ref = base.plus(1, adapter(tmp_path / "wide", 513, {"q_proj": 32}))
-    with pytest.raises(InputError, match="sum to 513; expected at most 512"):
+    with pytest.raises(InputError, match=r"sum to 513; expected at most 512 .*--rank 512 cuts"):
         export_adapter(ref, tmp_path / "out", forgotten="toxicity")
+    assert not (tmp_path / "out").exists()
+
+
+# A smaller rank
+
+
+def test_adapter_cut_to_a_rank_is_near_by_what_its_card_says(composed, tmp_path):
+    exported, truncation = export_adapter(composed, tmp_path / "out", forgotten="toxicity", rank=6)
+    exact, lost, total = stack(composed.terms), 0.0, 0.0
+    for module, (a, b, scaling) in load_adapter(exported.path).items():
+        assert (a.shape[0], scaling) == (8, 1)  # padded to what vLLM accepts
+        assert torch.linalg.matrix_rank(b @ a) <= 6
+        whole = exact[module][1] @ exact[module][0]
+        difference = float((b @ a - whole).norm())
+        lost, total = lost + difference**2, total + float(whole.norm()) ** 2
+        found = truncation.modules[module]
+        assert found == pytest.approx(difference / float(whole.norm()), abs=1e-5)
+        assert (found > 0) == ("q_proj" in module)  # the others have rank 5 and 4
+    assert truncation.error == pytest.approx((lost / total) ** 0.5, abs=1e-5)
+    assert truncation.error > 0.05
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"cut from rank 9 to 6 by SVD, relative Frobenius error {truncation.error:.3g}" in card
+    assert f"(`{truncation.worst}`); any scores below are of the uncut model" in card
+    assert "--max-lora-rank 8" in card
+
+
+def test_a_rank_that_holds_the_whole_sum_is_exact(composed, tmp_path):
+    exported, truncation = export_adapter(composed, tmp_path / "out", forgotten="toxicity", rank=9)
+    plain, _ = export_adapter(composed, tmp_path / "plain", forgotten="toxicity")
+    assert truncation.error == 0 and exported.digest == plain.digest
+    assert "terms' sum: exact, rank 9" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_rank_lifts_the_bound_on_the_sum_of_ranks(base, tmp_path):
+    ref = base.plus(1, adapter(tmp_path / "wide", 513, {"q_proj": 32}))
+    exported, truncation = export_adapter(ref, tmp_path / "out", forgotten="toxicity", rank=512)
+    assert truncation.error < 1e-6  # a delta of 32 columns has rank 32
+    for module, (a, b, _) in load_adapter(exported.path).items():
+        assert a.shape[0] == 32
+        whole_a, whole_b = stack(ref.terms)[module]
+        torch.testing.assert_close(b @ a, whole_b @ whole_a, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("rank", [-1, 0, 513])
+def test_a_rank_that_no_adapter_can_have_is_refused(composed, tmp_path, rank):
+    with pytest.raises(InputError, match=rf"out: found rank {rank}; expected 1 to 512"):
+        export_adapter(composed, tmp_path / "out", forgotten="toxicity", rank=rank)
     assert not (tmp_path / "out").exists()
