@@ -112,6 +112,29 @@ def paired_ratio(
     tail = (1 - level) / 2
     low, high = np.nanquantile(ratios, [tail, 1 - tail])
     if measure.proportion and measure.numerator.sum() < SMALL_COUNT:
-        exact = exact_interval(int(measure.numerator.sum()), int(measure.denominator.sum()), level)
-        high = max(high, exact[1] / base.value)
+        high = max(high, _upper(measure, level) / base.value)
     return measure.value / base.value, (float(low), float(high))
+
+
+def paired_difference(
+    measure: ClusterMean, other: ClusterMean, level: float = 0.95
+) -> tuple[float, tuple[float, float]]:
+    """measure - other with its paired percentile interval (same contexts in every draw).
+
+    Where a proportion's count is small, the end that it decides is at least the exact bound's, as
+    in `paired_ratio`.
+    """
+    weights = resampling_counts(measure.n_contexts)
+    drawn = measure.draws(weights) - other.draws(weights)
+    tail = (1 - level) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    if measure.proportion and measure.numerator.sum() < SMALL_COUNT:
+        high = max(high, _upper(measure, level) - other.value)
+    if other.proportion and other.numerator.sum() < SMALL_COUNT:
+        low = min(low, measure.value - _upper(other, level))
+    return measure.value - other.value, (float(low), float(high))
+
+
+def _upper(measure: ClusterMean, level: float) -> float:
+    count, total = int(measure.numerator.sum()), int(measure.denominator.sum())
+    return exact_interval(count, total, level)[1]

@@ -2,7 +2,9 @@
 
 Each table has its own seed: other demonstrations, soft prompts, contexts. Resumable: finished
 evaluations lie in FOLDER. Ends with `docs/results/arm_tables/SEED.npz`: features (arms x hidden,
-float16), score, relevance and diversity of each arm (empty forget set), its instruction.
+float16), score, relevance and diversity of each arm (empty forget set), its instruction, and the
+relevance of each of its responses (arms x contexts). Instructions are sampled: greedily, 1,024
+soft prompts of this model decode to some 60 different ones.
 
     python benchmarks/reveal_parts/arm_tables.py FOLDER
 """
@@ -10,6 +12,7 @@ float16), score, relevance and diversity of each arm (empty forget set), its ins
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 
@@ -22,14 +25,24 @@ from rnr_dist.reveal.history import History
 from rnr_dist.reveal.pulls import Evaluator, pull_contexts
 from rnr_dist.reveal.setting import Setting
 from rnr_dist.reveal.table import arm_table
+from rnr_dist.run_dir import read_rows
 from rnr_dist.tasks.toxicity import load_task
+from rnr_dist.types import Arm, Pull, Sample
 
-ROOT = Path(__file__).parents[2]
+RESULTS = Path(__file__).parents[2] / "docs" / "results" / "arm_tables"
+CONFIG = Path(__file__).parents[2] / "configs" / "toxicity_small.yaml"
 SEEDS, ARMS, CONTEXTS, IN_FLIGHT = (0, 1, 2), 300, 16, 6
-SOFT_PROMPTS = 1024  # decoded to find so many different instructions
+SETTINGS = [
+    "reveal.arms=360",  # decoded to find so many different instructions
+    "reveal.outer_iterations=1",
+    f"reveal.contexts_per_pull={CONTEXTS}",
+    "reveal.instruction_temperature=0.7",
+    "reveal.soft_place=last",
+    "reveal.features=instruction",
+]
 
 
-async def score_all(setting: Setting, history: History, arms: list) -> None:
+async def score_all(setting: Setting, history: History, arms: list[Arm]) -> None:
     evaluator = Evaluator(setting, history, pull_contexts(setting, 0)[0], 0)
     room = asyncio.Semaphore(IN_FLIGHT)
     with progress_bar(f"seed {setting.config.seed}: arms", len(arms)) as advance_to:
@@ -46,29 +59,47 @@ async def score_all(setting: Setting, history: History, arms: list) -> None:
         await asyncio.gather(*(one(row) for row in range(len(arms))))
 
 
+def logged(folder: Path) -> list[Pull]:
+    """Pulls of the event log, by arm."""
+    path = folder / "events.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    pulls = [Pull(**json.loads(line)["pull"]) for line in lines]
+    return sorted(pulls, key=lambda pull: pull.arm)
+
+
+def collect(folder: Path, path: Path) -> None:
+    """The table of a folder where all arms are scored."""
+    pulls = logged(folder)
+    features = np.load(folder / "features.npy")
+    rows = [
+        [sample.score for sample in read_rows(folder / "pulls" / f"{pull.id}.parquet", Sample)]
+        for pull in pulls
+    ]
+    np.savez_compressed(
+        path,
+        features=features[[pull.arm for pull in pulls]].astype(np.float16),
+        score=np.array([pull.score for pull in pulls]),
+        relevance=np.array([pull.relevance for pull in pulls]),
+        diversity=np.array([pull.vendi for pull in pulls]),
+        instruction=np.array([pull.instruction for pull in pulls]),
+        responses=np.array(rows, np.float16),
+    )
+
+
 def main(folder: Path) -> None:
-    results = ROOT / "docs" / "results" / "arm_tables"
-    results.mkdir(parents=True, exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     for seed in SEEDS:
-        overrides = [f"seed={seed}", f"reveal.arms={SOFT_PROMPTS}", "reveal.outer_iterations=1",
-                     f"reveal.contexts_per_pull={CONTEXTS}"]  # fmt: skip
-        config = load_config(ROOT / "configs" / "toxicity_small.yaml", overrides)
-        data = load_task(config.task, config.evaluate.split)
-        with Machine(config) as machine:
-            setting = Setting.of(config, data, machine, folder / str(seed))
-            table = arm_table(setting)
-            dimension = machine.scorer.embed(["dimension"]).shape[1]
-            history = History(setting.folder, config.reveal, dimension)
-            asyncio.run(score_all(setting, history, table.arms[:ARMS]))
-        pulls = sorted(history.pulls, key=lambda pull: pull.arm)
-        np.savez_compressed(
-            results / f"{seed}.npz",
-            features=table.features[[pull.arm for pull in pulls]].astype(np.float16),
-            score=np.array([pull.score for pull in pulls]),
-            relevance=np.array([pull.relevance for pull in pulls]),
-            diversity=np.array([pull.vendi for pull in pulls]),
-            instruction=np.array([pull.instruction for pull in pulls]),
-        )
+        config = load_config(CONFIG, [f"seed={seed}", *SETTINGS])
+        here = folder / str(seed)
+        if len(logged(here)) < ARMS:
+            with Machine(config) as machine:
+                data = load_task(config.task, config.evaluate.split)
+                setting = Setting.of(config, data, machine, here)
+                table = arm_table(setting)
+                dimension = machine.scorer.embed(["dimension"]).shape[1]
+                history = History(setting.folder, config.reveal, dimension)
+                asyncio.run(score_all(setting, history, table.arms[:ARMS]))
+        collect(here, RESULTS / f"{seed}.npz")
 
 
 if __name__ == "__main__":

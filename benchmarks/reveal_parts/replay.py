@@ -72,6 +72,19 @@ def interval(gains: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def reliability(responses: np.ndarray) -> float:
+    """Share of the variance of arms' mean relevance that is not noise of their responses.
+
+    responses: (arms, contexts), one response each; noise is what arm and context do not explain
+    (two-way analysis of variance). At 0 no search can do better than chance.
+    """
+    arms, contexts = responses.shape
+    means = responses.mean(1, keepdims=True)
+    rest = responses - means - responses.mean(0) + responses.mean()
+    noise = (rest**2).sum() / ((arms - 1) * (contexts - 1)) / contexts
+    return float(1 - noise / means.var(ddof=1))
+
+
 def main(seeds: int, instinct_seeds: int) -> dict[str, float]:
     tables = sorted(path.stem for path in TABLES.glob("*.npz"))
     content = b"".join((TABLES / f"{name}.npz").read_bytes() for name in tables)
@@ -120,6 +133,9 @@ def main(seeds: int, instinct_seeds: int) -> dict[str, float]:
             for table, mean in zip(tables, gains.mean(1), strict=True):
                 figures[f"gain_{mode}_{budget}_table_{table}"] = float(mean)
         figures[f"random_{budget}"] = float(found("random", seeds).mean())
+    for table in tables:
+        responses = np.load(TABLES / f"{table}.npz")["responses"].astype(float)
+        figures[f"reliability_table_{table}"] = reliability(responses)
     figures["bandit_gain_low"] = figures["gain_default_40_low"]
     return figures
 

@@ -102,7 +102,7 @@ def write_summary(
         "steps": [asdict(step) for step in steps],
         "notes": notes,
     }
-    write_json(path, _plain(content))
+    write_json(path, plain(content))
 
 
 def read_summary(path: Path) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def trial_rows(
         chosen = [trial for trial in step.trials if trial["coefficient"] == step.coefficient]
         for trial in step.trials:
             # The last reading of the chosen weight is the one that decided.
-            rows.append(_plain({**trial, **context, "winner": trial is chosen[-1]}))
+            rows.append(plain({**trial, **context, "winner": trial is chosen[-1]}))
         if subtracts:
             cycle_start = before
         before = step.reading
@@ -171,12 +171,12 @@ def _installed(distributions: tuple[str, ...]) -> str | None:
     return None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """`value` with every NaN and infinity as None, and NumPy's scalars as Python's."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
