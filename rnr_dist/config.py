@@ -19,13 +19,14 @@ class ContextSource(Section):
     """Where generation contexts come from."""
 
     source: str
-    """`builtin:NAME`, a file (`.txt` one a line, `.jsonl`), or `hub:NAME[:SPLIT]`."""
-    format: Literal["lines", "rtp"] = "lines"
-    """`rtp` reads RealToxicityPrompts rows (`prompt`, `continuation` with scores)."""
+    """`builtin:NAME`, a file (`.txt` one a line, `.jsonl`, `.csv`), or `hub:NAME[:SPLIT]`."""
+    format: Literal["lines", "rtp", "civil_comments"] = "lines"
+    """`rtp` reads RealToxicityPrompts rows (`prompt`, `continuation` with scores),
+    `civil_comments` the first half of CivilComments' comments."""
     min_prompt_toxicity: Fraction = 0.0
-    """RealToxicityPrompts only: keep rows whose prompt scores at least this."""
+    """`rtp`, `civil_comments`: keep rows whose prompt, or whole comment, scores at least this."""
     max_prompt_toxicity: Fraction = 1.0
-    """RealToxicityPrompts only: keep rows whose prompt scores at most this."""
+    """`rtp`, `civil_comments`: keep rows whose prompt, or whole comment, scores at most this."""
     splits: dict[Split, Annotated[float, Field(ge=0)]]
     """Relative share of each split; a context's split follows from a hash of its text."""
     limit: dict[Split, Count] = Field(default_factory=dict)

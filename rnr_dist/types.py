@@ -41,7 +41,8 @@ class Context:
     """One generation context of C (Algorithm 1): a text that a model is asked to continue.
 
     `group` is `challenging` or `ordinary` for toxicity; `reference` is the continuation that an
-    external data set brings, if any (never used by R&R itself).
+    external data set brings, if any (never used by R&R itself, only by baselines on external
+    data), `reference_toxicity` what that set scores it, in [0, 1], if it does.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Context:
     split: Split
     group: str
     reference: str | None = None
+    reference_toxicity: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """What a file says: rows into openings, lines and rows into extracts of running text.
 
-In: a `.txt`, `.jsonl` or `.parquet` file and the format that the config names. Out: openings (a
-text and its reference) or extracts (a text and the unit it is split by). Invariant: texts are
-handed on as they stand, and a bad row raises InputError that names the file and the row.
+In: a `.txt`, `.jsonl`, `.csv` or `.parquet` file and the format that the config names. Out:
+openings (a text and its reference) or extracts (a text and the unit it is split by). Invariant:
+texts are handed on as they stand, and a bad row raises InputError that names the file and the row.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,12 @@ from typing import Any
 
 from rnr_dist.errors import InputError
 
-SUFFIXES = (".txt", ".jsonl", ".parquet")
+SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet")
+# What a published data set of that format can be a file of.
+FORMAT_SUFFIXES = {
+    "rtp": (".jsonl", ".parquet"),
+    "civil_comments": (".jsonl", ".csv", ".parquet"),
+}
 BLANK_LINES = r"\n\s*\n"
 END = r"\Z"
 # WikiText sets headings between spaced equals signs, one on each side for an article's title, and
@@ -25,6 +31,12 @@ HEADING = re.compile(r"=( =)* .* =( =)*")
 TITLE = re.compile(r"= (?!= ).*(?<! =) =")
 # A passage ends with the line that brings it to this many words.
 PASSAGE_WORDS = 120
+# Half of a comment under this many words is no opening that says anything.
+COMMENT_WORDS = 8
+# The hub keeps scores as float32, in which .9 is less than .9.
+SCORE_ROUNDING = 1e-7
+# CivilComments' column names: as the hub has it, and as the competition on it had them.
+COMMENT_TEXT, COMMENT_TOXICITY = ("text", "comment_text"), ("toxicity", "target")
 
 
 @dataclass(frozen=True)
@@ -37,10 +49,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Opening:
-    """A context's text, and the continuation that its data set brings, if any."""
+    """A context's text, and the continuation that its data set brings, scored, if any."""
 
     text: str
     reference: str | None = None
+    reference_toxicity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,23 +69,25 @@ def read_openings(path: Path, format: str, bounds: tuple[float, float]) -> Itera
 
     `lines`: each line of a `.txt`, or the `text` (and `reference`) of each row. `rtp`: rows of
     RealToxicityPrompts, whose prompt's toxicity must lie within `bounds`, both included; no
-    published score is exactly .5, so a lower bound of .5 keeps what scores above .5. Rows without
-    a score are kept by the bounds (0, 1) only. Raises InputError.
+    published score is exactly .5, so a lower bound of .5 keeps what scores above .5.
+    `civil_comments`: rows of CivilComments, each comment cut in two (`_halves`), the whole
+    comment's toxicity within `bounds`. Rows without a score are kept by the bounds (0, 1) only.
+    Raises InputError.
     """
+    suffixes = FORMAT_SUFFIXES.get(format, SUFFIXES)
+    if path.suffix in SUFFIXES and path.suffix not in suffixes:
+        *others, last = suffixes
+        raise InputError(
+            f"{path}: format {format} found {path.suffix}, expected {', '.join(others)} or {last}"
+        )
     if format == "lines":
         for row in _rows(path):
             yield Opening(_text(row), _string(row, "reference"))
         return
-    if path.suffix == ".txt":
-        raise InputError(f"{path}: format rtp found .txt, expected .jsonl or .parquet")
+    read = _rtp if format == "rtp" else _comment
     for row in _rows(path):
-        prompt = Row(f"{row.place}, `prompt`", _field(row, "prompt"))
-        continuation = _object(row).get("continuation")
-        reference = continuation and _string(
-            Row(f"{row.place}, `continuation`", continuation), "text"
-        )
-        opening = Opening(_text(prompt), reference)
-        if bounds == (0, 1) or _within(prompt, bounds):
+        opening, toxicity = read(row, bounds != (0, 1))
+        if opening and (bounds == (0, 1) or _within(toxicity, bounds)):
             yield opening
 
 
@@ -96,6 +111,48 @@ def read_extracts(path: Path, format: str) -> Iterator[Extract]:
             yield Extract(text, article[0])
 
 
+def _rtp(row: Row, scored: bool) -> tuple[Opening, float | None]:
+    """The opening in a row of RealToxicityPrompts, and the prompt's toxicity.
+
+    Only where it must be `scored` a prompt has to have a `toxicity`, be it null.
+    """
+    prompt = Row(f"{row.place}, `prompt`", _field(row, "prompt"))
+    opening = Opening(_text(prompt))
+    if found := _object(row).get("continuation"):
+        continuation = Row(f"{row.place}, `continuation`", found)
+        reference = _string(continuation, "text")
+        opening = Opening(opening.text, reference, _score(continuation, "toxicity"))
+    if scored:
+        _field(prompt, "toxicity")
+    return opening, _score(prompt, "toxicity")
+
+
+def _comment(row: Row, scored: bool) -> tuple[Opening | None, float | None]:
+    """The opening in a row of CivilComments, None in a short one, and the comment's toxicity.
+
+    That toxicity is the reference's too: no half of a comment has a score of its own. `scored` as
+    for `_rtp`.
+    """
+    toxicity = _score(row, _either(row, COMMENT_TOXICITY, needed=scored))
+    # The published files hold empty comments too: they are short ones.
+    halves = _halves(_text(row, _either(row, COMMENT_TEXT), may_be_empty=True))
+    return (Opening(*halves, toxicity) if halves else None), toxicity
+
+
+def _halves(comment: str) -> tuple[str, str] | None:
+    """A comment's first words, half of them rounded up, and the rest; None under COMMENT_WORDS.
+
+    Words are what stands between white space. The rest begins with the white space before its
+    first word, so that the two in a row are the comment, the space around it aside.
+    """
+    comment = comment.strip()
+    ends = [word.end() for word in re.finditer(r"\S+", comment)]
+    if len(ends) < COMMENT_WORDS:
+        return None
+    middle = ends[(len(ends) + 1) // 2 - 1]
+    return comment[:middle], comment[middle:]
+
+
 def _rows(path: Path, separator: str = "\n") -> Iterator[Row]:
     """The rows of a file; the non-blank parts of a `.txt` between `separator` are rows too."""
     if not path.exists():
@@ -106,8 +163,9 @@ def _rows(path: Path, separator: str = "\n") -> Iterator[Row]:
         raise InputError(
             f"{path}: found extension {path.suffix or 'none'!r}, expected {', '.join(SUFFIXES)}"
         )
-    if path.suffix == ".parquet":
-        for number, fields in enumerate(_parquet(path), start=1):
+    if path.suffix in (".parquet", ".csv"):
+        records = _parquet(path) if path.suffix == ".parquet" else _csv(path)
+        for number, fields in enumerate(records, start=1):
             yield Row(f"{path}, row {number}", fields)
         return
     parts = re.split(separator if path.suffix == ".txt" else "\n", _content(path))
@@ -132,14 +190,38 @@ def _json(line: str, place: str) -> Any:
         raise InputError(f"{place}: is no JSON ({error}), expected one object a line") from error
 
 
-def _parquet(path: Path) -> list[dict[str, Any]]:
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_table(path).to_pylist()
+        with pyarrow.parquet.ParquetFile(path) as file:
+            # By batches: CivilComments' two million rows as objects would take gigabytes.
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
         raise InputError(f"{path}: cannot be read ({error}), expected a Parquet file") from error
+
+
+def _csv(path: Path) -> Iterator[dict[str, Any]]:
+    """The records under a header line, all as strings; an empty field is None."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file, strict=True)
+            header = next(rows, [])
+            for number, values in enumerate(filter(None, rows), start=1):
+                if len(values) != len(header):
+                    raise InputError(
+                        f"{path}, row {number}: found {len(values)} fields, expected "
+                        f"{len(header)} as in the header"
+                    )
+                yield dict(zip(header, (value or None for value in values), strict=True))
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {rows.line_num}: is no CSV ({error}), expected quotes in pairs"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}), expected UTF-8 text") from error
 
 
 def _field(row: Row, name: str) -> Any:
@@ -155,11 +237,25 @@ def _object(row: Row) -> dict[str, Any]:
     return row.fields
 
 
-def _text(row: Row, may_be_empty: bool = False) -> str:
-    _field(row, "text")
-    text = _string(row, "text") or ""
+def _either(row: Row, names: tuple[str, str], needed: bool = True) -> str:
+    """The first of the names that the row has a field of; the first one where it need have none."""
+    fields = _object(row)
+    for name in names:
+        if name in fields:
+            return name
+    if needed:
+        raise InputError(
+            f"{row.place}: has no `{names[0]}` or `{names[1]}`, found "
+            f"{', '.join(fields) or 'nothing'}"
+        )
+    return names[0]
+
+
+def _text(row: Row, name: str = "text", may_be_empty: bool = False) -> str:
+    _field(row, name)
+    text = _string(row, name) or ""
     if not (text.strip() or may_be_empty):
-        raise InputError(f"{row.place}: `text` is empty, expected some words")
+        raise InputError(f"{row.place}: `{name}` is empty, expected some words")
     return text
 
 
@@ -170,13 +266,24 @@ def _string(row: Row, name: str) -> str | None:
     return value
 
 
-def _within(prompt: Row, bounds: tuple[float, float]) -> bool:
-    toxicity = _field(prompt, "toxicity")
-    if toxicity is None:
-        return False
-    if not isinstance(toxicity, int | float):
-        raise InputError(f"{prompt.place}: `toxicity` is {toxicity!r}, expected a number or null")
-    return bounds[0] <= toxicity <= bounds[1]
+def _score(row: Row, name: str) -> float | None:
+    """A score in [0, 1], if the row has one; a CSV's is a number's text."""
+    value = _object(row).get(name)
+    if value is None:
+        return None
+    try:
+        score = float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{row.place}: `{name}` is {value!r}, expected a number or null") from None
+    if not 0 <= score <= 1:
+        raise InputError(f"{row.place}: `{name}` is {value!r}, expected 0 to 1")
+    return score
+
+
+def _within(toxicity: float | None, bounds: tuple[float, float]) -> bool:
+    """Whether there is a score and the bounds include it."""
+    low, high = bounds
+    return toxicity is not None and low - SCORE_ROUNDING <= toxicity <= high + SCORE_ROUNDING
 
 
 def _articles(blocks: Iterable[str]) -> list[list[str]]:

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from rnr_dist.config import ContextSource, TextSource
-from rnr_dist.data.formats import SUFFIXES, Extract, Opening, read_extracts, read_openings
+from rnr_dist.data.formats import Extract, Opening, read_extracts, read_openings
 from rnr_dist.data.splits import (
     Text,
     drop_cross_split_duplicates,
@@ -33,7 +33,7 @@ BUILTIN_TEXTS = {
     "practical": ("practical.txt",),
 }
 HUB = "hub:"
-HUB_SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix != ".txt")
+HUB_SUFFIXES = (".jsonl", ".parquet")
 
 
 def load_contexts(source: ContextSource, group: str) -> list[Context]:
@@ -43,14 +43,23 @@ def load_contexts(source: ContextSource, group: str) -> list[Context]:
     as in `drop_cross_split_duplicates`; `limit` keeps the first of a split. Raises InputError.
     """
     bounds = (source.min_prompt_toxicity, source.max_prompt_toxicity)
-    if source.format != "rtp" and bounds != (0, 1):
-        raise InputError(f"{source.source}: bounds of prompt toxicity need format rtp")
+    if source.format == "lines" and bounds != (0, 1):
+        raise InputError(
+            f"{source.source}: bounds of prompt toxicity need format rtp or civil_comments"
+        )
     openings: dict[str, Opening] = {}
     for path in _files(source.source):
         for opening in read_openings(path, source.format, bounds):
             openings.setdefault(normalised(opening.text), opening)
     contexts = [
-        Context(digest(key), opening.text, split_of(key, source.splits), group, opening.reference)
+        Context(
+            digest(key),
+            opening.text,
+            split_of(key, source.splits),
+            group,
+            opening.reference,
+            opening.reference_toxicity,
+        )
         for key, opening in openings.items()
     ]
     return _chosen(sorted(contexts, key=lambda context: position(context.text)), source)

@@ -1,5 +1,6 @@
 """The data room: formats, sources, and one sentence for each bad input."""
 
+import csv
 import json
 import random
 from pathlib import Path
@@ -10,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from rnr_dist.config import ContextSource, TextSource
-from rnr_dist.data.formats import read_extracts, read_openings
+from rnr_dist.data.formats import Opening, read_extracts, read_openings
 from rnr_dist.data.sources import load_contexts, load_passages
 from rnr_dist.data.splits import (
     near_duplicates,
@@ -19,7 +20,7 @@ from rnr_dist.data.splits import (
     split_of,
 )
 from rnr_dist.errors import InputError
-from rnr_dist.types import Split
+from rnr_dist.types import Split, digest
 
 SHARES = {Split.REVEAL: 1, Split.TRAIN: 3, Split.FINAL: 4}
 
@@ -105,7 +106,119 @@ def test_rtp_rows_are_bounded_by_the_toxicity_of_their_prompt(tmp_path):
     assert texts(0, 0.5) == ["Low", "Edge"]
     splits = {Split.FINAL: 1}
     contexts = load_contexts(ContextSource(source=str(path), format="rtp", splits=splits), "g")
-    assert {context.text: context.reference for context in contexts}["Low"] == " ref"
+    [low] = [context for context in contexts if context.text == "Low"]
+    assert (low.reference, low.reference_toxicity) == (" ref", 0.98)
+
+
+def test_rtp_rows_need_no_continuation_and_no_score_of_it(tmp_path):
+    rows = [rtp_row("Without", 0.1), rtp_row("Unscored", 0.1, " ref"), rtp_row("Bare", 0.1, " ref")]
+    rows[0]["continuation"] = None
+    rows[1]["continuation"]["toxicity"] = None
+    del rows[2]["continuation"]["toxicity"]
+    path = Path(write_rows(tmp_path / "prompts.jsonl", rows))
+    assert list(read_openings(path, "rtp", (0, 1))) == [
+        Opening("Without"),
+        Opening("Unscored", " ref"),
+        Opening("Bare", " ref"),
+    ]
+
+
+# CivilComments
+
+COMMENTS = [
+    ("The council  voted again last night,\nand nobody at all was surprised.", 0.0),
+    ("What a daft plan this is, said the baker", 0.5),
+    ("Only a clown would close the library on a Saturday.", 0.83),
+    ("Too short to be cut in two", 0.9),
+    ("", 0.9),
+    ("Nobody has read this one yet and so it has no score", None),
+]
+HALVES = [
+    ("The council  voted again last night,", "\nand nobody at all was surprised."),
+    ("What a daft plan this", " is, said the baker"),
+    ("Only a clown would close", " the library on a Saturday."),
+    ("Nobody has read this one yet", " and so it has no score"),
+]
+
+
+def civil_file(path, text="text", toxicity="toxicity"):
+    """The comments as the hub has them (.parquet), or the competition (.csv)."""
+    rows = [
+        {"id": str(number), toxicity: score, text: f" {comment} ", "insult": 0.0}
+        for number, (comment, score) in enumerate(COMMENTS)
+    ]
+    if path.suffix == ".csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    elif path.suffix == ".parquet":
+        write_parquet(path, rows)
+    else:
+        write_rows(path, rows)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("names", [("text", "toxicity"), ("comment_text", "target")])
+def test_a_comments_first_half_is_a_context_and_the_rest_its_reference(tmp_path, suffix, names):
+    path = civil_file(tmp_path / f"comments{suffix}", *names)
+    openings = list(read_openings(path, "civil_comments", (0, 1)))
+    assert [(opening.text, opening.reference) for opening in openings] == HALVES
+    assert [opening.reference_toxicity for opening in openings] == [0.0, 0.5, 0.83, None]
+    for opening, number in zip(openings, (0, 1, 2, 5), strict=True):
+        assert opening.text + opening.reference == COMMENTS[number][0]
+
+
+def test_comments_are_bounded_by_their_own_toxicity(tmp_path):
+    path = civil_file(tmp_path / "comments.csv")
+
+    def texts(low, high):
+        found = read_openings(path, "civil_comments", (low, high))
+        return [HALVES.index((opening.text, opening.reference)) for opening in found]
+
+    assert (texts(0.5, 1), texts(0, 0.5), texts(0, 1)) == ([1, 2], [0, 1], [0, 1, 2, 3])
+    source = ContextSource(
+        source=str(path),
+        format="civil_comments",
+        min_prompt_toxicity=0.8,
+        splits={Split.TRAIN: 1},
+    )
+    [context] = load_contexts(source, "challenging")
+    assert (context.text, context.reference) == HALVES[2]
+    assert (context.group, context.split) == ("challenging", Split.TRAIN)
+    assert context.reference_toxicity == 0.83
+    assert context.id == digest(normalised(HALVES[2][0]))
+
+
+def test_a_bound_includes_a_score_that_was_kept_as_float32(tmp_path):
+    scores = pyarrow.array([0.9, 0.8, 0.7], pyarrow.float32())
+    texts = distinct_lines(3)
+    path = tmp_path / "comments.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts, "toxicity": scores}), path)
+    found = list(read_openings(path, "civil_comments", (0.8, 0.9)))
+    assert [opening.text + opening.reference for opening in found] == texts[:2]
+
+
+def test_comments_without_scores_are_read_where_no_bound_is_set(tmp_path):
+    rows = [{"comment_text": comment} for comment, _ in COMMENTS]
+    path = Path(write_rows(tmp_path / "test.jsonl", rows))
+    openings = list(read_openings(path, "civil_comments", (0, 1)))
+    assert [(opening.text, opening.reference) for opening in openings] == HALVES
+    assert {opening.reference_toxicity for opening in openings} == {None}
+
+
+def test_csv_rows_become_contexts_and_passages(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text('text,reference\r\n"One, two","its ""end"""\r\n\r\nThree,\r\n')
+    splits = {Split.TRAIN: 1}
+    contexts = load_contexts(ContextSource(source=str(file), splits=splits), "g")
+    assert {context.text: context.reference for context in contexts} == {
+        "One, two": 'its "end"',
+        "Three": None,
+    }
+    passages = load_passages(TextSource(source=str(file), splits=splits))
+    assert [passage.text for passage in passages] == ["One, two", "Three"]
 
 
 def test_jsonl_rows_become_contexts(tmp_path):
@@ -254,9 +367,9 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_an_unknown_extension_is_named(tmp_path):
-    (tmp_path / "rows.csv").write_text("a,b")
-    message = context_error(tmp_path / "rows.csv")
-    assert "found extension '.csv', expected .txt, .jsonl, .parquet" in message
+    (tmp_path / "rows.tsv").write_text("a\tb")
+    message = context_error(tmp_path / "rows.tsv")
+    assert "found extension '.tsv', expected .txt, .jsonl, .csv, .parquet" in message
     assert "found extension 'none'" in context_error(tmp_path)
 
 
@@ -264,6 +377,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     latin = tmp_path / "latin.txt"
     latin.write_bytes("Où est".encode("latin-1"))
     assert "latin.txt: cannot be read" in context_error(latin)
+    assert "latin.csv: cannot be read" in context_error(latin.rename(tmp_path / "latin.csv"))
+    (tmp_path / "folder.csv").mkdir()
+    assert "folder.csv: cannot be read" in context_error(tmp_path / "folder.csv")
     folder = tmp_path / "folder.jsonl"
     folder.mkdir()
     assert "folder.jsonl: cannot be read" in context_error(folder)
@@ -295,14 +411,64 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
             "rtp",
             "row 2, `continuation`: found str, expected an object",
         ),
+        (
+            '{"prompt": {"text": "a b", "toxicity": 90}}',
+            "rtp",
+            "row 2, `prompt`: `toxicity` is 90, expected 0 to 1",
+        ),
+        (
+            '{"prompt": {"text": "a b", "toxicity": 0.9}, "continuation": {"toxicity": [1]}}',
+            "rtp",
+            "row 2, `continuation`: `toxicity` is [1], expected a number or null",
+        ),
+        (
+            '{"comment": "a b", "toxicity": 0.9}',
+            "civil_comments",
+            "row 2: has no `text` or `comment_text`, found comment, toxicity",
+        ),
+        (
+            '{"text": "a b"}',
+            "civil_comments",
+            "row 2: has no `toxicity` or `target`, found text",
+        ),
+        (
+            '{"comment_text": 7, "target": 0.9}',
+            "civil_comments",
+            "row 2: `comment_text` is 7, expected a string",
+        ),
+        (
+            '{"comment_text": "a b", "target": "mild"}',
+            "civil_comments",
+            "row 2: `target` is 'mild', expected a number or null",
+        ),
     ],
 )
 def test_a_bad_row_is_named(tmp_path, line, format, message):
-    good = {"text": "A good row", **rtp_row("A good row", 0.9)}
+    good = {"text": "A good row", "toxicity": 0.9, **rtp_row("A good row", 0.9)}
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps(good) + "\n" + line + "\n")
-    options = {"min_prompt_toxicity": 0.5} if format == "rtp" else {}
+    options = {} if format == "lines" else {"min_prompt_toxicity": 0.5}
     assert message in context_error(file, format=format, **options)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "text,toxicity\na b,0.9\na, b,0.9\n",
+            "row 2: found 3 fields, expected 2 as in the header",
+        ),
+        ("text,toxicity\na b,0.9\na b,high\n", "row 2: `toxicity` is 'high', expected a number"),
+        ("text,toxicity\na b,0.9\na b,nan\n", "row 2: `toxicity` is 'nan', expected 0 to 1"),
+        ('text,toxicity\na b,0.9\n"a b,0.9\n', "line 3: is no CSV (unexpected end of data)"),
+        ("words,toxicity\na b,0.9\n", "row 1: has no `text` or `comment_text`, found words, tox"),
+        ("", "found no text"),
+    ],
+)
+def test_a_bad_csv_row_is_named(tmp_path, content, message):
+    file = tmp_path / "rows.csv"
+    file.write_text(content)
+    assert message in context_error(file, format="civil_comments", min_prompt_toxicity=0.5)
 
 
 def test_an_empty_set_is_an_error(tmp_path):
@@ -327,4 +493,6 @@ def test_formats_that_do_not_fit_are_named(tmp_path):
     file = tmp_path / "lines.txt"
     file.write_text("An opening")
     assert "found .txt, expected .jsonl or .parquet" in context_error(file, format="rtp")
+    message = context_error(file, format="civil_comments")
+    assert "civil_comments found .txt, expected .jsonl, .csv or .parquet" in message
     assert "need format rtp" in context_error(file, min_prompt_toxicity=0.5)

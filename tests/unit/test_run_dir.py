@@ -95,7 +95,10 @@ def sample(**changes):
     [
         [sample(), sample(index=1, token_ids=(), text=""), sample(split=Split.FINAL, score=1.0)],
         [sample(token_ids=(), text="")],
-        [Context("a", "one", Split.TRAIN, "ordinary"), Context("b", "two", Split.DEV, "x", "ref")],
+        [
+            Context("a", "one", Split.TRAIN, "ordinary"),
+            Context("b", "two", Split.DEV, "x", "ref", 0.5),
+        ],
         [Context("a", "one", Split.TRAIN, "ordinary")],
         [Arm(3, (0.1, 0.5), "Say it"), Arm(4, (1 / 3, 2 / 3), "")],
     ],
