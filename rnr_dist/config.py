@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from rnr_dist.config_base import Count, Fraction, Positive, Sampling, Section
+from rnr_dist.config_objectives import CausalObjective, ObjectiveSection
 from rnr_dist.config_reveal import Reveal
 from rnr_dist.types import Split, digest
 
@@ -100,6 +101,11 @@ class Engines(Section):
 class Training(Section):
     """One adapter training: Ray Train + DeepSpeed."""
 
+    objective: ObjectiveSection = CausalObjective()
+    """What is minimised: a section whose `name` says which."""
+    parameters: Literal["lora", "matrices"] = "lora"
+    """`lora` trains a LoRA on each chosen layer. `matrices` trains the layers' weight matrices
+    themselves, in fp32, and saves what changed exactly, as a LoRA of full rank."""
     rank: Count = 8
     """LoRA rank r."""
     alpha: Count = 16
@@ -107,16 +113,21 @@ class Training(Section):
     dropout: Fraction = 0.0
     """LoRA dropout."""
     target_modules: list[str] = Field(default=["q_proj", "k_proj", "v_proj", "o_proj"])
-    """Linear layers that get a LoRA."""
+    """Linear layers that are trained, by the ends of their names."""
+    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    """Decoder layers that they are trained in, 0 the first; left out: all."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, a third more time."""
     learning_rate: Positive = 2e-4
     """Peak AdamW learning rate."""
     epochs: Count = 3
     """Passes over the data."""
     batch_size: Count = 16
-    """Sequences of one optimiser step, over all workers."""
+    """Items of one optimiser step, over all workers: sequences, or pairs and the like where the
+    objective takes several together."""
     micro_batch_tokens: Count = 512
-    """Padded tokens of one forward pass of one worker (one sequence at least); the result is the
-    same. GPUs want 8,192 or more."""
+    """Padded tokens that one worker holds at once (one item at least); the result is the same.
+    GPUs want 8,192 or more."""
     max_tokens: Count = 192
     """Longer sequences are cut."""
     warmup_share: Fraction = 0.1
@@ -125,6 +136,12 @@ class Training(Section):
     """AdamW weight decay."""
     clip_norm: Positive = 1.0
     """Gradient norm limit."""
+
+    @model_validator(mode="after")
+    def _has_lora(self) -> Training:
+        if self.objective.name == "orthogonal" and self.parameters != "lora":
+            raise ValueError("objective orthogonal needs parameters lora")
+        return self
 
 
 class Workers(Section):
@@ -210,6 +227,17 @@ class Release(Section):
     """Best candidates read again on fresh samples before one wins."""
     reread_draws: Count = 2
     """So many times `search.n` fresh continuations a context are drawn for that."""
+
+    @model_validator(mode="after")
+    def _texts_are_enough(self) -> Release:
+        for role in ("forget", "retain"):
+            objective = getattr(self, role).objective
+            if not objective.texts:
+                raise ValueError(
+                    f"{role}.objective.name {objective.name} needs more than {role} texts; "
+                    "expected causal or orthogonal"
+                )
+        return self
 
 
 class Perplexity(Section):

@@ -109,6 +109,7 @@ def release_stage(
     from rnr_dist.release.loop import ReleasedStep, release
     from rnr_dist.release.merge_search import make_probe, read_model
     from rnr_dist.report.summary import trial_rows
+    from rnr_dist.train.collate import texts
     from rnr_dist.train.launch import train_adapter
 
     folder = run.stage("release")
@@ -141,7 +142,7 @@ def release_stage(
         say(f"training {name} on {len(examples[role])} examples")
         with tracker.nested(f"train {name}", training.model_dump()):
             adapter = train_adapter(
-                examples[role],
+                texts(examples[role]),
                 model,
                 training,
                 config.workers,

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.nn.functional import pad
 
 from rnr_dist.errors import InputError
 from rnr_dist.models import COMPANIONS, weight_files
@@ -108,6 +109,27 @@ def save_adapter(
         save_file(tensors, aside / WEIGHTS, metadata={"format": "pt"})
         (aside / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     return Adapter(str(folder.absolute()), adapter_digest(folder), trained_on, role)
+
+
+def exact_factors(deltas: Mapping[str, torch.Tensor]) -> tuple[Factors, int]:
+    """{module: (A, B)} with B @ A equal to each (out, in) delta, bit for bit, and their rank.
+
+    The shorter side's factor is the identity. The rank is the largest min(out, in); factors of
+    less are padded with zeros, because PEFT scales by alpha over each module's own rank.
+    """
+    factors = {}
+    for module, delta in deltas.items():
+        out, columns = delta.shape
+        identity = torch.eye(min(out, columns), dtype=delta.dtype, device=delta.device)
+        factors[module] = (delta, identity) if out <= columns else (identity, delta)
+    rank = max(a.shape[0] for a, _ in factors.values())
+    return {module: pad_rank(a, b, rank) for module, (a, b) in factors.items()}, rank
+
+
+def pad_rank(a: torch.Tensor, b: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Factors of the same product with `rank` rows of A and columns of B."""
+    missing = rank - a.shape[0]
+    return pad(a, (0, 0, 0, missing)), pad(b, (0, missing))
 
 
 def adapter_digest(path: str | Path) -> str:

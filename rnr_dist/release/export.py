@@ -12,11 +12,14 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from torch.nn.functional import pad
-
 from rnr_dist.errors import InputError
-from rnr_dist.release.composition import checkpoint_shapes, materialise, save_adapter, stack
+from rnr_dist.release.composition import (
+    checkpoint_shapes,
+    materialise,
+    pad_rank,
+    save_adapter,
+    stack,
+)
 from rnr_dist.types import Adapter, ModelRef, Score
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # max_lora_rank of vLLM 0.32 is one of these
@@ -61,7 +64,7 @@ def export_adapter(
     base = base or ref.checkpoint
     adapter = save_adapter(
         folder,
-        {module: _padded(a, b, rank) for module, (a, b) in factors.items()},
+        {module: pad_rank(a, b, rank) for module, (a, b) in factors.items()},
         alpha=rank,
         base=base,
         trained_on=ref.checkpoint_digest,
@@ -85,11 +88,6 @@ def export_merged(
     materialise(ref, folder)
     card = _card(ref, "transformers", base or ref.checkpoint, forgotten, scores or {}, MERGED_USE)
     (folder / "README.md").write_text(card)
-
-
-def _padded(a: torch.Tensor, b: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    missing = rank - a.shape[0]
-    return pad(a, (0, 0, 0, missing)), pad(b, (0, missing))
 
 
 def _require_unused(folder: Path) -> None:
