@@ -14,7 +14,7 @@ from rnr_dist.types import ModelRef, Score
 def open_result(path: Path) -> tuple[Config, ModelRef, ModelRef]:
     """(config, base, result) of a run that has released. Raises InputError."""
     from rnr_dist.config_file import validate
-    from rnr_dist.pipeline import released_models
+    from rnr_dist.stages import released_models
 
     if not (path / "release" / "models.json").exists():
         raise InputError(f"{path}: no released model; expected a run directory after `rnr release`")

@@ -112,6 +112,17 @@ def evaluate(
 
 
 @app.command()
+def baselines(
+    config: ConfigPath,
+    overrides: Overrides = [],  # noqa: B006
+    run: NewRun = None,
+    resume: Resume = None,
+) -> None:
+    """Put the methods that R&R is compared with beside it, at its budget (after the report)."""
+    _pipeline(config, overrides, run, resume, "baselines")
+
+
+@app.command()
 def check(config: ConfigPath, overrides: Overrides = []) -> None:  # noqa: B006
     """Check config, data, model and room before anything costs time."""
     from rnr_dist.checks import check_config

@@ -11,40 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from rnr_dist.config_base import Count, Fraction, Positive, Sampling, Section
+from rnr_dist.config_baselines import Baselines
 from rnr_dist.config_reveal import Reveal
+from rnr_dist.config_sources import ContextSource, TextSource
+from rnr_dist.config_training import Training, Workers
 from rnr_dist.types import Split, digest
-
-
-class ContextSource(Section):
-    """Where generation contexts come from."""
-
-    source: str
-    """`builtin:NAME`, a file (`.txt` one a line, `.jsonl`, `.csv`), or `hub:NAME[:SPLIT]`."""
-    format: Literal["lines", "rtp", "civil_comments"] = "lines"
-    """`rtp` reads RealToxicityPrompts rows (`prompt`, `continuation` with scores),
-    `civil_comments` the first half of CivilComments' comments."""
-    min_prompt_toxicity: Fraction = 0.0
-    """`rtp`, `civil_comments`: keep rows whose prompt, or whole comment, scores at least this."""
-    max_prompt_toxicity: Fraction = 1.0
-    """`rtp`, `civil_comments`: keep rows whose prompt, or whole comment, scores at most this."""
-    splits: dict[Split, Annotated[float, Field(ge=0)]]
-    """Relative share of each split; a context's split follows from a hash of its text."""
-    limit: dict[Split, Count] = Field(default_factory=dict)
-    """At most so many contexts of a split are used (the first by hash)."""
-
-
-class TextSource(Section):
-    """Where passages of running text come from."""
-
-    source: str
-    """`builtin:NAME`, a text file, or `hub:NAME[:SPLIT]`."""
-    format: Literal["passages", "wikitext"] = "passages"
-    """`passages`: blank lines between them. `wikitext`: WikiText's headings and lines."""
-    splits: dict[Split, Annotated[float, Field(ge=0)]]
-    """Relative share of each split; a passage's split follows from a hash of its text (of its
-    article's first line for `wikitext`)."""
-    limit: dict[Split, Count] = Field(default_factory=dict)
-    """At most so many passages of a split are used (the first by hash)."""
 
 
 class ToxicityTask(Section):
@@ -96,53 +67,6 @@ class Engines(Section):
     """Restarts of a generator actor before the run fails."""
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further vLLM engine arguments, passed on as they are."""
-
-
-class Training(Section):
-    """One adapter training: Ray Train + DeepSpeed."""
-
-    rank: Count = 8
-    """LoRA rank r."""
-    alpha: Count = 16
-    """LoRA alpha; the delta is scaled by alpha / r."""
-    dropout: Fraction = 0.0
-    """LoRA dropout."""
-    target_modules: list[str] = Field(default=["q_proj", "k_proj", "v_proj", "o_proj"])
-    """Linear layers that get a LoRA."""
-    learning_rate: Positive = 2e-4
-    """Peak AdamW learning rate."""
-    epochs: Count = 3
-    """Passes over the data."""
-    batch_size: Count = 16
-    """Sequences of one optimiser step, over all workers."""
-    micro_batch_tokens: Count = 512
-    """Padded tokens of one forward pass of one worker (one sequence at least); the result is the
-    same. GPUs want 8,192 or more."""
-    max_tokens: Count = 192
-    """Longer sequences are cut."""
-    warmup_share: Fraction = 0.1
-    """Share of the steps with a rising learning rate; it decays linearly afterwards."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """AdamW weight decay."""
-    clip_norm: Positive = 1.0
-    """Gradient norm limit."""
-
-
-class Workers(Section):
-    """Ray Train workers and DeepSpeed."""
-
-    count: Count = 1
-    """Training workers."""
-    cpus_each: Count = 2
-    """Threads of a CPU worker."""
-    gpus_each: Annotated[int, Field(ge=0, le=1)] = 0
-    """1 trains on GPUs."""
-    zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
-    """DeepSpeed ZeRO stage."""
-    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Frozen weights and activations, as of the engines; the LoRA itself is always fp32."""
-    max_failures: Annotated[int, Field(ge=0)] = 2
-    """Restarts of a training before the run fails."""
 
 
 class Retain(Section):
@@ -225,6 +149,17 @@ class Release(Section):
     not win, under the rules of the last subtraction, against the one before. It is left out."""
     joint: Joint = Joint()
 
+    @model_validator(mode="after")
+    def _texts_are_enough(self) -> Release:
+        for role in ("forget", "retain"):
+            objective = getattr(self, role).objective
+            if not objective.texts:
+                raise ValueError(
+                    f"{role}.objective.name {objective.name} needs more than {role} texts; "
+                    "expected causal or orthogonal"
+                )
+        return self
+
 
 class Perplexity(Section):
     """Windows of running text."""
@@ -282,6 +217,7 @@ class Config(Section):
     release: Release = Release()
     perplexity: Perplexity = Perplexity()
     evaluate: Evaluate = Evaluate()
+    baselines: Baselines = Baselines()
     tracking: Tracking = Tracking()
 
     @model_validator(mode="after")

@@ -13,8 +13,8 @@ from pydantic import Field, model_validator
 
 from rnr_dist.config_base import Count, Fraction, Positive, Section
 from rnr_dist.config_objectives import CmdObjective, DpoObjective, RmuObjective
-from rnr_dist.config_training import Training
 from rnr_dist.config_sources import ContextSource
+from rnr_dist.config_training import Training
 from rnr_dist.types import Split
 
 MethodName = Literal["pem_external", "ext_sub", "dpo", "rmu", "cmd"]
@@ -50,8 +50,9 @@ def _merged(content: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
     merged = dict(content)
     for key, value in overrides.items():
         inner = merged.get(key)
-        both = isinstance(inner, dict) and isinstance(value, Mapping)
-        merged[key] = _merged(inner, value) if both else value
+        if isinstance(inner, dict) and isinstance(value, Mapping):
+            value = _merged(inner, value)
+        merged[key] = value
     return merged
 
 
@@ -62,7 +63,7 @@ def _rates(*rates: float) -> list[dict[str, Any]]:
 class Baselines(Section):
     """Methods that are put beside R&R on the same data, budget and measures."""
 
-    methods: list[MethodName] = ["pem_external", "ext_sub", "dpo", "rmu", "cmd"]
+    methods: list[MethodName] = Field(default=["pem_external", "ext_sub", "dpo", "rmu", "cmd"])
     """Which of them run, in this order."""
     external: ContextSource = ContextSource(
         source="builtin:external", format="rtp", splits={Split.TRAIN: 1}

@@ -101,20 +101,20 @@ def _sentence(error: ValidationError) -> str:
 
 def _known_keys(location: tuple[Any, ...]) -> list[str]:
     """The keys of the section that `location` (a path to an unknown key) lies in."""
-    section: Any = Config
+    sections: list[Any] = [Config]
     for part in location[:-1]:
         if isinstance(part, int):
             continue
-        annotation = section.model_fields[part].annotation
-        section = next(
-            (
-                kind
-                for kind in [annotation, *getattr(annotation, "__args__", ())]
-                if isinstance(kind, type) and issubclass(kind, Section)
-            ),
-            Config,
-        )
-    return list(section.model_fields)
+        if part not in sections[0].model_fields:  # the name that chooses among several sections
+            sections = [kind for kind in sections if kind.model_fields["name"].default == part]
+            continue
+        annotation = sections[0].model_fields[part].annotation
+        sections = [
+            kind
+            for kind in [annotation, *getattr(annotation, "__args__", ())]
+            if isinstance(kind, type) and issubclass(kind, Section)
+        ] or [Config]
+    return list(sections[0].model_fields)
 
 
 def _one_line(error: Any) -> str:

@@ -1,4 +1,4 @@
-"""DPO (Rafailov et al. 2024): prefer the base's least toxic continuation to what it shall forget."""
+"""DPO (Rafailov et al. 2024): prefer the base's least toxic continuations to the forget rows."""
 
 from __future__ import annotations
 

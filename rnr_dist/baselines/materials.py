@@ -54,7 +54,7 @@ def by_context(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
 def side_by_side(forget: Sequence[Example], retain: Sequence[Example]) -> list[Item]:
     """One item an example of the longer list; the shorter starts again when it ends."""
     longer = max(len(forget), len(retain))
-    pairs = zip(range(longer), cycle(forget), cycle(retain))  # noqa: B905 (two never end)
+    pairs = zip(range(longer), cycle(forget), cycle(retain))
     return [Item.of(forget=[one], retain=[other]) for _, one, other in pairs]
 
 

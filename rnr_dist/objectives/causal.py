@@ -1,7 +1,7 @@
 """Causal language modelling: cross-entropy of the response tokens.
 
-In: a causal LM and a right-padded batch. Out: one term, `nll`, in nats. Invariant: logits exist
-only where a label does; with 49k tokens of vocabulary they would cost more than the model itself.
+In: items of one `text`. Out: one term, `nll`, in nats, a mean over response tokens. Invariant: a
+token's loss depends on nothing but its own sequence up to it.
 """
 
 from __future__ import annotations
@@ -9,38 +9,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch.nn.functional import cross_entropy
+from rnr_dist.config_objectives import CausalObjective
+from rnr_dist.objectives.passes import token_nll
+from rnr_dist.train.collate import Item
+from rnr_dist.train.trained import Trained
 
-from rnr_dist.train.collate import IGNORED, Example
+DEFAULT = CausalObjective()
 
 
 class Causal:
     """Negative log-likelihood of each response token given all tokens before it."""
 
-    needs: frozenset[str] = frozenset()
+    roles: Mapping[str, tuple[int, int]] = {"text": (1, 1)}
 
-    def counts(self, examples: Sequence[Example]) -> dict[str, int]:
-        return {"nll": sum(example.labels for example in examples)}
+    def __init__(self, settings: CausalObjective = DEFAULT):
+        pass
 
-    def terms(self, model: Any, batch: Mapping[str, Any]) -> dict[str, tuple[Any, int]]:
-        following = batch["labels"][:, 1:]
-        valid = following != IGNORED
-        logits = logits_at(model, batch["input_ids"], valid)
-        nll = cross_entropy(logits.float(), following[valid], reduction="sum")
-        return {"nll": (nll, int(valid.sum()))}
+    def counts(self, items: Sequence[Item]) -> dict[str, int]:
+        return {"nll": sum(text.labels for item in items for text in item["text"])}
 
-
-def logits_at(model: Any, input_ids: Any, positions: Any) -> Any:
-    """(selected, vocabulary) logits of a transformers causal LM, PEFT around it or not.
-
-    input_ids: (B, T), right-padded. positions: (B, T-1) bool, the places whose next token is
-    asked for. Hidden states are selected on their way into the head, so that whatever the model
-    does to its logits afterwards (scaling, soft caps) still happens. Causal attention never
-    looks right, so right-padding needs no mask, and without one the fast kernel is used.
-    """
-    head = model.get_output_embeddings()
-    hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, :-1][positions],))
-    try:
-        return model(input_ids=input_ids, use_cache=False).logits
-    finally:
-        hook.remove()
+    def terms(
+        self, trained: Trained, batch: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, tuple[Any, int]]:
+        nll, _, _ = token_nll(trained.model, batch["text"])
+        return {"nll": (nll.sum(), len(nll))}

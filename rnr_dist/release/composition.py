@@ -111,6 +111,21 @@ def save_adapter(
     return Adapter(str(folder.absolute()), adapter_digest(folder), trained_on, role)
 
 
+def exact_factors(deltas: Mapping[str, torch.Tensor]) -> tuple[Factors, int]:
+    """{module: (A, B)} with B @ A equal to each (out, in) delta, bit for bit, and their rank.
+
+    The shorter side's factor is the identity. The rank is the largest min(out, in); factors of
+    less are padded with zeros, because PEFT scales by alpha over each module's own rank.
+    """
+    factors = {}
+    for module, delta in deltas.items():
+        out, columns = delta.shape
+        identity = torch.eye(min(out, columns), dtype=delta.dtype, device=delta.device)
+        factors[module] = (delta, identity) if out <= columns else (identity, delta)
+    rank = max(a.shape[0] for a, _ in factors.values())
+    return {module: padded(a, b, rank) for module, (a, b) in factors.items()}, rank
+
+
 def adapter_digest(path: str | Path) -> str:
     """Identity of an adapter's deltas: its weights and what scales them."""
     folder = Path(path)

@@ -15,7 +15,7 @@ from rnr_dist.report.figures import front_figure, reveal_figure, search_figure, 
 from rnr_dist.report.summary import Step, package_versions, read_summary, write_summary
 from rnr_dist.report.table import print_report
 from rnr_dist.run_dir import RunDir, read_json
-from rnr_dist.stats import ClusterMean
+from rnr_dist.stages import read_measures
 from rnr_dist.types import ModelRef
 
 
@@ -23,11 +23,7 @@ def assemble(config: Config, run: RunDir, models: dict[str, ModelRef]) -> list[P
     """Write everything into the run directory and print the table; returns the files."""
     evaluated = run.path / "evaluate"
     measures = {
-        name: {
-            key: ClusterMean.from_json(value)
-            for key, value in read_json(evaluated / f"{name}.json")["measures"].items()
-        }
-        for name in read_json(evaluated / "order.json")
+        name: read_measures(evaluated, name) for name in read_json(evaluated / "order.json")
     }
     base = measures["base"]
     steps = [

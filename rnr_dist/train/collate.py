@@ -1,13 +1,13 @@
-"""Which examples meet in which optimiser step, and how they become tensors.
+"""Which items meet in which optimiser step, and how they become tensors.
 
-In: tokenised examples. Out: a plan of steps, and right-padded batches. Invariant: the plan follows
-from its arguments alone, so every rank computes the same one and knows a step's valid tokens
-over all ranks and micro-batches before the first backward pass (design decision 7).
+In: items of tokenised examples. Out: a plan of steps, and right-padded batches. Invariant: the
+plan follows from its arguments alone, so every rank computes the same one and knows what a step
+counts over all ranks and micro-batches before the first backward pass (design decision 7).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,10 +45,56 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One optimiser step: `micro_batches[rank][i]` are indices of examples.
+class Item:
+    """Examples that stand together in a batch, each in a role: (`chosen`, e1), (`rejected`, e2).
 
-    Every rank has equally many micro-batches. One of them is empty where a step has fewer examples
+    `item[role]` are the examples of a role, in order; which roles there are is the objective's.
+    """
+
+    members: tuple[tuple[str, Example], ...]
+
+    @classmethod
+    def of(cls, **roles: Iterable[Example]) -> Item:
+        """`Item.of(positive=[e1], negative=[e2, e3])`."""
+        return cls(tuple((role, example) for role in roles for example in roles[role]))
+
+    def __getitem__(self, role: str) -> tuple[Example, ...]:
+        return tuple(example for name, example in self.members if name == role)
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """The roles that have an example."""
+        return frozenset(role for role, _ in self.members)
+
+    @property
+    def length(self) -> int:
+        """Tokens of all its examples."""
+        return sum(len(example.token_ids) for _, example in self.members)
+
+    def cut(self, max_tokens: int) -> Item:
+        """The first `max_tokens` tokens of each example."""
+        return Item(tuple((role, example.cut(max_tokens)) for role, example in self.members))
+
+
+def texts(examples: Iterable[Example]) -> list[Item]:
+    """An item of each example alone, in the role `text`."""
+    return [Item.of(text=[example]) for example in examples]
+
+
+def padded_tokens(items: Iterable[Item]) -> int:
+    """Tokens of a batch of these items, padding and all roles included."""
+    lengths: dict[str, list[int]] = {}
+    for item in items:
+        for role, example in item.members:
+            lengths.setdefault(role, []).append(len(example.token_ids))
+    return sum(len(rows) * max(rows) for rows in lengths.values())
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step: `micro_batches[rank][i]` are indices of items.
+
+    Every rank has equally many micro-batches. One of them is empty where a step has fewer items
     than places; its rank still takes part in the collectives of the others.
     """
 
@@ -56,7 +102,7 @@ class Step:
 
     @property
     def indices(self) -> tuple[int, ...]:
-        """All examples of the step, over ranks and micro-batches."""
+        """All items of the step, over ranks and micro-batches."""
         return tuple(index for rank in self.micro_batches for micro in rank for index in micro)
 
 
@@ -67,13 +113,19 @@ def plan_steps(
     world_size: int,
     epochs: int,
     seed: int,
+    padded: Callable[[Sequence[int]], int] | None = None,
 ) -> list[Step]:
-    """Cover the examples once in each epoch, in batches of similar length.
+    """Cover the items once in each epoch, in batches of similar length.
 
-    lengths: tokens of each example. batch_size: examples of one step over all ranks, at most;
+    lengths: tokens of each item. batch_size: items of one step over all ranks, at most;
     an epoch's steps are equally large to within one. micro_batch_tokens: padded tokens of one
-    forward pass, at most, unless one example alone has more.
+    micro-batch, at most, unless one item alone has more. padded: tokens of a micro-batch of these
+    indices; by default those of items that are one sequence each.
     """
+
+    def sequences(part: Sequence[int]) -> int:
+        return len(part) * max(lengths[index] for index in part)
+
     n_steps = -(-len(lengths) // batch_size)
     steps = []
     for epoch in range(epochs):
@@ -81,7 +133,7 @@ def plan_steps(
         order = _roughly_by_length(np.asarray(lengths), batch_size, generator)
         batches = np.array_split(order, n_steps)
         steps += [
-            _share(batches[place], lengths, micro_batch_tokens, world_size)
+            _share(batches[place], padded or sequences, micro_batch_tokens, world_size)
             for place in generator.permutation(n_steps)
         ]
     return steps
@@ -98,7 +150,9 @@ def _roughly_by_length(
     return np.concatenate([chunk[:: (-1) ** place] for place, chunk in enumerate(ascending)])
 
 
-def _share(batch: np.ndarray, lengths: Sequence[int], most: int, world_size: int) -> Step:
+def _share(
+    batch: np.ndarray, padded: Callable[[Sequence[int]], int], most: int, world_size: int
+) -> Step:
     """As few micro-batches as `most` padded tokens allow, equally many a rank.
 
     Neighbours in length go to different ranks at the same time, so that no rank waits.
@@ -108,23 +162,35 @@ def _share(batch: np.ndarray, lengths: Sequence[int], most: int, world_size: int
     while not fits:
         accumulation += 1
         parts = [tuple(p.tolist()) for p in np.array_split(batch, accumulation * world_size)]
-        fits = all(
-            len(part) <= 1 or len(part) * max(lengths[index] for index in part) <= most
-            for part in parts
-        )
+        fits = all(len(part) <= 1 or padded(part) <= most for part in parts)
     return Step(tuple(tuple(parts[rank::world_size]) for rank in range(world_size)))
+
+
+def collate(items: Sequence[Item], roles: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """For each role `pad` of its examples, and `owner` (examples,): the item that each is from.
+
+    Also a role without examples has its one token, so that every rank makes the same passes
+    through the model; that row's owner is -1.
+    """
+    import torch
+
+    batch = {}
+    for role in roles:
+        rows = [(owner, example) for owner, item in enumerate(items) for example in item[role]]
+        batch[role] = pad([example for _, example in rows])
+        batch[role]["owner"] = torch.tensor([owner for owner, _ in rows] or [-1])
+    return batch
 
 
 def pad(examples: Sequence[Example]) -> dict[str, Any]:
     """Right-padded int64 tensors (examples, longest): input_ids, attention_mask, labels.
 
     Labels are IGNORED on prompt and padding, by position and never by token id, since the padding
-    token may equal the end token. No examples give one token without a label.
+    token may equal the end token. No examples give one token of padding.
     """
     import torch
 
-    examples = examples or [Example((0,), 1)]
-    shape = len(examples), max(len(example.token_ids) for example in examples)
+    shape = max(len(examples), 1), max((len(example.token_ids) for example in examples), default=1)
     batch = {
         "input_ids": torch.zeros(shape, dtype=torch.long),
         "attention_mask": torch.zeros(shape, dtype=torch.long),

@@ -1,6 +1,6 @@
 """Start an adapter training on Ray from the driver, and show how far it is.
 
-In: examples, the model to train on, config sections. Out: the trained `Adapter`. Invariant: the
+In: items, the model to train on, config sections. Out: the trained `Adapter`. Invariant: the
 adapter's folder appears whole or not at all; a worker that dies restarts the training from its
 beginning, with the same plan.
 """
@@ -23,9 +23,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from rnr_dist.config import Training, Workers
 from rnr_dist.errors import InputError
+from rnr_dist.objectives import check_items, make_objective
 from rnr_dist.release.composition import adapter_digest
 from rnr_dist.report.progress import progress_bar
-from rnr_dist.train.collate import Example
+from rnr_dist.train.collate import Item
 from rnr_dist.train.deepspeed import environment
 from rnr_dist.train.worker import Job, plan_job, train_loop
 from rnr_dist.types import Adapter, ModelRef
@@ -50,7 +51,7 @@ class ReportLog(UserCallback):
 
 
 def train_adapter(
-    examples: Sequence[Example],
+    items: Sequence[Item],
     base: ModelRef,
     training: Training,
     workers: Workers,
@@ -61,18 +62,23 @@ def train_adapter(
     on_progress: Callable[[dict[str, float]], None] | None = None,
     trust_remote_code: bool = False,
 ) -> Adapter:
-    """Train a LoRA on `base` and write it to `output` in PEFT's format, with its `training.json`.
+    """Train on `base` what `training` says and write it to `output` as a PEFT LoRA, with its
+    `training.json`.
 
+    items: in the roles of `training.objective` (`collate.texts` makes them from plain examples).
     storage: folder of Ray Train's own state and of the reports. on_progress: called in another
-    thread with each report (step, steps, loss in nats a token, tokens_per_second). Both folders
-    must be visible from all nodes. Raises InputError when no example has a token to learn, and
-    Ray Train's error when the workers fail more often than `workers.max_failures`.
+    thread with each report (step, steps, loss, tokens_per_second). Both folders
+    must be visible from all nodes. Raises InputError for items of other roles and
+    when no item has a token to learn, and Ray Train's error when the workers fail more often than
+    `workers.max_failures`.
     """
-    cut = [example.cut(training.max_tokens) for example in examples]
-    usable = [example for example in cut if example.labels]
+    objective = make_objective(training.objective)
+    check_items(objective, items, str(output))
+    cut = [item.cut(training.max_tokens) for item in items]
+    usable = [item for item in cut if any(objective.counts([item]).values())]
     if not usable:
         raise InputError(
-            f"{output}: none of {len(examples)} training examples has a token after its prompt "
+            f"{output}: none of {len(items)} training items has a token after its prompt "
             f"within training.max_tokens {training.max_tokens}; expected at least one"
         )
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_SECONDS))
@@ -86,7 +92,7 @@ def train_adapter(
         seed,
         trust_remote_code=trust_remote_code,
     )
-    steps = len(plan_job([len(example.token_ids) for example in usable], job, workers.count))
+    steps = len(plan_job(usable, job, workers.count))
     name = f"{output.name}-{uuid.uuid4().hex[:8]}"  # Ray Train would resume one of the same name
     log = storage / f"{name}.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)

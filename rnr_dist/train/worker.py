@@ -1,23 +1,27 @@
-"""The training loop that Ray Train runs on every worker: a LoRA on a composed model, by DeepSpeed.
+"""The training loop that Ray Train runs on every worker: an adapter on a composed model.
 
 In: a `Job`. Out: the adapter's folder, written by rank 0, and a summary. Invariant: the plan gives
-the step's valid tokens over all ranks and micro-batches beforehand, so a step's gradient is that
-of the mean over them, whatever the number of workers (design decision 7).
+what each loss term counts over all ranks and micro-batches of a step beforehand, so its gradient is
+that of the mean over them, whatever the number of workers (design decision 7).
 """
 
 from __future__ import annotations
 
 import json
+import math
 import resource
 import time
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from rnr_dist.config import Training, Workers
 from rnr_dist.precision import compute_dtype
 from rnr_dist.run_dir import replacing_folder
-from rnr_dist.train.collate import Step, pad, plan_steps
+from rnr_dist.train.collate import Item, Step, collate, padded_tokens, plan_steps
 from rnr_dist.train.deepspeed import deepspeed_config, learning_rate_factor
 from rnr_dist.types import ModelRef
 
@@ -28,23 +32,23 @@ SUMMARY = "training.json"
 
 @dataclass(frozen=True)
 class Job:
-    """One adapter training. `examples` is an object reference to a list of `Example`."""
+    """One adapter training. `items` is an object reference to a list of `Item`."""
 
-    examples: Any
+    items: Any
     base: ModelRef
     training: Training
     workers: Workers
     output: Path
     seed: int
-    objective: str = "causal"
     trust_remote_code: bool = False
 
 
 def train_loop(config: dict[str, Any]) -> dict[str, Any]:
     """Train `config["job"]` and save its adapter in fp32.
 
-    Returns losses (nats a token, one a report), tokens, seconds, tokens_per_second of the loop
-    over all workers, and peak_rss_mib of this worker; the adapter's folder holds the same.
+    Returns losses (the sum of the objective's terms, one a report), tokens, seconds,
+    tokens_per_second of the loop over all workers, and peak_rss_mib of this worker; the adapter's
+    folder holds the same.
     """
     job: Job = config["job"]
     import ray
@@ -52,36 +56,41 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
     from ray.train import get_context, report
     from ray.train.torch import get_device
 
-    from rnr_dist.objectives import OBJECTIVES
+    from rnr_dist.objectives import make_objective
 
     rank, world_size = get_context().get_world_rank(), get_context().get_world_size()
     device = get_device()
-    examples = ray.get(job.examples)
-    objective = OBJECTIVES[job.objective]()
-    lengths = [len(example.token_ids) for example in examples]
-    plan = plan_job(lengths, job, world_size)
+    items = ray.get(job.items)
+    objective = make_objective(job.training.objective)
+    plan = plan_job(items, job, world_size)
     engine = build_engine(job, objective, len(plan), rank)
 
-    names = sorted(objective.counts(examples))
+    names = sorted(objective.counts([]))
     sums = torch.zeros(len(names), 2, dtype=torch.float64, device=device)
     losses, tokens, reported, began = [], 0, 0, time.monotonic()
     for number, step in enumerate(plan, 1):
-        totals = objective.counts([examples[index] for index in step.indices])
+        totals = objective.counts([items[index] for index in step.indices])
         for micro_batch in step.micro_batches[rank]:
-            batch = pad([examples[index] for index in micro_batch])
-            terms = engine({key: value.to(device) for key, value in batch.items()})
+            batch = collate([items[index] for index in micro_batch], objective.roles)
+            terms = engine(
+                {
+                    role: {key: value.to(device) for key, value in rows.items()}
+                    for role, rows in batch.items()
+                }
+            )
             # DeepSpeed averages over ranks; times world_size the sum over all of them remains.
-            loss = sum(terms[name][0] / totals[name] for name in names) * world_size
+            # A term that counts nothing in this step is 0 on every rank.
+            loss = sum(terms[name][0] / max(totals[name], 1) for name in names) * world_size
             engine.backward(loss, scale_wrt_gas=False)
             for place, name in enumerate(names):
                 sums[place, 0] += terms[name][0].detach()
                 sums[place, 1] += terms[name][1]
         engine.step()
-        tokens += sum(lengths[index] for index in step.indices)
+        tokens += sum(items[index].length for index in step.indices)
         if number * REPORTS // len(plan) > reported:
             reported = number * REPORTS // len(plan)
             torch.distributed.all_reduce(sums)
-            losses.append(float((sums[:, 0] / sums[:, 1]).sum()))
+            losses.append(float((sums[:, 0] / sums[:, 1].clamp(min=1)).sum()))
             sums.zero_()
             seconds = time.monotonic() - began
             report(
@@ -103,41 +112,51 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def plan_job(lengths: list[int], job: Job, world_size: int) -> list[Step]:
-    """The steps of a job whose examples have these lengths."""
+def plan_job(items: Sequence[Item], job: Job, world_size: int) -> list[Step]:
+    """The steps of a job that trains on these items, for its epochs or its trained tokens."""
     training = job.training
-    return plan_steps(
+    lengths = [item.length for item in items]
+    epochs = training.epochs
+    if training.tokens:
+        epochs = math.ceil(training.tokens / max(1, sum(lengths)))
+    plan = plan_steps(
         lengths,
         training.batch_size,
         training.micro_batch_tokens,
         world_size,
-        training.epochs,
+        epochs,
         job.seed,
+        lambda part: padded_tokens(items[index] for index in part),
     )
+    if not training.tokens:
+        return plan
+    reached = list(accumulate(sum(lengths[index] for index in step.indices) for step in plan))
+    return plan[: bisect_left(reached, training.tokens) + 1]
 
 
 def build_engine(job: Job, objective: Any, steps: int, rank: int) -> Any:
     """A DeepSpeed engine that maps a batch to the objective's terms.
 
-    The base is composed in `workers.dtype`; PEFT keeps the LoRA in fp32 above it.
+    The base is composed in `workers.dtype`; what is trained is fp32 above it.
     """
     import deepspeed
     import torch
-    from peft import LoraConfig, get_peft_model
     from torch.optim.lr_scheduler import LambdaLR
     from transformers import AutoModelForCausalLM
 
     from rnr_dist.release.composition import add_to_model
+    from rnr_dist.train.trained import Trained, make_trained
 
     class Terms(torch.nn.Module):
         """The objective as a module, since the engine hooks into forward passes."""
 
-        def __init__(self, model: Any):
+        def __init__(self, trained: Trained):
             super().__init__()
-            self.model = model
+            self.trained = trained
+            self.model = trained.model
 
         def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
-            return objective.terms(self.model, batch)
+            return objective.terms(self.trained, batch)
 
     # DeepSpeed would compile a shared-memory all-reduce here (27 s, g++) that only inference uses.
     deepspeed.ops.__compatible_ops__ = {}
@@ -150,20 +169,11 @@ def build_engine(job: Job, objective: Any, steps: int, rank: int) -> Any:
     )
     add_to_model(model, job.base.terms)
     torch.manual_seed(job.seed)
-    model = get_peft_model(
-        model,
-        LoraConfig(
-            r=training.rank,
-            lora_alpha=training.alpha,
-            lora_dropout=training.dropout,
-            target_modules=training.target_modules,
-            task_type="CAUSAL_LM",
-        ),
-    )
+    trained = make_trained(model, training, job.base, job.seed)
     torch.manual_seed(job.seed + rank)  # ranks drop out different units
     engine, *_ = deepspeed.initialize(
-        model=Terms(model).train(),
-        model_parameters=[value for value in model.parameters() if value.requires_grad],
+        model=Terms(trained).train(),
+        model_parameters=[value for value in trained.model.parameters() if value.requires_grad],
         lr_scheduler=lambda optimizer: LambdaLR(
             optimizer,
             lambda step: learning_rate_factor(step, steps, training.warmup_share),
@@ -174,14 +184,13 @@ def build_engine(job: Job, objective: Any, steps: int, rank: int) -> Any:
 
 
 def save_adapter(engine: Any, job: Job, summary: dict[str, Any], rank: int) -> None:
-    """Write the LoRA in PEFT's format and the summary beside it: all ranks call, rank 0 writes."""
+    """Write what was trained and the summary beside it: all ranks call, rank 0 writes."""
     import deepspeed
 
-    model = engine.module.model
-    trained = [value for value in model.parameters() if value.requires_grad]
-    with deepspeed.zero.GatheredParameters(trained, enabled=job.workers.zero_stage == 3):
+    trained = engine.module.trained
+    weights = [value for value in trained.model.parameters() if value.requires_grad]
+    with deepspeed.zero.GatheredParameters(weights, enabled=job.workers.zero_stage == 3):
         if rank == 0:
             with replacing_folder(job.output) as aside:
-                # False: "auto" would ask the hub for the checkpoint's vocabulary size.
-                model.save_pretrained(aside, save_embedding_layers=False)
+                trained.save(aside)
                 (aside / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")

@@ -44,8 +44,11 @@ def materials(**changes):
         "settings": Baselines(),
         "tokenizer": TOKENIZER,
         "forget": [Example((1, 2, 3), 1), Example((4, 5), 1)],
-        "forget_rows": [sample("c0", "awful", 0.8), sample("c0", "worse", 0.95, 1)]
-        + [sample("c1", "vile", 0.6)],
+        "forget_rows": [
+            sample("c0", "awful", 0.8),
+            sample("c0", "worse", 0.95, 1),
+            sample("c1", "vile", 0.6),
+        ],
         "retain": [Example((7, 8), 0)],
         "contexts": CONTEXTS,
         "external": external,
@@ -170,7 +173,9 @@ def test_every_method_makes_a_model_of_its_adapters(tmp_path):
 
 def test_a_grid_that_no_training_takes_is_refused():
     with pytest.raises(ValueError, match="learning_rat"):
-        Baselines.model_validate({"dpo": {**Baselines().dpo.model_dump(), "grid": [{"learning_rat": 1}]}})
+        Baselines.model_validate(
+            {"dpo": {**Baselines().dpo.model_dump(), "grid": [{"learning_rat": 1}]}}
+        )
     wrong = {**Baselines().dpo.model_dump(), "training": {}}
     with pytest.raises(ValueError, match=r"dpo\.training\.objective\.name: found causal"):
         Baselines.model_validate({"dpo": wrong})

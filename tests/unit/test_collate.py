@@ -1,10 +1,21 @@
 """The plan of a training and its tensors."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
 
-from rnr_dist.train.collate import IGNORED, Example, pad, plan_steps
+from rnr_dist.train.collate import (
+    IGNORED,
+    Example,
+    Item,
+    collate,
+    pad,
+    padded_tokens,
+    plan_steps,
+    texts,
+)
 
 LENGTHS = np.random.default_rng(5).integers(4, 60, size=203).tolist()
 PLAN = {"batch_size": 16, "micro_batch_tokens": 180, "world_size": 2, "epochs": 3, "seed": 7}
@@ -99,3 +110,61 @@ def test_no_examples_become_one_token_without_a_label():
     batch = pad([])
     assert batch["input_ids"].shape == torch.Size([1, 1])
     assert batch["labels"].tolist() == [[IGNORED]]
+
+
+def sequence(length, prompt=1):
+    return Example(tuple(range(length)), prompt)
+
+
+PAIRS = [
+    Item.of(chosen=[sequence(c)], rejected=[sequence(r)])
+    for c, r in np.random.default_rng(8).integers(2, 40, size=(60, 2))
+]
+
+
+def test_items_are_values():
+    pair = Item.of(chosen=[sequence(3)], rejected=[sequence(5), sequence(2)])
+    assert (pair["chosen"], pair["rejected"]) == ((sequence(3),), (sequence(5), sequence(2)))
+    assert (pair["other"], pair.roles) == ((), {"chosen", "rejected"})
+    assert pair.length == 10
+    assert pair.cut(2) == Item.of(chosen=[sequence(2)], rejected=[sequence(2), sequence(2)])
+    assert pickle.loads(pickle.dumps(pair)) == pair and hash(pair) == hash(pair.cut(9))
+
+
+def test_padding_counts_every_role():
+    crossed = [
+        Item.of(chosen=[sequence(10)], rejected=[sequence(2)]),
+        Item.of(chosen=[sequence(2)], rejected=[sequence(10)]),
+    ]
+    assert padded_tokens(crossed) == 40 > 2 * crossed[0].length
+    assert padded_tokens(texts([sequence(4), sequence(7)])) == 14
+    assert padded_tokens([]) == 0
+
+    def padded(part):
+        return padded_tokens(PAIRS[index] for index in part)
+
+    lengths = [pair.length for pair in PAIRS]
+    micro_batches = [
+        micro
+        for step in plan_steps(lengths, **PLAN, padded=padded)
+        for rank in step.micro_batches
+        for micro in rank
+    ]
+    assert all(padded(micro) <= 180 for micro in micro_batches if len(micro) > 1)
+    assert max(len(micro) for micro in micro_batches) > 2
+
+
+def test_a_row_knows_its_item_and_a_role_without_rows_is_still_there():
+    items = [
+        Item.of(positive=[sequence(3)]),
+        Item.of(positive=[sequence(2)], negative=[sequence(4), sequence(5)]),
+        Item.of(positive=[sequence(2)], negative=[sequence(3)]),
+    ]
+    batch = collate(items, ("positive", "negative", "none"))
+    assert list(batch) == ["positive", "negative", "none"]
+    assert batch["positive"]["owner"].tolist() == [0, 1, 2]
+    assert batch["negative"]["owner"].tolist() == [1, 1, 2]
+    alone = pad([*items[1]["negative"], *items[2]["negative"]])
+    assert all(torch.equal(batch["negative"][key], alone[key]) for key in alone)
+    assert batch["none"]["owner"].tolist() == [-1]
+    assert batch["none"]["attention_mask"].tolist() == [[0]]
