@@ -14,6 +14,7 @@ from rnr_dist.config_file import load_config
 from rnr_dist.models import (
     check_model,
     checkpoint_here,
+    require_layer_numbers,
     require_layers,
     resolve_embedder,
     weight_files,
@@ -38,8 +39,9 @@ def check_inputs(config: Config) -> TaskData:
 def check_layers(config: Config, checkpoint: Path) -> None:
     """Raises InputError where an adapter is to train a layer that the checkpoint has not."""
     for role in ("forget", "retain"):
-        wanted = getattr(config.release, role).target_modules
-        require_layers(checkpoint, wanted, f"release.{role}.target_modules")
+        training = getattr(config.release, role)
+        require_layers(checkpoint, training.target_modules, f"release.{role}.target_modules")
+        require_layer_numbers(checkpoint, training.layers or (), f"release.{role}.layers")
 
 
 def check_config(path: Path, overrides: list[str]) -> list[str]:

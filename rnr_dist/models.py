@@ -90,18 +90,35 @@ def require_layers(folder: Path, wanted: Sequence[str], key: str) -> None:
 
     key: the config's, for the sentence. PEFT finds it out when a training starts.
     """
-    from safetensors import safe_open
-
-    layers: set[str] = set()
-    for path in weight_files(folder):
-        with safe_open(path, framework="np") as file:
-            layers |= {name.removesuffix(".weight") for name in file.keys()}  # noqa: SIM118
+    layers = _layer_names(folder)
     for name in wanted:
         if not any(f".{layer}".endswith(f".{name}") for layer in layers):
             known = sorted({layer.rsplit(".", 1)[-1] for layer in layers})
             raise InputError(
                 f"{key}: {name!r} is no layer of {folder}; expected some of {', '.join(known)}"
             )
+
+
+def require_layer_numbers(folder: Path, wanted: Sequence[int], key: str) -> None:
+    """Raise InputError for the first number in `wanted` that no decoder layer has."""
+    names = _layer_names(folder)
+    known = {int(part) for name in names for part in name.split(".") if part.isdigit()}
+    for number in wanted:
+        if number not in known:
+            raise InputError(
+                f"{key}: {number} is no decoder layer of {folder}; expected some of "
+                f"{min(known, default=0)} to {max(known, default=0)}"
+            )
+
+
+def _layer_names(folder: Path) -> set[str]:
+    from safetensors import safe_open
+
+    layers: set[str] = set()
+    for path in weight_files(folder):
+        with safe_open(path, framework="np") as file:
+            layers |= {name.removesuffix(".weight") for name in file.keys()}  # noqa: SIM118
+    return layers
 
 
 def checkpoint_digest(folder: Path) -> str:

@@ -20,6 +20,7 @@ from rnr_dist.config_baselines import Tuned
 from rnr_dist.release.choice import Reader
 from rnr_dist.release.rules import Reading, Step
 from rnr_dist.report.progress import say
+from rnr_dist.report.summary import plain
 from rnr_dist.run_dir import read_json, write_json
 from rnr_dist.train.collate import Item
 from rnr_dist.train.worker import SUMMARY
@@ -103,7 +104,7 @@ def run_method(
         choice.verdict.broken,
         tokens,
         len(models),
-        tuple(trial.to_json() for trial in choice.trials),
+        tuple(plain(trial.to_json()) for trial in choice.trials),
     )
     write_json(path, result.to_json())
     return result

@@ -172,7 +172,7 @@ def _installed(distributions: tuple[str, ...]) -> str | None:
 
 
 def plain(value: Any) -> Any:
-    """`value` with every NaN and infinity as None, and NumPy's scalars as Python's."""
+    """For JSON: `value` with every NaN and infinity as None, and NumPy's scalars as Python's."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -17,11 +17,12 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from rnr_dist.config import Training, Workers
+from rnr_dist.config_objectives import DpoObjective
 from rnr_dist.errors import InputError
 from rnr_dist.models import checkpoint_digest
-from rnr_dist.objectives.causal import Causal
+from rnr_dist.objectives import make_objective
 from rnr_dist.release.composition import adapter_digest, save_adapter
-from rnr_dist.train.collate import Example, pad, plan_steps
+from rnr_dist.train.collate import Example, Item, collate, plan_steps, texts
 from rnr_dist.train.launch import train_adapter
 from rnr_dist.train.worker import Job, build_engine
 from rnr_dist.types import ModelRef
@@ -50,20 +51,61 @@ def base(tmp_path_factory, tiny_llama):
 
 
 @pytest.fixture(scope="module")
-def examples():
+def items():
     """Responses of very uneven length, some cut by max_tokens, one cut away altogether."""
     draw = random.Random(1)
     lengths = [(draw.randint(0, 9), draw.choice([1, 2, 15])) for _ in range(22)] + [(25, 4)]
-    return [
+    return texts(
         Example(tuple(draw.randrange(61) for _ in range(prompt + response)), prompt)
         for prompt, response in lengths
+    )
+
+
+@pytest.fixture(scope="module")
+def pairs(items):
+    """The responses against each other, and every third also to be retained."""
+    sequences = [item["text"] for item in items[:-1]]
+    return [
+        Item.of(chosen=one, rejected=other, retain=one if number % 3 == 0 else ())
+        for number, (one, other) in enumerate(zip(sequences, sequences[5:], strict=False))
     ]
 
 
-def plain_pytorch(checkpoint, examples, training):
+def token_nlls(model, example):
+    """-log p of each response token."""
+    ids = torch.tensor(example.token_ids)
+    logits = model(input_ids=ids[None]).logits[0]
+    return cross_entropy(
+        logits[example.first_label - 1 : -1], ids[example.first_label :], reduction="none"
+    )
+
+
+def mean_nll(model, items):
+    return torch.cat([token_nlls(model, item["text"][0]) for item in items]).mean()
+
+
+def preference(model, items):
+    """DPO with beta .1 over the pairs, and half the mean NLL of the retained tokens."""
+
+    def ratio(item):
+        return (
+            token_nlls(model, item["rejected"][0]).sum()
+            - token_nlls(model, item["chosen"][0]).sum()
+        )
+
+    with torch.no_grad(), model.disable_adapter():
+        before = [ratio(item) for item in items]
+    gained = [ratio(item) - old for item, old in zip(items, before, strict=True)]
+    retained = [token_nlls(model, text) for item in items for text in item["retain"]]
+    losses = -torch.nn.functional.logsigmoid(0.1 * torch.stack(gained))
+    return losses.mean() + 0.5 * torch.cat(retained).mean()
+
+
+def plain_pytorch(checkpoint, items, training, loss_of=mean_nll):
     """The same training, one sequence at a time: ({name: LoRA weight}, losses, gradient norms)."""
-    usable = [example.cut(training.max_tokens) for example in examples]
-    usable = [example for example in usable if example.labels]
+    objective = make_objective(training.objective)
+    usable = [item.cut(training.max_tokens) for item in items]
+    usable = [item for item in usable if any(objective.counts([item]).values())]
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     torch.manual_seed(SEED)
     model = get_peft_model(
@@ -72,18 +114,12 @@ def plain_pytorch(checkpoint, examples, training):
     ).train()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(weights, weight_decay=training.weight_decay)
-    lengths = [len(example.token_ids) for example in usable]
+    lengths = [item.length for item in usable]
     plan = plan_steps(lengths, training.batch_size, 99, 1, training.epochs, SEED)
     losses, norms = [], []
     rising = -(-len(plan) * training.warmup_share // 1)
     for number, step in enumerate(plan):
-        nlls = []
-        for index in step.indices:
-            ids = torch.tensor(usable[index].token_ids)
-            logits = model(input_ids=ids[None]).logits[0]
-            first = max(usable[index].prompt_tokens, 1)
-            nlls.append(cross_entropy(logits[first - 1 : -1], ids[first:], reduction="none"))
-        loss = torch.cat(nlls).mean()
+        loss = loss_of(model, [usable[index] for index in step.indices])
         loss.backward()
         norms.append(torch.nn.utils.clip_grad_norm_(weights, training.clip_norm).item())
         share = min((number + 1) / rising, (len(plan) - number) / (len(plan) - rising))
@@ -105,14 +141,12 @@ def assert_same_training(adapter, wanted, losses):
     assert summary["losses"][-1] == pytest.approx(losses[-1], rel=1e-5)
 
 
-def test_one_worker_that_accumulates_trains_like_plain_pytorch(
-    ray_cluster, base, examples, tmp_path
-):
-    wanted, losses, norms = plain_pytorch(base.checkpoint, examples, TRAINING)
+def test_one_worker_that_accumulates_trains_like_plain_pytorch(ray_cluster, base, items, tmp_path):
+    wanted, losses, norms = plain_pytorch(base.checkpoint, items, TRAINING)
     assert min(norms) < TRAINING.clip_norm < max(norms), norms
     reports = []
     adapter = train_adapter(
-        examples,
+        items,
         base,
         TRAINING,
         Workers(count=1, cpus_each=1, dtype="float32"),
@@ -130,7 +164,7 @@ def test_one_worker_that_accumulates_trains_like_plain_pytorch(
 
 
 def test_two_workers_on_uneven_data_train_a_composed_model_like_plain_pytorch(
-    ray_cluster, base, examples, tmp_path
+    ray_cluster, base, items, tmp_path
 ):
     model = AutoModelForCausalLM.from_pretrained(base.checkpoint, dtype=torch.float32)
     factors = {
@@ -149,10 +183,10 @@ def test_two_workers_on_uneven_data_train_a_composed_model_like_plain_pytorch(
     for module, (a, b) in factors.items():
         model.get_submodule(module).weight.data -= 0.5 * 4 / 2 * b @ a
     model.save_pretrained(tmp_path / "composed")
-    wanted, losses, _ = plain_pytorch(tmp_path / "composed", examples, TRAINING)
+    wanted, losses, _ = plain_pytorch(tmp_path / "composed", items, TRAINING)
 
     adapter = train_adapter(
-        examples,
+        items,
         composed,
         TRAINING,
         Workers(count=2, cpus_each=1, dtype="float32", zero_stage=2),
@@ -165,11 +199,36 @@ def test_two_workers_on_uneven_data_train_a_composed_model_like_plain_pytorch(
     assert adapter.trained_on == composed.digest != base.digest
 
 
+@pytest.mark.parametrize(("count", "zero_stage"), [(1, 0), (2, 3)])
+def test_pairs_measured_against_theta0_train_like_plain_pytorch(
+    ray_cluster, base, pairs, tmp_path, count, zero_stage
+):
+    training = TRAINING.model_copy(
+        update={
+            "objective": DpoObjective(retain_weight=0.5),
+            "gradient_checkpointing": True,
+            "micro_batch_tokens": 120,
+        }
+    )
+    wanted, losses, _ = plain_pytorch(base.checkpoint, pairs, training, preference)
+    adapter = train_adapter(
+        pairs,
+        base,
+        training,
+        Workers(count=count, cpus_each=1, dtype="float32", zero_stage=zero_stage),
+        tmp_path / "adapter",
+        "forget",
+        SEED,
+        tmp_path / "storage",
+    )
+    assert_same_training(adapter, wanted, losses)
+
+
 def test_a_killed_worker_restarts_a_sharded_training_with_an_idle_rank(
-    ray_cluster, base, examples, tmp_path
+    ray_cluster, base, items, tmp_path
 ):
     one_a_step = TRAINING.model_copy(update={"batch_size": 1})
-    wanted, losses, _ = plain_pytorch(base.checkpoint, examples, one_a_step)
+    wanted, losses, _ = plain_pytorch(base.checkpoint, items, one_a_step)
     steps_seen = []
 
     def kill_once(report):
@@ -178,7 +237,7 @@ def test_a_killed_worker_restarts_a_sharded_training_with_an_idle_rank(
         steps_seen.append(report["step"])
 
     adapter = train_adapter(
-        examples,
+        items,
         base,
         one_a_step,
         Workers(count=2, cpus_each=1, dtype="float32", zero_stage=3, max_failures=1),
@@ -202,11 +261,11 @@ def interruptible():
 
 
 def test_ctrl_c_during_and_after_a_training_reaches_the_driver(
-    ray_cluster, base, examples, tmp_path, interruptible
+    ray_cluster, base, items, tmp_path, interruptible
 ):
     def train(name, on_progress=None):
         return train_adapter(
-            examples,
+            items,
             base,
             TRAINING,
             Workers(count=1, cpus_each=1, dtype="float32"),
@@ -243,16 +302,17 @@ def processes(name):
     return found
 
 
-def test_the_lora_stays_fp32_above_bf16_weights(base, examples, tmp_path, monkeypatch):
+def test_the_lora_stays_fp32_above_bf16_weights(base, items, tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
     torch.distributed.init_process_group(
         "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
     )
-    job = Job(examples, base, TRAINING, Workers(dtype="bfloat16"), tmp_path, SEED)
+    job = Job(items, base, TRAINING, Workers(dtype="bfloat16"), tmp_path, SEED)
+    objective = make_objective(TRAINING.objective)
     try:
-        engine = build_engine(job, Causal(), steps=3, rank=0)
+        engine = build_engine(job, objective, steps=3, rank=0)
         before = {name: weight.clone() for name, weight in engine.module.named_parameters()}
-        numerator, denominator = engine(pad(examples[:8]))["nll"]
+        numerator, denominator = engine(collate(items[:8], objective.roles))["nll"]
         engine.backward(numerator / denominator, scale_wrt_gas=False)
         engine.step()
     finally:
@@ -264,10 +324,10 @@ def test_the_lora_stays_fp32_above_bf16_weights(base, examples, tmp_path, monkey
             assert not torch.equal(weight, weight.bfloat16().float()), name
 
 
-def test_examples_without_anything_to_learn_are_refused(base, tmp_path):
-    with pytest.raises(InputError, match="none of 1 training examples has a token after"):
+def test_items_without_anything_to_learn_are_refused(base, tmp_path):
+    with pytest.raises(InputError, match="none of 1 training items has a token after"):
         train_adapter(
-            [Example(tuple(range(25)), 22)],
+            texts([Example(tuple(range(25)), 22)]),
             base,
             TRAINING,
             Workers(),

@@ -156,6 +156,11 @@ BAD_INPUTS = {
         ["release.retain.target_modules=[q_proj, query]"],
         ["release.retain.target_modules", "'query'", "k_proj, o_proj, q_proj, v_proj"],
     ),
+    "decoder layer that the model has not": (
+        nothing,
+        ["release.retain.layers=[0, 99]"],
+        ["release.retain.layers", "99 is no decoder layer"],
+    ),
     "missing model": (nothing, ["model=./nowhere"], ["./nowhere", "no such folder"]),
     "unknown embedded model": (nothing, ["model=embedded:gpt"], ["embedded:gpt", "smollm2"]),
     "missing embedder": (nothing, ["reveal.embedder=./none"], ["./none", "no such folder"]),

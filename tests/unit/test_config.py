@@ -74,6 +74,19 @@ def test_values_are_read_and_the_rest_has_defaults(write):
         ("release: {mu0: {low: 3}}", "release.mu0.high is missing"),
         ("reveal: {arms: 4, budget: 8}", "small.yaml: reveal: arms 4 must not be below budget 8"),
         ("perplexity: {window: 64, stride: 65}", "stride must not be above window"),
+        (
+            "release: {forget: {objective: {name: orthogonal, weihgt: 1}}}",
+            "unknown key release.forget.objective.orthogonal.weihgt; did you mean weight?",
+        ),
+        (
+            "release: {retain: {objective: {name: dop}}}",
+            "does not match any of the expected tags: 'causal', 'dpo', 'rmu', 'cmd', 'orthogonal'",
+        ),
+        (
+            "release: {forget: {objective: {name: cmd}}}",
+            "release: forget.objective.name cmd needs more than forget texts; expected causal",
+        ),
+        ("release: {forget: {layers: []}}", "release.forget.layers: found [], List should have"),
         ("evaluate: {split: finale}", "evaluate.split: found 'finale', Input should be 'reveal',"),
     ],
 )

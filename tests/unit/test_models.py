@@ -22,6 +22,7 @@ from rnr_dist.models import (
     build_once,
     check_model,
     checkpoint_here,
+    require_layer_numbers,
     require_layers,
     resolve_embedder,
     resolve_model,
@@ -93,6 +94,9 @@ def test_a_layer_that_the_checkpoint_has_not_is_named(tmp_path):
         require_layers(folder, ["q", "k"], "release.forget.target_modules")
     shard(folder)
     require_layers(folder, ["q"], "x")
+    require_layer_numbers(folder, [0], "x")
+    with pytest.raises(InputError, match=r"^release\.retain\.layers: 1 is no decoder layer of .*"):
+        require_layer_numbers(folder, [0, 1], "release.retain.layers")
 
 
 @pytest.mark.parametrize("judge", [check_model, resolve_model])
