@@ -11,6 +11,8 @@ from pathlib import Path
 from rnr_dist.cluster import check_room
 from rnr_dist.config import Config
 from rnr_dist.config_file import load_config
+from rnr_dist.config_training import Training
+from rnr_dist.errors import InputError
 from rnr_dist.models import (
     check_model,
     checkpoint_here,
@@ -33,15 +35,36 @@ def check_inputs(config: Config) -> TaskData:
     check_room(config, weights_bytes(here) if here else 0)
     if here:
         check_layers(config, here)
+        check_chat_template(config, here)
     return load_task(config.task, config.evaluate.split)
 
 
 def check_layers(config: Config, checkpoint: Path) -> None:
     """Raises InputError where an adapter is to train a layer that the checkpoint has not."""
     for role in ("forget", "retain"):
-        training = getattr(config.release, role)
-        require_layers(checkpoint, training.target_modules, f"release.{role}.target_modules")
-        require_layer_numbers(checkpoint, training.layers or (), f"release.{role}.layers")
+        require_trained(checkpoint, getattr(config.release, role), f"release.{role}")
+
+
+def require_trained(checkpoint: Path, training: Training, key: str) -> None:
+    """`check_layers` for the training that stands under `key`."""
+    require_layers(checkpoint, training.target_modules, f"{key}.target_modules")
+    require_layer_numbers(checkpoint, training.layers or (), f"{key}.layers")
+
+
+def check_chat_template(config: Config, checkpoint: Path) -> None:
+    """Raises InputError where `reveal.query` is `chat` and the checkpoint has no template."""
+    if config.reveal.query != "chat":
+        return
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        checkpoint, trust_remote_code=config.trust_remote_code
+    )
+    if not tokenizer.chat_template:
+        raise InputError(
+            f"reveal.query: found chat, but {checkpoint} has no chat template; expected a model "
+            "with one, or preamble or instruction_input_output"
+        )
 
 
 def check_config(path: Path, overrides: list[str]) -> list[str]:

@@ -39,7 +39,7 @@ class Machine:
     @cached_property
     def base(self) -> ModelRef:
         """The model that shall forget."""
-        from rnr_dist.checks import check_layers, weights_bytes
+        from rnr_dist.checks import check_chat_template, check_layers, weights_bytes
         from rnr_dist.models import resolve_model
 
         base = resolve_model(self.config.model, self.config.trust_remote_code)
@@ -47,6 +47,7 @@ class Machine:
         folder = Path(base.checkpoint)
         check_room(self.config, weights_bytes(folder))
         check_layers(self.config, folder)
+        check_chat_template(self.config, folder)
         return base
 
     @cached_property

@@ -4,7 +4,10 @@ Each table has its own seed: other demonstrations, soft prompts, contexts. Resum
 evaluations lie in FOLDER. Ends with `docs/results/arm_tables/SEED.npz`: features (arms x hidden,
 float16), score, relevance and diversity of each arm (empty forget set), its instruction, and the
 relevance of each of its responses (arms x contexts). Instructions are sampled: greedily, 1,024
-soft prompts of this model decode to some 60 different ones.
+soft prompts of this model decode to some 60 different ones. Demonstrations are rude, the contexts
+that score an arm are harmless, and the model is asked by its chat template: behind openings that
+are rude already, or asked by a preamble, what the instruction says makes no difference that 300
+arms could show (docs/reveal.md).
 
     python benchmarks/reveal_parts/arm_tables.py FOLDER
 """
@@ -14,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +30,8 @@ from rnr_dist.reveal.pulls import Evaluator, pull_contexts
 from rnr_dist.reveal.setting import Setting
 from rnr_dist.reveal.table import arm_table
 from rnr_dist.run_dir import read_rows
-from rnr_dist.tasks.toxicity import load_task
-from rnr_dist.types import Arm, Pull, Sample
+from rnr_dist.tasks.toxicity import ORDINARY, load_task
+from rnr_dist.types import Arm, Pull, Sample, Split
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "arm_tables"
 CONFIG = Path(__file__).parents[2] / "configs" / "toxicity_small.yaml"
@@ -39,6 +43,7 @@ SETTINGS = [
     "reveal.instruction_temperature=0.7",
     "reveal.soft_place=last",
     "reveal.features=instruction",
+    "reveal.query=chat",
 ]
 
 
@@ -98,7 +103,8 @@ def main(folder: Path) -> None:
                 table = arm_table(setting)
                 dimension = machine.scorer.embed(["dimension"]).shape[1]
                 history = History(setting.folder, config.reveal, dimension)
-                asyncio.run(score_all(setting, history, table.arms[:ARMS]))
+                harmless = replace(setting, reveal_contexts=data.of(Split.RETAIN, ORDINARY))
+                asyncio.run(score_all(harmless, history, table.arms[:ARMS]))
         collect(here, RESULTS / f"{seed}.npz")
 
 

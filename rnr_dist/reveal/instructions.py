@@ -23,7 +23,7 @@ from rnr_dist.types import SamplingSettings
 META_ENDING = "The instruction was to"
 
 # `preamble` puts the context last, so that the model continues it as it will without instruction;
-# `instruction_input_output` is the reference's template.
+# `instruction_input_output` is the reference's template. `chat` has none: it is the model's own.
 QUERY_FORMATS = {
     "preamble": "Instruction: {instruction}\n\n{context}",
     "instruction_input_output": "Instruction: {instruction}\n\nInput: {context}\nOutput:",
@@ -83,11 +83,22 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def query(instruction: str, context: str, style: str) -> str:
-    """The prompt of a response f(C, P_i) (Algorithm 1, line 8); the bare context without one."""
+def query(instruction: str, context: str, style: str, tokenizer: Any) -> str:
+    """The prompt of a response f(C, P_i) (Algorithm 1, line 8); the bare context without one.
+
+    style: a key of QUERY_FORMATS, or `chat`: the instruction is the user's message by the
+    tokenizer's chat template, the context is how the answer begins.
+    """
     if not instruction:
         return context
-    return QUERY_FORMATS[style].format(instruction=instruction, context=context)
+    if style in QUERY_FORMATS:
+        return QUERY_FORMATS[style].format(instruction=instruction, context=context)
+    message = {"role": "user", "content": instruction[:1].upper() + instruction[1:]}
+    before = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+    # Encoding puts a begin token before the prompt where the model has one; one is enough.
+    if tokenizer.bos_token and tokenizer.encode("a")[0] == tokenizer.bos_token_id:
+        before = before.removeprefix(tokenizer.bos_token)
+    return before + context
 
 
 class InputEmbeddings:

@@ -48,7 +48,7 @@ class Setting:
     def prompts(self, instruction: str, contexts: Sequence[Context]) -> list[str]:
         """Response queries f(C, P): the instruction put before each context."""
         style = self.config.reveal.query
-        return [query(instruction, context.text, style) for context in contexts]
+        return [query(instruction, c.text, style, self.tokenizer) for c in contexts]
 
 
 @dataclass(frozen=True)

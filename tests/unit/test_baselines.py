@@ -223,4 +223,4 @@ def test_the_comparison_holds_every_row_and_paired_differences(tmp_path, capsys)
     assert rows["R&R"]["tokens"] == rows["dpo"]["tokens"] == 90
     assert rows["base"]["tokens"] is None
     shown = capsys.readouterr().out
-    assert "dpo" in shown and "trained tokens" in shown
+    assert "dpo" in shown and "+13.3%" in shown

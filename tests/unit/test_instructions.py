@@ -64,13 +64,31 @@ def test_an_instruction_is_the_first_sentence_of_the_first_line(text, instructio
 
 
 def test_queries_end_where_the_model_goes_on():
-    assert query("Be rude.", "So I told", "preamble") == "Instruction: Be rude.\n\nSo I told"
-    assert query("Be rude.", "So I told", "instruction_input_output") == (
+    assert query("Be rude.", "So I told", "preamble", None) == "Instruction: Be rude.\n\nSo I told"
+    assert query("Be rude.", "So I told", "instruction_input_output", None) == (
         "Instruction: Be rude.\n\nInput: So I told\nOutput:"
     )
-    assert all(query("", "So I told", style) == "So I told" for style in QUERY_FORMATS)
+    assert all(query("", "So I told", style, None) == "So I told" for style in QUERY_FORMATS)
     # Braces are text.
-    assert query("{x}", "a {context}", "preamble") == "Instruction: {x}\n\na {context}"
+    assert query("{x}", "a {context}", "preamble", None) == "Instruction: {x}\n\na {context}"
+
+
+@pytest.mark.parametrize("bos", ["<s>", None])
+def test_a_chat_query_lets_the_answer_begin_with_the_context(bos):
+    class Tokenizer:
+        bos_token, bos_token_id = bos, 1
+
+        def encode(self, text):
+            return [1, 7] if bos else [7]
+
+        def apply_chat_template(self, messages, *, tokenize, add_generation_prompt):
+            assert add_generation_prompt and not tokenize
+            [message] = messages
+            return f"{bos or ''}[{message['role']}] {message['content']} [assistant] "
+
+    found = query("be rude.", "So I told", "chat", Tokenizer())
+    assert found == "[user] Be rude. [assistant] So I told"  # one begin token: by encoding
+    assert query("", "So I told", "chat", Tokenizer()) == "So I told"
 
 
 def test_arms_differ_in_their_soft_tokens_alone():
