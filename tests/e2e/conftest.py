@@ -9,7 +9,7 @@ from tests.e2e.command import TINY, alive, engines_of, start, wait_until
 
 @pytest.fixture(scope="session")
 def killed_and_resumed(tmp_path_factory):
-    """A tiny run whose driver was killed after reveal and which `--resume` then finished.
+    """A tiny run whose driver was killed after reveal; `baselines --resume` then did all the rest.
 
     Returns (run directory, event log as it was when killed, engines of the second run, its log).
     Engines that outlive the killed driver fail it.
@@ -26,7 +26,7 @@ def killed_and_resumed(tmp_path_factory):
     driver.wait()
     events = (run / "reveal" / "events.jsonl").read_bytes()
     wait_until(lambda: not alive(engines), 60, "engines outlive their killed driver")
-    resumed = start(["run", str(TINY), "--resume", str(run)], log)
+    resumed = start(["baselines", str(TINY), "--resume", str(run)], log)
     engines = []
     while resumed.poll() is None:
         engines = engines_of(resumed.pid) or engines

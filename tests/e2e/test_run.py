@@ -33,7 +33,7 @@ def test_summary_has_the_documented_shape(killed_and_resumed):
     assert names[5:] in ([], ["joint"])  # the joint search may find nothing better
     assert steps[0]["coefficients"] == []
     assert [term["coefficient"] > 0 for term in steps[-1]["coefficients"]] == [False, True, False]
-    assert len(summary["front"]) == 3  # Eq. 1's model and two others
+    assert len(summary["front"]) == 2  # Eq. 1's model and another
     assert sum(point["winner"] for point in summary["front"]) == 1
     for step in steps:
         scores = step["scores"]
@@ -149,22 +149,15 @@ def test_samples_of_all_steps_are_paired(killed_and_resumed):
 
 
 def test_baselines_stand_beside_the_result_at_its_budget(killed_and_resumed):
-    run, *_ = killed_and_resumed
-    done = rnr(["baselines", str(TINY), "--resume", str(run)], run.parent)
-    assert done.returncode == 0, done.stderr
-    assert "report: done before" in done.stderr
-    rows = {
-        row["name"]: row
-        for row in json.loads((run / "baselines" / "baselines.json").read_text())["rows"]
-    }
-    assert list(rows) == ["base", "retain-only", "R&R", "ext_sub", "rmu", "cmd"]
-    ours = rows["R&R"]
-    for name in ("ext_sub", "rmu", "cmd"):
-        row = rows[name]
-        assert row["candidates"] == ours["candidates"] == 6
-        # Whole steps are trained: the last one may go over.
-        assert ours["tokens"] <= row["tokens"] < 1.5 * ours["tokens"]
-        assert row["scores"]["toxicity/challenging/fraction_gt_0.5"]["split"] == "final"
-        difference = row["against_ours"]["toxicity/challenging/fraction_gt_0.5"]
-        assert difference["ci95"][0] <= difference["difference"] <= difference["ci95"][1]
-        assert name in done.stdout
+    run, _, _, log = killed_and_resumed
+    content = json.loads((run / "baselines" / "baselines.json").read_text())
+    rows = {row["name"]: row for row in content["rows"]}
+    assert list(rows) == ["base", "retain-only", "R&R", "cmd"]
+    ours, row = rows["R&R"], rows["cmd"]
+    assert row["candidates"] == ours["candidates"] == 5
+    # Whole steps are trained: the last one may go over.
+    assert ours["tokens"] <= row["tokens"] < 1.5 * ours["tokens"]
+    assert row["scores"]["toxicity/challenging/fraction_gt_0.5"]["split"] == "final"
+    difference = row["against_ours"]["toxicity/challenging/fraction_gt_0.5"]
+    assert difference["ci95"][0] <= difference["difference"] <= difference["ci95"][1]
+    assert "Methods side by side" in log
