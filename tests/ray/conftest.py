@@ -19,3 +19,18 @@ def ray_cluster():
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def process_group():
+    """torch.distributed of this process alone, once: DeepSpeed keeps the first group it meets."""
+    import os
+
+    import torch
+
+    os.environ["LOCAL_RANK"] = "0"
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+    del os.environ["LOCAL_RANK"]

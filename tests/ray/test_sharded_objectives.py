@@ -1,7 +1,5 @@
 """Every objective under DeepSpeed in one process: ZeRO-3's partitions against whole weights."""
 
-import os
-
 import pytest
 import torch
 
@@ -49,15 +47,7 @@ def base(tmp_path_factory, tiny_llama):
     return ref.plus(-0.5, term)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def alone():
-    os.environ["LOCAL_RANK"] = "0"
-    torch.distributed.init_process_group(
-        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
-    )
-    yield
-    torch.distributed.destroy_process_group()
-    del os.environ["LOCAL_RANK"]
+pytestmark = pytest.mark.usefixtures("process_group")
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -302,21 +302,14 @@ def processes(name):
     return found
 
 
-def test_the_lora_stays_fp32_above_bf16_weights(base, items, tmp_path, monkeypatch):
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    torch.distributed.init_process_group(
-        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
-    )
+def test_the_lora_stays_fp32_above_bf16_weights(base, items, tmp_path, process_group):
     job = Job(items, base, TRAINING, Workers(dtype="bfloat16"), tmp_path, SEED)
     objective = make_objective(TRAINING.objective)
-    try:
-        engine = build_engine(job, objective, steps=3, rank=0)
-        before = {name: weight.clone() for name, weight in engine.module.named_parameters()}
-        numerator, denominator = engine(collate(items[:8], objective.roles))["nll"]
-        engine.backward(numerator / denominator, scale_wrt_gas=False)
-        engine.step()
-    finally:
-        torch.distributed.destroy_process_group()
+    engine = build_engine(job, objective, steps=3, rank=0)
+    before = {name: weight.clone() for name, weight in engine.module.named_parameters()}
+    numerator, denominator = engine(collate(items[:8], objective.roles))["nll"]
+    engine.backward(numerator / denominator, scale_wrt_gas=False)
+    engine.step()
     for name, weight in engine.module.named_parameters():
         assert weight.dtype == (torch.float32 if "lora_" in name else torch.bfloat16), name
         assert torch.equal(weight, before[name]) == ("lora_" not in name), name
