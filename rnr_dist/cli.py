@@ -32,7 +32,7 @@ Overrides = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a config key (repeat).")
 ]
 NewRun = Annotated[
-    Path | None, typer.Option("--run", help="Run directory to make [runs/NAME-TIME].")
+    Path | None, typer.Option("--run", help="Run directory to make (runs/NAME-TIME).")
 ]
 Resume = Annotated[
     Path | None, typer.Option("--resume", help="Run directory to go on with; done stages stay.")
