@@ -12,6 +12,7 @@ from rnr_dist.cluster import check_room
 from rnr_dist.config import Config
 from rnr_dist.config_file import load_config
 from rnr_dist.config_training import Training
+from rnr_dist.data.sources import load_contexts
 from rnr_dist.errors import InputError
 from rnr_dist.models import (
     check_model,
@@ -37,6 +38,22 @@ def check_inputs(config: Config) -> TaskData:
         check_layers(config, here)
         check_chat_template(config, here)
     return load_task(config.task, config.evaluate.split)
+
+
+def check_baselines(config: Config) -> None:
+    """Raises InputError for what `rnr baselines` alone reads and trains, hours after its start."""
+    if "pem_external" in config.baselines.methods:
+        load_contexts(config.baselines.external, "external")
+    here = checkpoint_here(config.model)
+    if here:
+        check_baseline_layers(config, here)
+
+
+def check_baseline_layers(config: Config, checkpoint: Path) -> None:
+    """`check_layers` for the methods of `baselines`."""
+    for name in config.baselines.methods:
+        training = getattr(config.baselines, name).training
+        require_trained(checkpoint, training, f"baselines.{name}.training")
 
 
 def check_layers(config: Config, checkpoint: Path) -> None:

@@ -42,7 +42,7 @@ Resume = Annotated[
 def _pipeline(
     config: Path, overrides: list[str], run: Path | None, resume: Path | None, until: StageName
 ) -> None:
-    from rnr_dist.checks import check_inputs
+    from rnr_dist.checks import check_baselines, check_inputs
     from rnr_dist.config_file import load_config
     from rnr_dist.pipeline import run_folder, run_pipeline
     from rnr_dist.report.progress import say
@@ -54,6 +54,8 @@ def _pipeline(
         raise InputError(f"--resume {resume}: no run directory (no config.json)")
     loaded = load_config(config, overrides)
     data = check_inputs(loaded)
+    if until == "baselines":
+        check_baselines(loaded)
     path = resume or run or run_folder(RUNS, loaded.name)
     content = loaded.model_dump(mode="json")
     directory = RunDir.open(path, content, resume=resume is not None)

@@ -47,6 +47,9 @@ class Tuned(Section):
 
 
 def _merged(content: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` with the overrides in it; another objective takes its whole section's place."""
+    if {"name"} <= content.keys() & overrides.keys() and content["name"] != overrides["name"]:
+        return dict(overrides)
     merged = dict(content)
     for key, value in overrides.items():
         inner = merged.get(key)
@@ -119,6 +122,19 @@ class Baselines(Section):
         high=1.5,
     )
     """CMD (Tang et al. 2024): learns clean continuations of detoxified contexts."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _above_the_defaults(cls, content: Any) -> Any:
+        """A method's section may name single keys; its paper's settings stay for the others."""
+        if not isinstance(content, Mapping):
+            return content
+        given = dict(content)
+        for name, value in content.items():
+            default = cls.model_fields[name].default if name in cls.model_fields else None
+            if isinstance(default, Tuned) and isinstance(value, Mapping):
+                given[name] = _merged(default.model_dump(), value)
+        return given
 
     @model_validator(mode="after")
     def _objectives_fit(self) -> Baselines:

@@ -230,14 +230,12 @@ def baselines_stage(
     from rnr_dist.baselines.methods import METHODS
     from rnr_dist.baselines.preparation import gather, spent
     from rnr_dist.baselines.runner import Result, run_method
-    from rnr_dist.checks import require_trained
+    from rnr_dist.checks import check_baseline_layers
     from rnr_dist.release.choice import Reader
     from rnr_dist.release.probe import make_probe
     from rnr_dist.train.kept import Trainings
 
-    for name in config.baselines.methods:
-        training = getattr(config.baselines, name).training
-        require_trained(Path(machine.base.checkpoint), training, f"baselines.{name}.training")
+    check_baseline_layers(config, Path(machine.base.checkpoint))
     folder = run.stage("baselines")
     examples = training_examples(config, data, run, machine)
     materials = gather(config, data, run, machine, examples["forget"], examples["retain"], folder)

@@ -31,6 +31,7 @@ BUILTIN_TEXTS = {
     "expository": ("expository_a.txt", "expository_b.txt"),
     "narrative": ("narrative.txt",),
     "practical": ("practical.txt",),
+    "external": ("external.jsonl",),
 }
 HUB = "hub:"
 HUB_SUFFIXES = (".jsonl", ".parquet")

@@ -11,6 +11,7 @@ from rnr_dist.baselines.materials import Materials, detoxified, segments, side_b
 from rnr_dist.baselines.methods import METHODS
 from rnr_dist.baselines.runner import Budget, run_method, spaced
 from rnr_dist.config_baselines import Baselines
+from rnr_dist.data.sources import load_contexts
 from rnr_dist.errors import InputError
 from rnr_dist.run_dir import read_json
 from rnr_dist.stats import ClusterMean, paired_difference
@@ -70,6 +71,13 @@ def test_external_pairs_are_those_that_are_toxic_or_not_scored():
     assert [told(item["text"][0]) for item in items] == [" you fool", " pah"]
     with pytest.raises(InputError, match=r"external: none of 0 pairs"):
         METHODS["pem_external"].items("external", materials(external=[]))
+
+
+def test_the_built_in_pairs_can_all_be_learnt():
+    external = load_contexts(Baselines().external, "external")
+    assert len(external) == 42
+    items = METHODS["pem_external"].items("external", materials(external=external))
+    assert len(items) == 42
 
 
 def test_dpo_pairs_each_forget_row_with_another_clean_continuation_of_its_context():
@@ -176,9 +184,16 @@ def test_a_grid_that_no_training_takes_is_refused():
         Baselines.model_validate(
             {"dpo": {**Baselines().dpo.model_dump(), "grid": [{"learning_rat": 1}]}}
         )
-    wrong = {**Baselines().dpo.model_dump(), "training": {}}
+    wrong = {"training": {"objective": {"name": "causal"}}}
     with pytest.raises(ValueError, match=r"dpo\.training\.objective\.name: found causal"):
         Baselines.model_validate({"dpo": wrong})
+
+
+def test_a_section_may_name_single_keys():
+    found = Baselines.model_validate({"rmu": {"training": {"layers": [1]}}}).rmu
+    default = Baselines().rmu
+    assert found.training == default.training.model_copy(update={"layers": [1]})
+    assert (found.grid, found.low) == (default.grid, default.low)
 
 
 # Comparison
