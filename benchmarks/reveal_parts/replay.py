@@ -40,11 +40,13 @@ def best_scores(order: list[float]) -> list[float]:
 def replay(table: str, mode: str, seed: int) -> list[float]:
     """One search over a table's arms."""
     import torch
+    from threadpoolctl import threadpool_limits
 
     from rnr_dist.reveal.bandit_actor import NEWS
     from rnr_dist.reveal.bandits import make_bandit
 
     torch.set_num_threads(1)
+    threadpool_limits(1, user_api="blas")
     found = np.load(TABLES / f"{table}.npz")
     scores = found["score"]
     if mode == "random":

@@ -42,9 +42,11 @@ class BanditActor:
 
     def __init__(self, features: np.ndarray, reveal: Reveal, seed: int):
         import torch
+        from threadpoolctl import threadpool_limits
 
         # Its matrices are small: a second thread only waits for cores that engines keep busy.
         torch.set_num_threads(1)
+        threadpool_limits(1, user_api="blas")
         self._bandit = make_bandit(features, reveal, seed)
         self._training: asyncio.Task[None] | None = None
         self._rests_until = 0.0  # monotonic seconds
