@@ -6,6 +6,7 @@ and the command that goes on.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -182,13 +183,18 @@ def ui(
 
 
 def guarded(command: Callable[[], object]) -> int:
-    """Exit code of a command: 0, 2 for bad input, 130 for an interrupt."""
+    """Exit code of a command: 0, 2 for bad input or a full disk, 130 for an interrupt."""
     try:
         code = command()
     except InputError as error:
         return _refused(str(error))
     except typer.TyperException as error:  # wrong usage
         return _refused(error.format_message())
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        place = error.filename or "a disk"
+        return _refused(f"{place}: no space is left; what is finished is kept, --resume goes on")
     except KeyboardInterrupt:
         return 130
     # Typer catches an interrupt within a command and returns 130.

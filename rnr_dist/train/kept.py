@@ -53,6 +53,8 @@ class Trainings:
             told = {key: report[key] for key in ("loss", "tokens_per_second")}
             self.tracker.metrics(told, int(report["step"]))
 
+        # ZeRO's states are one a worker: others can't go on with them.
+        attempt = digest([fingerprint, config.workers.model_dump(mode="json")])[:8]
         with self.tracker.nested(f"train {name}", settings):
             adapter = train_adapter(
                 items,
@@ -62,7 +64,7 @@ class Trainings:
                 self.folder / "adapters" / name,
                 role,
                 config.seed,
-                self.folder / "train",
+                self.folder / "train" / f"{name}-{attempt}",
                 log,
                 config.trust_remote_code,
             )

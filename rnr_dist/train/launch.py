@@ -1,24 +1,25 @@
 """Start an adapter training on Ray from the driver, and show how far it is.
 
 In: items, the model to train on, config sections. Out: the trained `Adapter`. Invariant: the
-adapter's folder appears whole or not at all; a worker that dies restarts the training from its
-beginning, with the same plan.
+adapter's folder appears whole or not at all; a training that ended before its end, by a worker's
+death or the driver's, goes on from its last checkpoint with the same plan.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import shutil
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
 
 import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from rnr_dist.config import Training, Workers
@@ -66,10 +67,11 @@ def train_adapter(
     `training.json`.
 
     items: in the roles of `training.objective` (`collate.texts` makes them from plain examples).
-    storage: folder of Ray Train's own state and of the reports. on_progress: called in another
-    thread with each report (step, steps, loss, tokens_per_second). Both folders
-    must be visible from all nodes. Raises InputError for items of other roles and
-    when no item has a token to learn, and Ray Train's error when the workers fail more often than
+    storage: folder of this training's own state and reports, removed at its end; one that an
+    earlier attempt of the same training left is gone on with. on_progress: called in another
+    thread with each report (step, steps, loss, tokens_per_second). Both folders must be visible
+    from all nodes. Raises InputError for items of other roles, when no item has a token to learn
+    and when a loss is not finite, and Ray Train's error when the workers fail more often than
     `workers.max_failures`.
     """
     objective = make_objective(training.objective)
@@ -93,8 +95,7 @@ def train_adapter(
         trust_remote_code=trust_remote_code,
     )
     steps = len(plan_job(usable, job, workers.count))
-    name = f"{output.name}-{uuid.uuid4().hex[:8]}"  # Ray Train would resume one of the same name
-    log = storage / f"{name}.jsonl"
+    log = storage / "reports.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.touch()
     trainer = TorchTrainer(
@@ -107,8 +108,9 @@ def train_adapter(
             resources_per_worker={"GPU": 1} if workers.gpus_each else {"CPU": workers.cpus_each},
         ),
         run_config=RunConfig(
-            name=name,
+            name="train",  # Ray Train goes on with one of the same name, and so it shall
             storage_path=str(storage),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
             failure_config=FailureConfig(
                 max_failures=workers.max_failures, controller_failure_limit=START_ATTEMPTS
             ),
@@ -116,15 +118,24 @@ def train_adapter(
             worker_runtime_env={"env_vars": environment(workers)},
         ),
     )
+    last: dict[str, float] = {}
     with progress_bar(f"{role} adapter {output.name}", steps) as advance:
 
         def show(report: dict[str, float]) -> None:
+            last.update(report)
             advance(int(report["step"]))
             if on_progress:
                 on_progress(report)
 
         with following(log, show):
             _fit(trainer)
+    if not math.isfinite(last["loss"]):
+        raise InputError(
+            f"{output}: the loss is {last['loss']} in step {last['step']} of {steps}; expected a "
+            f"finite one: lower learning_rate {training.learning_rate:g}. The last good checkpoint "
+            f"is kept in {storage}"
+        )
+    shutil.rmtree(storage)
     return Adapter(str(output), adapter_digest(output), base.digest, role)
 
 

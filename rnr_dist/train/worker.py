@@ -48,7 +48,8 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
 
     Returns losses (the sum of the objective's terms, one a report), tokens, seconds,
     tokens_per_second of the loop over all workers, and peak_rss_mib of this worker; the adapter's
-    folder holds the same.
+    folder holds the same. A loss that is not finite ends the training before it is learnt from:
+    the last report tells it and no adapter is written.
     """
     job: Job = config["job"]
     import ray
@@ -57,6 +58,7 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
     from ray.train.torch import get_device
 
     from rnr_dist.objectives import make_objective
+    from rnr_dist.train.checkpoints import due, everywhere, restored, saved
 
     rank, world_size = get_context().get_world_rank(), get_context().get_world_size()
     device = get_device()
@@ -65,10 +67,14 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
     plan = plan_job(items, job, world_size)
     engine = build_engine(job, objective, len(plan), rank)
 
+    progress = restored(engine)
     names = sorted(objective.counts([]))
     sums = torch.zeros(len(names), 2, dtype=torch.float64, device=device)
-    losses, tokens, reported, began = [], 0, 0, time.monotonic()
-    for number, step in enumerate(plan, 1):
+    began = time.monotonic() - progress.seconds
+    for number, step in enumerate(plan[progress.step :], progress.step + 1):
+        # What a step drops out follows from its number: a restart repeats it.
+        torch.manual_seed(job.seed + rank + world_size * number)
+        before = sums.clone()
         totals = objective.counts([items[index] for index in step.indices])
         for micro_batch in step.micro_batches[rank]:
             batch = collate([items[index] for index in micro_batch], objective.roles)
@@ -85,27 +91,35 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
             for place, name in enumerate(names):
                 sums[place, 0] += terms[name][0].detach()
                 sums[place, 1] += terms[name][1]
-        engine.step()
-        tokens += sum(items[index].length for index in step.indices)
-        if number * REPORTS // len(plan) > reported:
-            reported = number * REPORTS // len(plan)
+        diverged = not everywhere(bool((sums - before).isfinite().all()), device)
+        if not diverged:
+            engine.step()
+            progress.step = number
+            progress.tokens += sum(items[index].length for index in step.indices)
+        keeps = number < len(plan) and due(number, len(plan), job.workers.checkpoints + 1)
+        if diverged or keeps or due(number, len(plan), REPORTS):
             torch.distributed.all_reduce(sums)
-            losses.append(float((sums[:, 0] / sums[:, 1].clamp(min=1)).sum()))
+            progress.losses.append(float((sums[:, 0] / sums[:, 1].clamp(min=1)).sum()))
             sums.zero_()
-            seconds = time.monotonic() - began
-            report(
-                {
-                    "step": number,
-                    "steps": len(plan),
-                    "loss": losses[-1],
-                    "tokens_per_second": tokens / seconds,
-                }
-            )
+            progress.seconds = time.monotonic() - began
+            told = {
+                "step": number,
+                "steps": len(plan),
+                "loss": progress.losses[-1],
+                "tokens_per_second": progress.tokens / progress.seconds,
+            }
+            if keeps and not diverged:
+                with saved(engine, progress) as checkpoint:
+                    report(told, checkpoint=checkpoint)
+            else:
+                report(told)
+        if diverged:  # the driver says so; another attempt would end here as well
+            return {}
     summary = {
-        "losses": losses,
-        "tokens": tokens,
-        "seconds": seconds,
-        "tokens_per_second": tokens / seconds,
+        "losses": progress.losses,
+        "tokens": progress.tokens,
+        "seconds": progress.seconds,
+        "tokens_per_second": progress.tokens / progress.seconds,
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
     save_adapter(engine, job, summary, rank)
@@ -170,7 +184,6 @@ def build_engine(job: Job, objective: Any, steps: int, rank: int) -> Any:
     add_to_model(model, job.base.terms)
     torch.manual_seed(job.seed)
     trained = make_trained(model, training, job.base, job.seed)
-    torch.manual_seed(job.seed + rank)  # ranks drop out different units
     engine, *_ = deepspeed.initialize(
         model=Terms(trained).train(),
         model_parameters=[value for value in trained.model.parameters() if value.requires_grad],

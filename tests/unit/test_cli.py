@@ -89,6 +89,15 @@ def refused(place, capsys):
     return sentence
 
 
+def test_a_full_disk_is_named_in_one_sentence(capsys):
+    """/dev/full refuses every byte, as a full disk does."""
+    assert guarded(lambda: Path("/dev/full").write_text("x")) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("rnr: a disk: no space is left")
+    with pytest.raises(FileNotFoundError):
+        guarded(lambda: Path("nowhere/to/be/found").read_text())
+
+
 # What a person can get wrong
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -194,6 +195,23 @@ def test_saved_adapter_comes_back_and_is_known_by_its_content(tmp_path):
     elsewhere = composition.save_adapter(tmp_path / "b", factors, alpha=8, **options)
     rescaled = composition.save_adapter(tmp_path / "c", factors, alpha=4, **options)
     assert saved.digest == elsewhere.digest != rescaled.digest
+
+
+def test_a_full_disk_leaves_no_half_adapter_and_keeps_the_one_before(tmp_path):
+    """The limit of a file's size stands for the disk: writing fails in the middle of a file."""
+    options = {"alpha": 8, "base": "b", "trained_on": "t", "role": "retain"}
+    factors = {"model.layers.0.mlp.up_proj": (torch.randn(64, 500), torch.randn(500, 64))}
+    before = composition.save_adapter(tmp_path / "a", factors, **options)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        for folder in ("a", "b"):
+            with pytest.raises(Exception, match="File too large"):
+                composition.save_adapter(tmp_path / folder, factors, **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert composition.adapter_digest(tmp_path / "a") == before.digest
 
 
 def test_adapter_of_another_model_is_refused(tmp_path, base, tiny_llama):
