@@ -65,6 +65,14 @@ class Engines(Section):
     """No graph compilation: 21 s instead of 90 s to start on a CPU, and weights can be reloaded."""
     max_restarts: Annotated[int, Field(ge=0)] = 3
     """Restarts of a generator actor before the run fails."""
+    weights: Literal["reload", "lora"] = "reload"
+    """How an engine comes by a composed model. `reload`: its merged weights, one model at a time.
+    `lora`: all its terms as one adapter beside the base's weights; several models share a batch,
+    and nothing waits for an exchange."""
+    lora_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] = 64
+    """`lora`: the most that the ranks of a model's terms may sum to."""
+    loras: Count = 4
+    """`lora`: models beside the base that one engine holds at once."""
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further vLLM engine arguments, passed on as they are."""
 
@@ -219,6 +227,17 @@ class Config(Section):
     evaluate: Evaluate = Evaluate()
     baselines: Baselines = Baselines()
     tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _adapters_fit(self) -> Config:
+        rules = self.release
+        ranks = rules.forget.rank + rules.iterations * (rules.forget.rank + rules.retain.rank)
+        if self.engines.weights == "lora" and ranks > self.engines.lora_rank:
+            raise ValueError(
+                f"engines.lora_rank {self.engines.lora_rank}: the adapters of release.iterations "
+                f"{rules.iterations} have ranks that sum to {ranks}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _windows_fit(self) -> Config:

@@ -54,11 +54,12 @@ class SimulatedGenerator:
         self._lock = asyncio.Lock()
         self._log: list[tuple[float, float]] = []
 
-    async def ready(self) -> str:
-        return self._digest
+    async def ready(self) -> list[str]:
+        return [self._digest]
 
-    async def load(self, model: ModelRef) -> None:
+    async def load(self, model: ModelRef) -> list[str]:
         self._digest = model.digest
+        return [self._digest]
 
     async def run(self, requests: Sequence[Request], model: str) -> list[Response]:
         async with self._lock:

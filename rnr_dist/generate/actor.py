@@ -1,7 +1,7 @@
 """The Ray actor that holds one vLLM engine.
 
-Invariant: it answers only for the model that it has loaded; a request for another is refused, so
-that no response can come from the wrong weights.
+Invariant: it answers only for models that it holds; a request for another is refused, so that no
+response can come from the wrong weights.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 
 from rnr_dist.config import Engines
 from rnr_dist.generate.requests import Request, Response
+from rnr_dist.generate.weights import adapter_folder, weights_folder
 from rnr_dist.types import ModelRef
 
 Answer = TypeVar("Answer")
 
 
 class Generator:
-    """One engine, its loaded model, and the work that it did. Wrapped as an actor by the pool."""
+    """One engine and the models that it holds. Wrapped as an actor by the pool."""
 
     def __init__(
         self, engines: Engines, base: ModelRef, index: int, trust_remote_code: bool = False
@@ -31,30 +32,43 @@ class Generator:
             os.environ.update(cpu_environment(engines.cpus_each))
             os.sched_setaffinity(0, cores)  # the engine's process inherits it
         self._base = base
+        self._engines = engines
         self._engine = Engine(engines, base.checkpoint, trust_remote_code)
-        self._loaded = base.digest
+        self._held = [base.digest]
 
-    async def ready(self) -> str:
-        """Digest of the loaded model, once the engine runs."""
-        return self._loaded
+    async def ready(self) -> list[str]:
+        """Digests of the models that it answers for, once the engine runs."""
+        return self._held
 
-    async def load(self, model: ModelRef) -> None:
-        """Exchange the weights; the pool has drained this generator before."""
-        from rnr_dist.generate.weights import weights_folder
+    async def load(self, model: ModelRef) -> list[str]:
+        """Take another model; the digests of all that it answers for afterwards.
 
+        Where weights are reloaded that is one, and the pool has drained this generator before.
+        """
         if model.checkpoint_digest != self._base.checkpoint_digest:
             raise ValueError(
                 f"{model.checkpoint}: another checkpoint than this engine's {self._base.checkpoint}"
             )
-        self._loaded = ""  # a failure half-way leaves no model that could be asked
-        with weights_folder(model) as folder:
-            await _of_living_engine(self._engine.load(folder))
-        self._loaded = model.digest
+        if self._engines.weights == "reload":
+            self._held = []  # a failure half-way leaves no model that could be asked
+            with weights_folder(model) as folder:
+                await _of_living_engine(self._engine.load(folder))
+            self._held = [model.digest]
+        else:
+            kept = self._engines.count * (self._engines.loras + 1)
+            with adapter_folder(model, self._engines.lora_rank, kept) as folder:
+                await _of_living_engine(self._engine.add(model.digest, folder))
+            base, *others = self._held
+            too_many = max(0, len(others) + 1 - self._engines.loras)
+            for old in others[:too_many]:
+                self._engine.forget(old)
+            self._held = [base, *others[too_many:], model.digest]
+        return self._held
 
     async def run(self, requests: Sequence[Request], model: str) -> list[Response]:
         """Answer requests for the model of that digest."""
-        if model != self._loaded:
-            raise RuntimeError(f"asked for model {model}, loaded is {self._loaded or 'none'}")
+        if model not in self._held:
+            raise RuntimeError(f"asked for model {model}, held: {', '.join(self._held) or 'none'}")
         return await _of_living_engine(self._engine.run(requests, model))
 
     async def memory(self) -> int:

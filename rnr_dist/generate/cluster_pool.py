@@ -30,14 +30,14 @@ class RayLink:
     def __init__(self, handle: Any):
         self._handle = handle
 
-    async def ready(self) -> str:
+    async def ready(self) -> Sequence[str]:
         try:
             return await self._handle.ready.remote()
         except ray.exceptions.ActorUnavailableError as error:
             raise EngineDiedError("the generator actor is restarting") from error
 
-    async def load(self, model: ModelRef) -> None:
-        await self._call("load", model)
+    async def load(self, model: ModelRef) -> Sequence[str]:
+        return await self._call("load", model)
 
     async def run(self, requests: Sequence[Request], model: str) -> list[Response]:
         return await self._call("run", list(requests), model)
@@ -56,7 +56,7 @@ class PoolActor:
 
     def __init__(self, generators: Sequence[Any], engines: Engines):
         links = [RayLink(generator) for generator in generators]
-        self._pool = Pool(links, engines.batch, engines.in_flight)
+        self._pool = Pool(links, engines.batch, engines.in_flight, beside=engines.weights == "lora")
         self._answered: dict[str, int] = {}
 
     async def start(self) -> None:

@@ -34,6 +34,12 @@ def engine_arguments(engines: Engines, checkpoint: str, trust_remote_code: bool)
         "trust_remote_code": trust_remote_code,
         "disable_log_stats": True,
     }
+    if engines.weights == "lora":
+        arguments |= {
+            "enable_lora": True,
+            "max_loras": engines.loras,
+            "max_lora_rank": engines.lora_rank,
+        }
     if on_gpu:
         arguments["tensor_parallel_size"] = max(1, int(engines.gpus_each))
         # Engines that share a GPU share its memory; a tenth stays for activations elsewhere.
@@ -62,7 +68,7 @@ def sampling_arguments(sampling: SamplingSettings, on_gpu: bool) -> dict[str, An
 
 
 class Engine:
-    """An AsyncLLM with one model loaded at a time."""
+    """An AsyncLLM with one model loaded at a time, or with adapters beside the base."""
 
     def __init__(self, engines: Engines, checkpoint: str, trust_remote_code: bool = False):
         from vllm import AsyncEngineArgs
@@ -73,6 +79,8 @@ class Engine:
         self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
         self._tokenizer = self._llm.get_tokenizer()
         self._ids = itertools.count()
+        self._loras: dict[str, Any] = {}
+        self._lora_ids = itertools.count(1)
 
     async def run(self, requests: Sequence[Request], model: str) -> list[Response]:
         """Answer all requests, in their order."""
@@ -82,6 +90,18 @@ class Engine:
         """Exchange the weights for those of a checkpoint folder. Nothing may be under way."""
         await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
         await self._llm.reset_prefix_cache()
+
+    async def add(self, model: str, folder: Path) -> None:
+        """Hold the adapter of that folder as `model`, beside what is held and under way."""
+        from vllm.lora.request import LoRARequest
+
+        request = LoRARequest(model, next(self._lora_ids), str(folder))
+        await self._llm.add_lora(request)
+        self._loras[model] = request
+
+    def forget(self, model: str) -> None:
+        """Take no further requests for `model`; the engine needs its place in time."""
+        del self._loras[model]
 
     def shutdown(self) -> None:
         """End the engine's own processes; an actor that is killed before leaves orphans."""
@@ -106,7 +126,9 @@ class Engine:
                 prompt = TokensPrompt(prompt_token_ids=list(request.token_ids or ()))
         params = SamplingParams(**arguments, output_kind=RequestOutputKind.FINAL_ONLY)
         output: Any = None
-        async for answer in self._llm.generate(prompt, params, str(next(self._ids))):
+        async for answer in self._llm.generate(
+            prompt, params, str(next(self._ids)), lora_request=self._loras.get(model)
+        ):
             output = answer
         if isinstance(request, ReadLikelihood):
             return Response(model, log_likelihoods=_likelihoods(output, request))

@@ -29,13 +29,13 @@ class EngineDiedError(RuntimeError):
 class GeneratorLink(Protocol):
     """How the pool reaches one generator (a Ray actor, or a fake in tests).
 
-    `ready` gives the digest of the loaded model; it raises EngineDiedError while the engine
-    restarts and anything else when it is gone for good. `load` and `run` raise EngineDiedError in
-    both cases.
+    `ready` and `load` give the digests of the models that it then holds. `ready` raises
+    EngineDiedError while the engine restarts and anything else when it is gone for good; `load`
+    and `run` raise EngineDiedError in both cases.
     """
 
-    async def ready(self) -> str: ...
-    async def load(self, model: ModelRef) -> None: ...
+    async def ready(self) -> Sequence[str]: ...
+    async def load(self, model: ModelRef) -> Sequence[str]: ...
     async def run(self, requests: Sequence[Request], model: str) -> list[Response]: ...
 
 
@@ -59,17 +59,21 @@ class _Job:
 class Pool:
     """Dispatches batches to generators; one serving coroutine a generator.
 
-    A generator keeps its model while work for that model waits and takes the job with the most
+    A generator keeps its models while work for them waits and takes the job with the most
     waiting batches per engine otherwise, so that concurrent candidates spread over the engines
-    and weights are exchanged as rarely as possible.
+    and weights are exchanged as rarely as possible. beside: a model is loaded beside those that
+    are under way, instead of in their place once they are done.
     """
 
-    def __init__(self, links: Sequence[GeneratorLink], batch: int, in_flight: int):
+    def __init__(
+        self, links: Sequence[GeneratorLink], batch: int, in_flight: int, beside: bool = False
+    ):
         self._links = list(links)
         self._batch = batch
         self._in_flight = in_flight
+        self._beside = beside
         self._jobs: list[_Job] = []
-        self._loaded: list[str] = [""] * len(links)
+        self._loaded: list[set[str]] = [set() for _ in links]
         self._changed = asyncio.Condition()
         self._servers: list[asyncio.Task[None]] = []
         self._first_ready: asyncio.Future[None]
@@ -145,9 +149,8 @@ class Pool:
         await self._revive(index)
         while True:
             job, positions = await self._next(index)
-            digest = job.model.digest
-            if digest != self._loaded[index]:
-                if held:
+            if job.model.digest not in self._loaded[index]:
+                if held and not self._beside:
                     await asyncio.wait(held)
                     held = set()
                 if not await self._exchange(index, job, positions):
@@ -167,21 +170,22 @@ class Pool:
             while True:
                 waiting = [job for job in self._jobs if job.waiting and not job.finished.done()]
                 if waiting:
-                    mine = [job for job in waiting if job.model.digest == self._loaded[index]]
+                    mine = [job for job in waiting if job.model.digest in self._loaded[index]]
                     job = (mine or sorted(waiting, key=self._urgency, reverse=True))[0]
                     return job, job.waiting.popleft()
                 await self._changed.wait()
 
     def _urgency(self, job: _Job) -> float:
-        return len(job.waiting) / (1 + self._loaded.count(job.model.digest))
+        return len(job.waiting) / (1 + sum(job.model.digest in held for held in self._loaded))
 
     async def _exchange(self, index: int, job: _Job, positions: list[int]) -> bool:
         """Load the job's model; on failure give the batch back."""
-        self._loaded[index] = job.model.digest  # announced first, so that others spread
+        kept = self._loaded[index] if self._beside else set()
+        self._loaded[index] = kept | {job.model.digest}  # announced first, so that others spread
         try:
-            await self._links[index].load(job.model)
+            self._loaded[index] = set(await self._links[index].load(job.model))
         except Exception as error:
-            self._loaded[index] = ""
+            self._loaded[index] = set()
             # An engine that died while it loaded says nothing about the batch.
             counts = not isinstance(error, EngineDiedError)
             await self._give_back(job, positions, error, counts)
@@ -197,7 +201,7 @@ class Pool:
             if [answer.model for answer in answers] != [job.model.digest] * len(positions):
                 raise RuntimeError("answers of another model, or too few or too many")
         except Exception as error:
-            self._loaded[index] = ""  # whether it lives and what it holds is asked again
+            self._loaded[index] = set()  # whether it lives and what it holds is asked again
             await self._give_back(job, positions, error)
             return
         fresh = 0
@@ -229,7 +233,7 @@ class Pool:
         """Wait until the generator answers (again) and learn which model it holds."""
         while True:
             try:
-                self._loaded[index] = await self._links[index].ready()
+                self._loaded[index] = set(await self._links[index].ready())
                 break
             except EngineDiedError as error:
                 logger.warning("generator %d is not there: %s", index, error)

@@ -56,6 +56,12 @@ class Reader:
     scorer: Scorer
     folder: Path
 
+    @property
+    def _together(self) -> int:
+        """Candidates that are read at the same time: as many as the engines hold."""
+        engines = self.config.engines
+        return engines.count * (engines.loras if engines.weights == "lora" else 1)
+
     def read(self, model: ModelRef) -> Reading:
         """A model as it is, whatever rules say."""
         return read_model(model, self.probe, self.pool, self.scorer, self.folder)
@@ -145,7 +151,7 @@ class Reader:
                 {"cpu": TRIAL_CPUS},
             ),
             param_space={"candidate": tune.grid_search(missing)},
-            tune_config=tune.TuneConfig(max_concurrent_trials=self.config.engines.count),
+            tune_config=tune.TuneConfig(max_concurrent_trials=self._together),
             run_config=tune.RunConfig(
                 name=f"{name}-{draw}",
                 storage_path=str(self.folder / "tune"),

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
+from pydantic import ValidationError
 
 from rnr_dist import precision
 from rnr_dist.cluster import ENGINE_OVERHEAD_GIB, GIB, check_room
@@ -58,6 +59,20 @@ def test_gpu_engines_share_a_gpu_or_span_several(gpus_each, parallel, memory):
     assert "logits_processors" not in arguments
     assert "kv_cache_memory_bytes" not in arguments
     assert "distributed_executor_backend" not in arguments
+
+
+def test_adapters_are_served_beside_the_base_where_asked():
+    assert "enable_lora" not in engine_arguments(Engines(), "/model", False)
+    arguments = engine_arguments(Engines(weights="lora", loras=3, lora_rank=32), "/m", False)
+    assert arguments["enable_lora"]
+    assert (arguments["max_loras"], arguments["max_lora_rank"]) == (3, 32)
+
+
+def test_adapters_of_all_iterations_must_fit_the_engines():
+    config(weights="lora", lora_rank=32)
+    config(lora_rank=16)
+    with pytest.raises(ValidationError, match=r"lora_rank 16: .* ranks that sum to 24"):
+        config(weights="lora", lora_rank=16)
 
 
 def test_settings_reach_the_engine_and_extra_ones_win():

@@ -48,7 +48,7 @@ class FakeGenerator:
             if self.asked_while_dead <= self.restarts_in:
                 raise EngineDiedError("restarting")
             self.alive, self.loaded = True, BASE.digest  # a new engine holds the base
-        return self.loaded
+        return [self.loaded]
 
     async def load(self, model):
         assert self.under_way == 0, "weights exchanged under running requests"
@@ -60,6 +60,7 @@ class FakeGenerator:
         assert self.under_way == 0
         self.loaded = model.digest
         self.loads.append(model.digest)
+        return [self.loaded]
 
     async def run(self, requests, model):
         assert isinstance(model, str)
@@ -93,11 +94,11 @@ def restarts_are_polled_quickly(monkeypatch):
     monkeypatch.setattr(pool_module, "RESTART_POLL_SECONDS", 0.001)
 
 
-def serve(links, work, batch=3, in_flight=2):
+def serve(links, work, batch=3, in_flight=2, beside=False):
     """Run `work(pool)` against a started pool."""
 
     async def scenario():
-        pool = Pool(links, batch, in_flight)
+        pool = Pool(links, batch, in_flight, beside)
         try:
             await asyncio.wait_for(pool.start(), DEADLINE)
             return await asyncio.wait_for(work(pool), DEADLINE)
@@ -345,6 +346,58 @@ def test_one_generator_that_never_comes_up_is_done_without():
     assert serve(links, lambda pool: pool.submit(BASE, requests(9))) == answers_of(
         BASE, requests(9)
     )
+
+
+class Shelf(FakeGenerator):
+    """Holds the base and the two models that were loaded last."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.shelf, self.busy, self.loaded_under_way = [], 0, 0
+
+    async def ready(self):
+        await super().ready()
+        self.shelf = []
+        return [BASE.digest]
+
+    async def load(self, model):
+        if not self.alive:
+            raise EngineDiedError("dead")
+        await asyncio.sleep(0.001)
+        self.loaded_under_way += self.busy > 0
+        self.loads.append(model.digest)
+        self.shelf = [*self.shelf, model.digest][-2:]
+        return [BASE.digest, *self.shelf]
+
+    async def run(self, requests, model):
+        if self.alive and model not in [BASE.digest, *self.shelf]:
+            raise RuntimeError(f"asked for model {model}, held: {self.shelf}")
+        self.busy += 1
+        await asyncio.sleep(0.003 * (requests[0].token_ids[0] % 2))  # some take longer
+        try:
+            self.loaded = model  # what the parent looks at
+            answers = await super().run(requests, model)
+        finally:
+            self.busy -= 1
+        return [Response(model, log_likelihoods=answer.log_likelihoods) for answer in answers]
+
+
+@pytest.mark.parametrize("dies_at", [(), (2, 5)])
+def test_models_are_loaded_beside_those_under_way(dies_at):
+    third = BASE.plus(2.0, Adapter("/c", "c", "base", "forget"))
+    models = [BASE, ONE, TWO, third]
+    link = Shelf(dies_at=dies_at)
+
+    async def work(pool):
+        jobs = [pool.submit(model, requests(12)) for model in models]
+        return await asyncio.gather(*jobs)
+
+    found = serve([link], work, beside=True)
+    assert found == [answers_of(model, requests(12)) for model in models]
+    assert BASE.digest not in link.loads
+    assert link.loaded_under_way
+    if not dies_at:
+        assert len(link.loads) == 3
 
 
 def test_closing_ends_what_waits():
