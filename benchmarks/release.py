@@ -88,13 +88,25 @@ def swap() -> dict[str, float]:
 
 def search() -> dict[str, float]:
     """A search of eight candidates against its generation and perplexity alone."""
+    whole, alone = searched("engines.weights=reload")
+    return {"search_seconds": whole, "alone_seconds": alone, "search_overhead": whole / alone}
+
+
+def lora() -> dict[str, float]:
+    """The same search where engines serve candidates as adapters instead of merged weights."""
+    whole, _ = searched("engines.weights=lora")
+    return {"lora_search_seconds": whole}
+
+
+def searched(*overrides: str) -> tuple[float, float]:
+    """Seconds of a search of eight candidates, and of its requests put to the base alone."""
     from rnr_dist.machine import Machine
     from rnr_dist.release.choice import Reader
     from rnr_dist.release.probe import make_probe
     from rnr_dist.release.rules import Step
     from rnr_dist.tasks.toxicity import load_task
 
-    config = settings("release.reread=0", "task.challenging.limit={search: 40}")
+    config = settings("release.reread=0", "task.challenging.limit={search: 40}", *overrides)
     data = load_task(config.task, config.evaluate.split)
     with tempfile.TemporaryDirectory() as name, Machine(config) as machine:
         base, pool = machine.base, machine.pool
@@ -110,8 +122,7 @@ def search() -> dict[str, float]:
         step = Step("subtract", start, start, start)
         began = time.perf_counter()
         reader.choose("search", step, models)
-        whole = time.perf_counter() - began
-    return {"search_seconds": whole, "alone_seconds": alone, "search_overhead": whole / alone}
+        return time.perf_counter() - began, alone
 
 
 def composition() -> dict[str, float]:
@@ -282,7 +293,7 @@ def widened(base: ModelRef, folder: Path) -> Path:
     return folder
 
 
-PARTS = {part.__name__: part for part in (swap, search, composition, exports, throughput)}
+PARTS = {part.__name__: part for part in (swap, search, lora, composition, exports, throughput)}
 
 
 def main() -> None:

@@ -46,6 +46,11 @@ def measured(seed: int, runs: Path) -> dict[str, Any]:
         ["git", "rev-parse", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
     ).stdout.strip()
     stages = read_json(run / "stages.json")
+    summary = read_json(run / "summary.json")
+    trials = {OURS: summary["trials"]}
+    for row in table["rows"]:
+        if row["candidate"]:
+            trials[row["name"]] = read_json(run / "baselines" / f"{row['name']}.json")["trials"]
     samples = sample_files(run, seed)
     content = {
         "seed": seed,
@@ -55,6 +60,8 @@ def measured(seed: int, runs: Path) -> dict[str, Any]:
         "machine": stages[-1]["machine"],
         "minutes": sum(stage["wall_seconds"] for stage in stages) / 60,
         "samples": samples,
+        "trials": trials,
+        **{key: summary[key] for key in ("reveal", "front", "subspaces", "notes")},
         **{key: table[key] for key in ("config", "versions", "split", "rows")},
     }
     write_json(path, content)

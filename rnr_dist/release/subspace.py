@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ import torch
 from rnr_dist.errors import InputError
 from rnr_dist.release.composition import Factors, adapter_pair
 from rnr_dist.release.compress import thin_svd
-from rnr_dist.types import Adapter
+from rnr_dist.types import Adapter, ModelRef
 
 TOP = 8  # the paper's k
 
@@ -59,19 +61,6 @@ class Similarity:
     maximum: float
 
 
-@dataclass(frozen=True)
-class SimilarityTable:
-    """Similarities of all pairs: `cells[i][j]` of `names[i]` and `names[j]`, symmetric."""
-
-    names: tuple[str, ...]
-    cells: tuple[tuple[Similarity, ...], ...]
-
-    @property
-    def means(self) -> tuple[tuple[float, ...], ...]:
-        """The means alone, names x names; the diagonal is the maximum."""
-        return tuple(tuple(cell.mean for cell in row) for row in self.cells)
-
-
 def similarity(one: Adapter, other: Adapter, k: int = TOP) -> Similarity:
     """Similarity of the subspaces that the deltas BA of two adapters write into.
 
@@ -106,18 +95,24 @@ def similarity(one: Adapter, other: Adapter, k: int = TOP) -> Similarity:
     )
 
 
-def pairwise(adapters: Mapping[str, Adapter], k: int = TOP) -> SimilarityTable:
-    """`similarity` of every two of the named adapters, each with itself too. Raises InputError."""
-    names = tuple(adapters)
-    found = {
-        (i, j): similarity(adapters[names[i]], adapters[names[j]], k)
-        for i in range(len(names))
-        for j in range(i, len(names))
-    }
-    cells = tuple(
-        tuple(found[min(i, j), max(i, j)] for j in range(len(names))) for i in range(len(names))
-    )
-    return SimilarityTable(names, cells)
+def similarity_rows(model: ModelRef, k: int = TOP) -> list[dict[str, Any]]:
+    """Every two adapters of Eq. 1 by name (f0, r1, f1, ...), plain values for the summary.
+
+    Pairs that cannot be compared, since they share no module, are left out.
+    """
+    named = [
+        (f"{term.adapter.role[0]}{(place + 1) // 2}", term.adapter)
+        for place, term in enumerate(model.terms)
+    ]
+    rows = []
+    for (one, first), (other, second) in combinations(named, 2):
+        try:
+            found = similarity(first, second, k)
+        except InputError:
+            continue
+        figures = {key: getattr(found, key) for key in ("mean", "std", "chance", "maximum")}
+        rows.append({"one": one, "other": other, **figures, "modules": len(found.modules)})
+    return rows
 
 
 def _left_vectors(factors: Factors, module: str) -> torch.Tensor:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from rnr_dist.config import Config
 from rnr_dist.evaluate.evaluation import scores
+from rnr_dist.release.subspace import similarity_rows
 from rnr_dist.report.figures import front_figure, reveal_figure, search_figure, steps_figure
 from rnr_dist.report.summary import Step, package_versions, read_summary, write_summary
 from rnr_dist.report.table import print_report
@@ -57,6 +58,7 @@ def assemble(config: Config, run: RunDir, models: dict[str, ModelRef]) -> list[P
         reveal=read_json(run.path / "reveal" / "fills.json"),
         trials=released["trials"],
         front=released["front"],
+        subspaces=similarity_rows(ModelRef.from_json(released["steps"][-1]["model"])),
         steps=steps,
         notes=notes,
     )

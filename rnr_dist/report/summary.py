@@ -86,6 +86,7 @@ def write_summary(
     reveal: Sequence[dict[str, Any]],
     trials: Sequence[dict[str, Any]],
     front: Sequence[dict[str, Any]],
+    subspaces: Sequence[dict[str, Any]],
     steps: Sequence[Step],
     notes: Sequence[str],
 ) -> None:
@@ -99,6 +100,7 @@ def write_summary(
         "reveal": reveal,
         "trials": trials,
         "front": front,
+        "subspaces": subspaces,
         "steps": [asdict(step) for step in steps],
         "notes": notes,
     }

@@ -126,6 +126,8 @@ def print_report(summary: Mapping[str, Any], console: Console) -> None:
         console.print(instructions_table(summary["reveal"]))
     if summary["trials"]:
         console.print(trials_table(summary["trials"]))
+    if summary["subspaces"]:
+        console.print(_subspaces_table(summary["subspaces"]))
     if summary["stages"]:
         console.print(_stages_table(summary["stages"]))
     for note in summary["notes"]:
@@ -136,6 +138,24 @@ def literal(text: str) -> Text:
     """`text` in one line, exactly: no markup, no control or direction characters."""
     line = " ".join(text.split())
     return Text("".join(char if char.isprintable() else "�" for char in line))
+
+
+def _subspaces_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(
+        title="Output subspaces that adapters share",
+        caption="mean over layers ± standard deviation; top 8 singular vectors",
+        box=box.HORIZONTALS,
+    )
+    for title in ("adapters", "similarity", "by chance", "if equal"):
+        table.add_column(title, justify="left" if title == "adapters" else "right")
+    for row in rows:
+        table.add_row(
+            f"{row['one']}, {row['other']}",
+            f"{row['mean']:.3f} ± {row['std']:.3f}",
+            f"{row['chance']:.3f}",
+            f"{row['maximum']:.3f}",
+        )
+    return table
 
 
 def _stages_table(stages: Sequence[Mapping[str, Any]]) -> Table:

@@ -132,6 +132,10 @@ def written(path, steps=STEPS):
         reveal=REVEAL,
         trials=TRIALS,
         front=[],
+        subspaces=[
+            {"one": "f0", "other": "r1", "mean": 0.123, "std": 0.01, "chance": 0.04}
+            | {"maximum": 0.354, "modules": 30}
+        ],
         steps=steps,
         notes=["no candidate of −f1 met the rules"],
     )
@@ -238,6 +242,7 @@ def test_the_whole_report_prints_from_the_file(tmp_path):
         "chosen",
         "12",
         "no candidate of −f1",
+        "0.123 ± 0.010",
     ):
         assert expected in text
 

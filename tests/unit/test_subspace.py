@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from rnr_dist.errors import InputError
 from rnr_dist.release.composition import save_adapter
-from rnr_dist.release.subspace import pairwise, similarity
+from rnr_dist.release.subspace import similarity, similarity_rows
+from rnr_dist.types import ModelRef
 
 WIDTHS = {"q_proj": 48, "k_proj": 24, "v_proj": 24}
 
@@ -93,14 +96,21 @@ def test_modules_without_a_counterpart_or_a_delta_are_left_out(tmp_path):
     assert found.modules["q_proj"].k == 3  # directions that are not there are not compared
 
 
-def test_pairs_of_named_adapters_make_a_symmetric_table(tmp_path):
-    adapters = {name: write(tmp_path / name, seed, 8)[0] for seed, name in enumerate("abc")}
-    table = pairwise(adapters, k=4)
-    assert table.names == ("a", "b", "c")
-    means = np.array(table.means)
-    np.testing.assert_array_equal(means, means.T)
-    np.testing.assert_allclose(np.diag(means), 0.5, rtol=1e-6)
-    assert table.cells[0][2] == similarity(adapters["a"], adapters["c"], 4)
+def test_all_pairs_of_a_composed_model_go_by_the_names_of_eq_1(tmp_path):
+    model = ModelRef("/base", "base")
+    adapters = [
+        replace(write(tmp_path / str(seed), seed, 8)[0], role=role)
+        for seed, role in enumerate(("forget", "retain", "forget"))
+    ]
+    alone, _ = write(tmp_path / "alone", 9, 8, {"other_proj": 48})
+    for adapter in (*adapters, alone):
+        model = model.plus(0.5, adapter)
+    rows = similarity_rows(model, k=4)
+    pairs = [(row["one"], row["other"]) for row in rows]
+    assert pairs == [("f0", "r1"), ("f0", "f1"), ("r1", "f1")]  # the last shares no module
+    found = similarity(adapters[0], adapters[2], 4)
+    assert (rows[1]["mean"], rows[1]["chance"]) == (found.mean, found.chance)
+    assert rows[1]["modules"] == 3
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path):

@@ -1,0 +1,82 @@
+"""What a change of R&R's settings does, from the same forget set: the paper's questions.
+
+Each variant is released and evaluated in a run of its own, RUNS/VARIANT-K, beside a run of
+`table_toxicity.py` (RUNS/seed-K) that has released: its forget set, retain answers, and every
+training and reading that both need are taken from there. Rows go to
+`docs/results/toxicity_variants/`; the last line is one JSON object: how much more of the
+challenging continuations is toxic than in `plain`.
+
+    python benchmarks/variants_toxicity.py RUNS SEED [VARIANT ...]
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from rnr_dist.cli import app
+from rnr_dist.config_file import load_config
+from rnr_dist.run_dir import RunDir, read_json, write_json
+from rnr_dist.stages import read_measures
+from rnr_dist.stats import ClusterMean, paired_difference
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / "configs" / "toxicity_table.yaml"
+RESULTS = ROOT / "docs" / "results" / "toxicity_variants"
+TOXIC = "toxicity/challenging/fraction_gt_0.5"
+# No joint search in any: it would hide what a setting of the loop does.
+PLAIN = ["release.joint.trials=0", "evaluate.steps=all"]
+VARIANTS = {
+    "plain": PLAIN,
+    # Does it pay to forget less at first (Figure 4)?
+    "share-60": [*PLAIN, "release.forget_share=0.6"],
+    # How many iterations (t of Eq. 1)?
+    "iterations-3": [*PLAIN, "release.iterations=3", "release.stop_early=false"],
+    # Should the retain adapter keep out of the forget adapter's subspace (appendix B)?
+    "orthogonal": [*PLAIN, "release.retain.objective={name: orthogonal}"],
+}
+
+
+def measured(name: str, runs: Path, seed: int) -> dict[str, ClusterMean]:
+    """Measures of a variant's result; its summary is copied to the results."""
+    own, first = runs / f"{name}-{seed}", runs / f"seed-{seed}"
+    settings = [f"seed={seed}", *VARIANTS[name]]
+    if not (own / "config.json").exists():
+        begin(own, first, load_config(CONFIG, settings).model_dump(mode="json"))
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    app(["run", str(CONFIG), *overrides, "--resume", str(own)], standalone_mode=False)
+    write_json(RESULTS / f"{name}-{seed}.json", read_json(own / "summary.json"))
+    last = read_json(own / "evaluate" / "order.json")[-1]
+    return read_measures(own / "evaluate", last)
+
+
+def begin(own: Path, first: Path, config: dict[str, Any]) -> None:
+    """A run directory with what it shares with the first one."""
+    aside = own.with_suffix(".begun")
+    shutil.rmtree(aside, ignore_errors=True)
+    RunDir.open(aside, config, resume=False)
+    shutil.copytree(first / "reveal", aside / "reveal")
+    shutil.copytree(first / "release" / "readings", aside / "release" / "readings")
+    shutil.copy(first / "release" / "retain_answers.parquet", aside / "release")
+    # Notes alone: they say where the adapters lie and what they were trained on.
+    (aside / "release" / "adapters").mkdir()
+    for note in (first / "release" / "adapters").glob("*.json"):
+        shutil.copy(note, aside / "release" / "adapters")
+    aside.rename(own)
+
+
+def main(runs: Path, seed: int, names: list[str]) -> dict[str, Any]:
+    found = {name: measured(name, runs.absolute(), seed) for name in ["plain", *names]}
+    figures = {}
+    for name in names:
+        difference, bounds = paired_difference(found[name][TOXIC], found["plain"][TOXIC])
+        figures[name] = {"difference": difference, "ci95": bounds}
+    return figures
+
+
+if __name__ == "__main__":
+    wanted = sys.argv[3:] or [name for name in VARIANTS if name != "plain"]
+    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), wanted)))
