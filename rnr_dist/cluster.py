@@ -88,6 +88,18 @@ def ray_session(config: Config) -> Iterator[None]:
         ray.shutdown()
 
 
+def trainings_at_once(config: Config) -> int:
+    """Trainings that the joined cluster has room for beside its engines, at least one."""
+    import ray
+
+    workers, engines = config.workers, config.engines
+    resources = ray.cluster_resources()
+    if workers.gpus_each:
+        free = resources.get("GPU", 0.0) - engines.count * engines.gpus_each
+        return max(1, int(free / (workers.count * workers.gpus_each)))
+    return max(1, int(resources.get("CPU", 0.0) / (workers.count * workers.cpus_each)))
+
+
 def engine_slots(config: Config) -> int:
     """Engines that live at once: the pool's, and one of the instruction writer for a while."""
     return config.engines.count + bool(config.reveal.writer)

@@ -18,9 +18,11 @@ from rnr_dist.report.tracking import Tracker
 from rnr_dist.run_dir import RunDir, read_json, read_rows, write_json, write_rows
 from rnr_dist.stats import ClusterMean
 from rnr_dist.tasks.toxicity import TaskData
+from rnr_dist.threads import side_by_side
 from rnr_dist.types import Adapter, ModelRef, Sample, Split
 
 if TYPE_CHECKING:
+    from rnr_dist.config_baselines import MethodName
     from rnr_dist.train.collate import Example
 
 
@@ -231,6 +233,7 @@ def baselines_stage(
     from rnr_dist.baselines.preparation import gather, spent
     from rnr_dist.baselines.runner import Result, run_method
     from rnr_dist.checks import check_baseline_layers
+    from rnr_dist.cluster import trainings_at_once
     from rnr_dist.release.choice import Reader
     from rnr_dist.release.probe import make_probe
     from rnr_dist.train.kept import Trainings
@@ -246,10 +249,10 @@ def baselines_stage(
     start, budget = reader.read(machine.base), spent(run)
     trainings = Trainings(config, folder, tracker, lambda: machine.ray)
     say(f"budget of each method: {budget.tokens:,} tokens, {budget.candidates} candidates")
-    results: dict[str, Result] = {}
-    for name in config.baselines.methods:
+
+    def run_one(name: MethodName) -> Result:
         with tracker.nested(f"method {name}", {}):
-            results[name] = run_method(
+            result = run_method(
                 name,
                 METHODS[name],
                 getattr(config.baselines, name),
@@ -261,14 +264,19 @@ def baselines_stage(
                 budget,
                 folder,
             )
-            tracker.tag("candidate", results[name].candidate)
-            tracker.tag("feasible", str(results[name].feasible))
+            tracker.tag("candidate", result.candidate)
+            tracker.tag("feasible", str(result.feasible))
+        return result
+
+    names = config.baselines.methods
+    finished = side_by_side(run_one, names, trainings_at_once(config))
+    results: dict[str, Result] = dict(zip(names, finished, strict=True))
     chosen = [(name, result.model) for name, result in results.items()]
     found = evaluate_models(config, data, machine, tracker, chosen, folder / "evaluate")
     own = run.path / "evaluate"
-    names = read_json(own / "order.json")
-    rows = {name: read_measures(own, name) for name in names if name in ("base", "retain-only")}
-    rows |= {OURS: read_measures(own, names[-1]), **found}
+    order = read_json(own / "order.json")
+    rows = {name: read_measures(own, name) for name in order if name in ("base", "retain-only")}
+    rows |= {OURS: read_measures(own, order[-1]), **found}
     path = folder / "baselines.json"
     content = config.model_dump(mode="json")
     write_comparison(path, rows, results, budget, config.evaluate.split, content)

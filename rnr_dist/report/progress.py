@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Protocol
@@ -19,6 +20,7 @@ from rich.progress import (
 )
 
 console = Console(stderr=True)
+_live = threading.Lock()  # a terminal has one place for bars
 
 
 def say(text: str) -> None:
@@ -37,8 +39,11 @@ class Advance(Protocol):
 
 @contextlib.contextmanager
 def progress_bar(describe: str, total: int) -> Iterator[Advance]:
-    """A bar; call the yielded function with how much is done so far."""
-    if not sys.stderr.isatty():
+    """A bar; call the yielded function with how much is done so far.
+
+    A line at its end instead where there is no terminal, or another bar is on it.
+    """
+    if not (sys.stderr.isatty() and _live.acquire(blocking=False)):
         began, last = time.monotonic(), ""
 
         def remember(done: int, note: str = "") -> None:
@@ -56,10 +61,13 @@ def progress_bar(describe: str, total: int) -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     ]
-    with Progress(*columns, console=console, transient=False) as progress:
-        task = progress.add_task(describe, total=total, note="")
+    try:
+        with Progress(*columns, console=console, transient=False) as progress:
+            task = progress.add_task(describe, total=total, note="")
 
-        def advance(done: int, note: str = "") -> None:
-            progress.update(task, completed=done, note=note)
+            def advance(done: int, note: str = "") -> None:
+                progress.update(task, completed=done, note=note)
 
-        yield advance
+            yield advance
+    finally:
+        _live.release()

@@ -16,6 +16,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,10 @@ class Tracker:
         self._spool = EventLog(spool.absolute())
         self._rejected = EventLog(spool.absolute().with_name(f"{spool.name}.rejected"))
         self._identity = _identity(spool.absolute().with_name(f"{spool.name}.id"))
-        self._open: list[dict[str, Any]] = []
+        # By context: what a thread opens is its own, in the run that its starter's copy names, or
+        # in the parent for a thread that was started without one.
+        self._open: ContextVar[tuple[dict[str, Any], ...]] = ContextVar("open", default=())
+        self._parents: list[dict[str, Any]] = []
         self._names: Counter[tuple[str, str]] = Counter()
         self._client: Any = None
         self._experiment_id = ""
@@ -105,12 +109,16 @@ class Tracker:
     def parent(self, name: str, params: Mapping[str, Any]) -> Iterator[None]:
         """A run of its own, open for the block; nested `params` become dotted names."""
         with self._run(name, params, None):
-            yield
+            self._parents.append(self._innermost)
+            try:
+                yield
+            finally:
+                self._parents.pop()
 
     @contextlib.contextmanager
     def nested(self, name: str, params: Mapping[str, Any]) -> Iterator[None]:
         """A run under the innermost open one; what the block logs belongs to it."""
-        with self._run(name, params, self._open[-1]):
+        with self._run(name, params, self._innermost):
             yield
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
@@ -130,14 +138,20 @@ class Tracker:
             self._next_contact = 0.0
             self._drain()
 
+    @property
+    def _innermost(self) -> dict[str, Any]:
+        return (self._open.get() or self._parents)[-1]
+
     @contextlib.contextmanager
     def _run(
         self, name: str, params: Mapping[str, Any], parent: dict[str, Any] | None
     ) -> Iterator[None]:
         above = parent["key"] if parent else self._identity
-        self._names[above, name] += 1
-        key = digest([above, name, self._names[above, name]])
-        self._open.append({"key": key, "name": name, "started": _now(), "parent": parent})
+        with self._lock:
+            self._names[above, name] += 1
+            key = digest([above, name, self._names[above, name]])
+        run = {"key": key, "name": name, "started": _now(), "parent": parent}
+        before = self._open.set((*self._open.get(), run))
         status = "KILLED"
         try:
             self._record("status", "RUNNING")
@@ -149,13 +163,13 @@ class Tracker:
             raise
         finally:
             self._record("status", status)
-            self._open.pop()
+            self._open.reset(before)
 
     def _record(self, kind: str, content: Any, step: int = 0) -> None:
         # The time is set here, not on delivery: MLflow drops a metric it has at that time and step.
         entry = {"kind": kind, "content": content, "step": step, "at": _now()}
         with self._lock:
-            self._spool.append({"run": self._open[-1], **entry})
+            self._spool.append({"run": self._innermost, **entry})
             self._drain()
 
     def _drain(self) -> None:

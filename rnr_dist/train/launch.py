@@ -15,6 +15,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -172,7 +173,8 @@ def following(log: Path, show: Callable[[dict[str, float]], None]) -> Iterator[N
                 for line in lines:
                     show(json.loads(line))
 
-    thread = threading.Thread(target=follow, daemon=True)
+    # In a copy of the caller's context: what it shows belongs to the caller's run in MLflow.
+    thread = threading.Thread(target=copy_context().run, args=(follow,), daemon=True)
     thread.start()
     try:
         yield
