@@ -69,7 +69,7 @@ def kills() -> dict[str, float]:
 
 
 def bandit() -> dict[str, float]:
-    return run("replay")
+    return run("replay", 200, 20)
 
 
 ALL = {part.__name__: part for part in (choice, scoring, efficiency, kills, speed, bandit)}
