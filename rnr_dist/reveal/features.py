@@ -17,7 +17,7 @@ BLOCK_BYTES = 2**21
 
 
 class FeatureTable:
-    """(arms, d) features; rows come out as float64.
+    """(arms, d) features; rows come out as float64. block_rows: arms that are worked on at a time.
 
     Raises ValueError for features that are not finite.
     """
@@ -26,9 +26,9 @@ class FeatureTable:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Ray's shared memory is read-only; nothing writes here
             self._table = torch.from_numpy(np.asarray(features))
-        self._rows = max(1, BLOCK_BYTES // (8 * self.dimension))
+        self.block_rows = max(1, BLOCK_BYTES // (8 * self.dimension))
         for arms, block in self.blocks():
-            finite = block.isfinite().all(1)
+            finite = block.sum(1).isfinite()
             if not finite.all():
                 row = arms.start + int((~finite).nonzero()[0])
                 raise ValueError(f"arm {row}: features are not all finite")
@@ -41,10 +41,15 @@ class FeatureTable:
         return self._table.shape[1]
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Consecutive arms and their features, a few megabytes at a time."""
-        for first in range(0, len(self), self._rows):
-            arms = slice(first, min(first + self._rows, len(self)))
-            yield arms, self._table[arms].to(torch.float64)
+        """Consecutive arms and their features, a few megabytes at a time.
+
+        Each in the memory of the one before, to be overwritten at will: new megabytes for every
+        block leave holes behind that the next one does not fit into, the whole table's worth.
+        """
+        held = torch.empty(min(self.block_rows, len(self)), self.dimension, dtype=torch.float64)
+        for first in range(0, len(self), self.block_rows):
+            arms = slice(first, min(first + self.block_rows, len(self)))
+            yield arms, held[: arms.stop - first].copy_(self._table[arms])
 
     def rows(self, arms: list[int]) -> Tensor:
         """(len(arms), d) features."""
@@ -57,7 +62,7 @@ class FeatureTable:
             mean += block.sum(0) / len(self)
         variance = torch.zeros_like(mean)
         for _, block in self.blocks():
-            variance += (block - mean).square().sum(0) / len(self)
+            variance += squares(block.sub_(mean), 0) / len(self)
         return mean, variance.sqrt()
 
 
@@ -73,9 +78,7 @@ class Standardised:
         constant = spread <= 1e-12 * self._mean.abs().clamp_min(1)
         root = table.dimension**0.5
         self._scale = torch.where(constant, 0.0, 1 / (torch.where(constant, 1.0, spread) * root))
-        self.squared_norms = torch.cat(
-            [self._of(rows).square().sum(1) for _, rows in table.blocks()]
-        )
+        self.squared_norms = torch.cat([squares(self._of(rows), 1) for _, rows in table.blocks()])
 
     def __len__(self) -> int:
         return len(self._table)
@@ -83,6 +86,10 @@ class Standardised:
     @property
     def dimension(self) -> int:
         return self._table.dimension
+
+    @property
+    def block_rows(self) -> int:
+        return self._table.block_rows
 
     def rows(self, arms: list[int]) -> Tensor:
         return self._of(self._table.rows(arms))
@@ -103,4 +110,10 @@ class Standardised:
         return (self.squared_norms - 2 * products + point.square().sum()).clamp_min(0)
 
     def _of(self, rows: Tensor) -> Tensor:
-        return (rows - self._mean).mul_(self._scale)
+        """The rows standardised, in place."""
+        return rows.sub_(self._mean).mul_(self._scale)
+
+
+def squares(values: Tensor, dim: int) -> Tensor:
+    """Sums of squares along `dim`, without a copy of the values."""
+    return torch.linalg.vector_norm(values, dim=dim).square()

@@ -8,7 +8,7 @@ that a log kept, the same scores restore the same bandit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -183,10 +183,16 @@ class NeuralUCB:
     def adopt(self, theta: Parameters, before: Tensor) -> None:
         """Choose by these weights from now on. before: all arms' pre-activations under them."""
         self.theta = theta
-        self._refresh(before)
+        rows = range(0, len(before), ROWS)
+        self._refresh((slice(first, first + ROWS), before[first : first + ROWS]) for first in rows)
 
     def bounds(self, arms: list[int]) -> Tensor:
         """(len(arms),) mean + sqrt(width) under the network as last trained."""
+        size = self._features.block_rows
+        parts = [arms[first : first + size] for first in range(0, len(arms), size)]
+        return torch.cat([self._bounds(part) for part in parts])
+
+    def _bounds(self, arms: list[int]) -> Tensor:
         at = gradients(self._features.rows(arms), self.theta, self._gain)
         mean = predict(at.activations, self.theta) - self._before[arms]
         return mean + self.widths.of(at).sqrt()
@@ -237,19 +243,12 @@ class NeuralUCB:
                 torch.cat([pick.activations for pick in picks]),
             )
         )
-        self._refresh(self._preactivations(self.theta))
+        self._refresh(self._blocks(self.theta))
 
-    def _refresh(self, before: Tensor) -> None:
-        """New ceilings for all arms from their pre-activations, a block at a time."""
-        blocks = [
-            self._ceiling(rows, norms, start)
-            for rows, norms, start in zip(
-                before.split(ROWS),
-                self._features.squared_norms.split(ROWS),
-                self._before.split(ROWS),
-                strict=True,
-            )
-        ]
+    def _refresh(self, before: Iterable[tuple[slice, Tensor]]) -> None:
+        """New ceilings for all arms from blocks of their pre-activations."""
+        norms, start = self._features.squared_norms, self._before
+        blocks = [self._ceiling(block, norms[arms], start[arms]) for arms, block in before]
         self._ceilings = torch.cat(blocks)
         self._exact = torch.zeros_like(self._masked)
 
@@ -258,16 +257,24 @@ class NeuralUCB:
         width = self.widths.ceiling(squared_norms, slopes, activations)
         return predict(activations, self.theta) - start + width.sqrt()
 
+    def _blocks(self, theta: Parameters) -> Iterator[tuple[slice, Tensor]]:
+        """Pre-activations of consecutive arms."""
+        for arms, block in self._features.products(theta.w1):
+            yield arms, block.add_(theta.b1)
+
     def _preactivations(self, theta: Parameters) -> Tensor:
         before = torch.empty(len(self._features), len(theta.b1), dtype=torch.float64)
-        for arms, block in self._features.products(theta.w1):
-            before[arms] = block.add_(theta.b1)
+        for arms, block in self._blocks(theta):
+            before[arms] = block
         return before
 
     def _outputs(self, theta: Parameters) -> Tensor:
         """(arms,) outputs of the network."""
-        before = self._preactivations(theta).split(ROWS)
-        return torch.cat([predict(units_of(b, theta, self._gain)[1], theta) for b in before])
+        outputs = [
+            predict(units_of(block, theta, self._gain)[1], theta)
+            for _, block in self._blocks(theta)
+        ]
+        return torch.cat(outputs)
 
     def _require_free(self, arm: int) -> None:
         if self._masked[arm]:
