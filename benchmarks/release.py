@@ -99,14 +99,18 @@ def lora() -> dict[str, float]:
 
 
 def searched(*overrides: str) -> tuple[float, float]:
-    """Seconds of a search of eight candidates, and of its requests put to the base alone."""
+    """Seconds of a search of eight candidates, and of its requests put to the base alone.
+
+    A small probe: what a search costs beside its requests does not grow with it.
+    """
     from rnr_dist.machine import Machine
     from rnr_dist.release.choice import Reader
     from rnr_dist.release.probe import make_probe
     from rnr_dist.release.rules import Step
     from rnr_dist.tasks.toxicity import load_task
 
-    config = settings("release.reread=0", "task.challenging.limit={search: 40}", *overrides)
+    small = ["task.challenging.limit={search: 12}", "perplexity.max_windows=8"]
+    config = settings("release.reread=0", *small, *overrides)
     data = load_task(config.task, config.evaluate.split)
     with tempfile.TemporaryDirectory() as name, Machine(config) as machine:
         base, pool = machine.base, machine.pool
