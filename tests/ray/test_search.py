@@ -35,10 +35,11 @@ class SlowGenerator:
         self._digest = base.digest
 
     async def ready(self):
-        return self._digest
+        return [self._digest]
 
     async def load(self, model):
         self._digest = model.digest
+        return [self._digest]
 
     async def run(self, requests, model):
         await asyncio.sleep(0.15)

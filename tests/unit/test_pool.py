@@ -265,7 +265,7 @@ def test_deaths_between_batches_are_not_held_against_a_batch():
             if self.deaths < MAX_ATTEMPTS:
                 self.deaths += 1
                 self.alive = False
-            await super().load(model)
+            return await super().load(model)
 
     asked = requests(4)
     assert serve([DiesWhileLoading()], lambda pool: pool.submit(ONE, asked)) == answers_of(
