@@ -8,6 +8,7 @@ decide; so no winner owes its place to luck in the ranking.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from rnr_dist.score.actors import Scorer
 from rnr_dist.types import ModelRef
 
 TRIAL_CPUS = 0.01  # a trial only asks the pool; engines do the work
+# Tune knows trainables by their name, one at a time in a driver; a search fills the pool anyway.
+_tuning = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -145,20 +148,22 @@ class Reader:
             verdict = judge(reading, step, rules)
             tune.report({"forget": verdict.forget, "utility": verdict.utility})
 
-        tuner = tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(trial, reader=self, models=dict(models), step=step),
-                {"cpu": TRIAL_CPUS},
-            ),
-            param_space={"candidate": tune.grid_search(missing)},
-            tune_config=tune.TuneConfig(max_concurrent_trials=self._together),
-            run_config=tune.RunConfig(
-                name=f"{name}-{draw}",
-                storage_path=str(self.folder / "tune"),
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=1),
-            ),
-        )
-        for result in tuner.fit():
+        with _tuning:
+            tuner = tune.Tuner(
+                tune.with_resources(
+                    tune.with_parameters(trial, reader=self, models=dict(models), step=step),
+                    {"cpu": TRIAL_CPUS},
+                ),
+                param_space={"candidate": tune.grid_search(missing)},
+                tune_config=tune.TuneConfig(max_concurrent_trials=self._together),
+                run_config=tune.RunConfig(
+                    name=f"{name}-{draw}",
+                    storage_path=str(self.folder / "tune"),
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=1),
+                ),
+            )
+            results = tuner.fit()
+        for result in results:
             if result.error:
                 raise result.error
