@@ -75,7 +75,7 @@ def ray_session(config: Config) -> Iterator[None]:
         ray.init(
             address="local",
             num_cpus=len(os.sched_getaffinity(0)),
-            resources={"rnr_engine": engine_slots(config)},
+            resources={"rnr_engine": config.engine_slots},
             include_dashboard=False,
             runtime_env={"env_vars": _worker_environment()},
             **quiet,
@@ -100,11 +100,6 @@ def trainings_at_once(config: Config) -> int:
     return max(1, int(resources.get("CPU", 0.0) / (workers.count * workers.cpus_each)))
 
 
-def engine_slots(config: Config) -> int:
-    """Engines that live at once: the pool's, and one of the instruction writer for a while."""
-    return config.engines.count + bool(config.reveal.writer)
-
-
 def _worker_environment() -> dict[str, str]:
     # Workers find the package also where it was not installed (`python jobs/run.py`).
     here = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]
@@ -122,9 +117,9 @@ def _check_engine_slots(config: Config) -> None:
     import ray
 
     if config.engines.gpus_each > 0:
-        needed, kind = engine_slots(config) * config.engines.gpus_each, "GPU"
+        needed, kind = config.engine_slots * config.engines.gpus_each, "GPU"
     else:
-        needed, kind = float(engine_slots(config)), "rnr_engine"
+        needed, kind = float(config.engine_slots), "rnr_engine"
     found = ray.cluster_resources().get(kind, 0.0)
     if found < needed:
         raise InputError(

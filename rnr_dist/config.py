@@ -248,6 +248,11 @@ class Config(Section):
             )
         return self
 
+    @property
+    def engine_slots(self) -> int:
+        """Engines that live at once: the pool's, and one of the instruction writer for a while."""
+        return self.engines.count + bool(self.reveal.writer)
+
     def fingerprint(self, *keys: str) -> str:
         """Digest of the named sections (dotted keys), for stage manifests."""
         content = self.model_dump(mode="json")

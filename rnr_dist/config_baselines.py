@@ -43,20 +43,20 @@ class Tuned(Section):
 
     def trained_with(self, overrides: Mapping[str, Any]) -> Training:
         """The training of one place of the grid."""
-        return Training.model_validate(_merged(self.training.model_dump(), overrides))
+        return Training.model_validate(merged(self.training.model_dump(), overrides))
 
 
-def _merged(content: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def merged(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """`content` with the overrides in it; another objective takes its whole section's place."""
     if {"name"} <= content.keys() & overrides.keys() and content["name"] != overrides["name"]:
         return dict(overrides)
-    merged = dict(content)
+    result = dict(content)
     for key, value in overrides.items():
-        inner = merged.get(key)
-        if isinstance(inner, dict) and isinstance(value, Mapping):
-            value = _merged(inner, value)
-        merged[key] = value
-    return merged
+        inner = result.get(key)
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            value = merged(inner, value)
+        result[key] = value
+    return result
 
 
 def _rates(*rates: float) -> list[dict[str, Any]]:
@@ -133,7 +133,7 @@ class Baselines(Section):
         for name, value in content.items():
             default = cls.model_fields[name].default if name in cls.model_fields else None
             if isinstance(default, Tuned) and isinstance(value, Mapping):
-                given[name] = _merged(default.model_dump(), value)
+                given[name] = merged(default.model_dump(), value)
         return given
 
     @model_validator(mode="after")

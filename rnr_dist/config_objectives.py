@@ -74,7 +74,69 @@ class OrthogonalObjective(Section):
     """The earlier adapters: the forget adapters in the model that is trained on, or all in it."""
 
 
+class IcuObjective(Section):
+    """ICU (Eq. 6): forget the target, learn its pairs, stay at theta0 on them."""
+
+    name: Literal["icu"] = "icu"
+    texts: ClassVar[bool] = False
+    forget_weight: Weight = 1.0
+    """Weight of the target's log-likelihood, L_fgt; 0 switches the term off."""
+    learn_weight: Weight = 0.5
+    """alpha: weight of the pairs' cross-entropy, L_lrn."""
+    kl_weight: Weight = 1.0
+    """beta: weight of KL(theta0 || theta) on the pairs, L_kl."""
+    reduction: Literal["token", "sequence"] = "token"
+    """A term's mean: over valid tokens, or over sequences of the sum over t (the paper's)."""
+    divergence: Literal["kl", "cross_entropy"] = "kl"
+    """`cross_entropy`: H(theta0, theta), the reference code's K: KL plus a constant."""
+    whole: bool = False
+    """All tokens count, not only those from t0 on."""
+
+
+class KumprObjective(Section):
+    """Gradient ascent on the target (Jang et al. 2023)."""
+
+    name: Literal["kumpr"] = "kumpr"
+    texts: ClassVar[bool] = False
+    whole: bool = True
+    """All tokens count, as its authors have it."""
+
+
+class KlObjective(Section):
+    """Gradient ascent on the target, KL(theta0 || theta) on the pairs."""
+
+    name: Literal["kl"] = "kl"
+    texts: ClassVar[bool] = False
+    kl_weight: Weight = 1.0
+    """Weight of the KL."""
+    whole: bool = True
+    """All tokens of the target count."""
+
+
+class LlmuObjective(Section):
+    """LLMU (Yao et al. 2024): ascent, mismatched answers to the target's prefix, KL."""
+
+    name: Literal["llmu"] = "llmu"
+    texts: ClassVar[bool] = False
+    forget_weight: Weight = 0.5
+    """Weight of the target's log-likelihood."""
+    mismatch_weight: Weight = 1.0
+    """Weight of the cross-entropy of other sequences' ends behind the target's prefix."""
+    kl_weight: Weight = 1.0
+    """Weight of KL(theta0 || theta) on the pairs."""
+    mismatches: Count = 5
+    """Other ends of each target."""
+
+
 ObjectiveSection = Annotated[
-    CausalObjective | DpoObjective | RmuObjective | CmdObjective | OrthogonalObjective,
+    CausalObjective
+    | DpoObjective
+    | RmuObjective
+    | CmdObjective
+    | OrthogonalObjective
+    | IcuObjective
+    | KumprObjective
+    | KlObjective
+    | LlmuObjective,
     Field(discriminator="name"),
 ]

@@ -15,9 +15,10 @@ class Training(Section):
 
     objective: ObjectiveSection = CausalObjective()
     """What is minimised: a section whose `name` says which."""
-    parameters: Literal["lora", "matrices"] = "lora"
+    parameters: Literal["lora", "matrices", "full"] = "lora"
     """`lora` trains a LoRA on each chosen layer. `matrices` trains the layers' weight matrices
-    themselves, in fp32, and saves what changed exactly, as a LoRA of full rank."""
+    themselves, in fp32, and saves what changed exactly, as a LoRA of full rank. `full` trains every
+    weight, in fp32, and saves a new checkpoint (unlearning of sequences only)."""
     rank: Count = 8
     """LoRA rank r."""
     alpha: Count = 16
@@ -46,6 +47,10 @@ class Training(Section):
     """Longer sequences are cut."""
     warmup_share: Fraction = 0.1
     """Share of the steps with a rising learning rate; it decays linearly afterwards."""
+    schedule: Literal["linear", "constant"] = "linear"
+    """`constant` neither rises nor decays; what stops by a measure knows no last step."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """AdamW's decay of its two moments."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW weight decay."""
     clip_norm: Positive = 1.0

@@ -64,6 +64,20 @@ class Passage:
 
 
 @dataclass(frozen=True)
+class TokenSequence:
+    """A text of fixed tokens: a forget sequence (ICU's x^fgt), one of the pool, or one never seen.
+
+    `token_ids` are the truth; `text` is what they decode to, for embeddings and text scores only,
+    since encoding it again need not give them back.
+    """
+
+    id: str
+    corpus: str
+    token_ids: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True)
 class SamplingSettings:
     """How a continuation is drawn. `temperature` 0 is greedy; `top_p` 1 switches nucleus off."""
 

@@ -48,6 +48,16 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Record:
+    """A sequence's text, or its token ids, the corpus that it is from, and where it stands."""
+
+    place: str
+    corpus: str
+    text: str
+    token_ids: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Opening:
     """A context's text, and the continuation that its data set brings, scored, if any."""
 
@@ -109,6 +119,22 @@ def read_extracts(path: Path, format: str) -> Iterator[Extract]:
     for article in _articles(re.split(BLANK_LINES, content)):
         for text in _cut(article):
             yield Extract(text, article[0])
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """The sequences in a file: the `text` or `token_ids` of each row, and its `corpus` if any.
+
+    The extraction benchmark's CSV (doc_id, corpus, text) is one. Raises InputError.
+    """
+    for row in _rows(path):
+        corpus = _string(row, "corpus") or path.stem
+        ids = _object(row).get("token_ids")
+        if ids is None:
+            yield Record(row.place, corpus, _text(row))
+        elif isinstance(ids, list) and all(isinstance(token, int) for token in ids):
+            yield Record(row.place, corpus, "", tuple(ids))
+        else:
+            raise InputError(f"{row.place}: `token_ids` is no list of integers")
 
 
 def _rtp(row: Row, scored: bool) -> tuple[Opening, float | None]:

@@ -49,7 +49,7 @@ def load_contexts(source: ContextSource, group: str) -> list[Context]:
             f"{source.source}: bounds of prompt toxicity need format rtp or civil_comments"
         )
     openings: dict[str, Opening] = {}
-    for path in _files(source.source):
+    for path in files_of(source.source):
         for opening in read_openings(path, source.format, bounds):
             openings.setdefault(normalised(opening.text), opening)
     contexts = [
@@ -73,7 +73,7 @@ def load_passages(source: TextSource) -> list[Passage]:
     one split, by the hash of its first line. Raises InputError.
     """
     extracts: dict[str, Extract] = {}
-    for path in _files(source.source):
+    for path in files_of(source.source):
         for extract in read_extracts(path, source.format):
             extracts.setdefault(normalised(extract.text), extract)
     domain = _domain(source.source)
@@ -102,7 +102,8 @@ def _chosen(texts: list[Text], source: ContextSource | TextSource) -> list[Text]
     return [text for text in kept if text.id in chosen]
 
 
-def _files(source: str) -> list[Path]:
+def files_of(source: str) -> list[Path]:
+    """The files that `builtin:NAME`, `hub:NAME[:SPLIT]` or a path stands for."""
     if source.startswith(BUILTIN):
         name = source.removeprefix(BUILTIN)
         if name not in BUILTIN_TEXTS:

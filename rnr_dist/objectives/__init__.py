@@ -14,6 +14,10 @@ from rnr_dist.errors import InputError
 from rnr_dist.objectives.causal import Causal
 from rnr_dist.objectives.cmd import Cmd
 from rnr_dist.objectives.dpo import Dpo
+from rnr_dist.objectives.icu import Icu
+from rnr_dist.objectives.kl import Kl
+from rnr_dist.objectives.kumpr import Kumpr
+from rnr_dist.objectives.llmu import Llmu
 from rnr_dist.objectives.orthogonal import Orthogonal
 from rnr_dist.objectives.rmu import Rmu
 from rnr_dist.train.collate import Item
@@ -26,6 +30,11 @@ class Objective(Protocol):
     @property
     def roles(self) -> Mapping[str, tuple[int, int]]:
         """The roles that an item takes, each with the least and the most examples of it."""
+        ...
+
+    @property
+    def remembered(self) -> Sequence[str]:
+        """The roles whose `reference_states` or `reference_nll` it asks theta0 for."""
         ...
 
     def counts(self, items: Sequence[Item]) -> dict[str, int]:
@@ -53,6 +62,10 @@ OBJECTIVES: dict[str, Callable[[Any], Objective]] = {
     "rmu": Rmu,
     "cmd": Cmd,
     "orthogonal": Orthogonal,
+    "icu": Icu,
+    "kumpr": Kumpr,
+    "kl": Kl,
+    "llmu": Llmu,
 }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rnr_dist.config_objectives import CausalObjective
-from rnr_dist.objectives.passes import token_nll
+from rnr_dist.train.passes import token_nll
 from rnr_dist.train.collate import Item
 from rnr_dist.train.trained import Trained
 
@@ -19,6 +19,8 @@ DEFAULT = CausalObjective()
 
 class Causal:
     """Negative log-likelihood of each response token given all tokens before it."""
+
+    remembered: tuple[str, ...] = ()
 
     roles: Mapping[str, tuple[int, int]] = {"text": (1, 1)}
 

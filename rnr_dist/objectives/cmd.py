@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import normalize
 
 from rnr_dist.config_objectives import CmdObjective
-from rnr_dist.objectives.passes import last_states, token_nll
+from rnr_dist.train.passes import last_states, token_nll
 from rnr_dist.train.collate import IGNORED, Item
 from rnr_dist.train.trained import Trained
 
@@ -26,6 +26,8 @@ class Cmd:
     The anchor is the prompt, so that a context calls for the clean response. It is every token
     that is not learnt: a sequence's first one at least.
     """
+
+    remembered: tuple[str, ...] = ()
 
     def __init__(self, settings: CmdObjective):
         self.settings = settings

@@ -7,19 +7,21 @@ Out: `dpo`, a mean over pairs, -log sigma(beta [(log pi - log pi_0)(chosen) - (l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch.nn.functional import logsigmoid
 
 from rnr_dist.config_objectives import DpoObjective
-from rnr_dist.objectives.passes import token_nll
+from rnr_dist.train.passes import token_nll
 from rnr_dist.train.collate import IGNORED, Item
 from rnr_dist.train.trained import Trained
 
 
 class Dpo:
     """Prefers the chosen response to the rejected one, measured from theta0."""
+
+    remembered = ("chosen", "rejected")
 
     def __init__(self, settings: DpoObjective):
         self.settings = settings
@@ -38,9 +40,8 @@ class Dpo:
         self, trained: Trained, batch: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, tuple[Any, int]]:
         # theta0 first: nothing of the trained model's graph exists yet while it is switched off.
-        with trained.reference():
-            before = margin(trained.model, batch)
-        gained = margin(trained.model, batch) - before
+        before = margin(trained.reference_nll, batch)
+        gained = margin(lambda rows: token_nll(trained.model, rows)[:2], batch) - before
         # A response that was cut away altogether has no say.
         paired = has_response(batch["chosen"]) & has_response(batch["rejected"])
         loss = -logsigmoid(self.settings.beta * gained)[paired].sum()
@@ -51,15 +52,18 @@ class Dpo:
         return terms
 
 
-def margin(model: Any, batch: Mapping[str, Mapping[str, Any]]) -> Any:
-    """(pairs,) log pi(chosen) - log pi(rejected), each the sum over its response."""
-    return log_probability(model, batch["chosen"]) - log_probability(model, batch["rejected"])
+def margin(nll: Callable[..., tuple[Any, Any]], batch: Mapping[str, Mapping[str, Any]]) -> Any:
+    """(pairs,) log pi(chosen) - log pi(rejected), each the sum over its response.
+
+    nll: of each label of some rows, and its row.
+    """
+    return log_probability(nll, batch["chosen"]) - log_probability(nll, batch["rejected"])
 
 
-def log_probability(model: Any, rows: Mapping[str, Any]) -> Any:
+def log_probability(nll: Callable[..., tuple[Any, Any]], rows: Mapping[str, Any]) -> Any:
     """(B,) log probability of each row's response given its prompt, nats."""
-    nll, row, _ = token_nll(model, rows)
-    return nll.new_zeros(len(rows["labels"])).index_add(0, row, -nll)
+    lost, row = nll(rows)
+    return lost.new_zeros(len(rows["labels"])).index_add(0, row, -lost)
 
 
 def has_response(rows: Mapping[str, Any]) -> Any:

@@ -27,6 +27,8 @@ class Orthogonal:
     Each item carries an equal part of `overlap`, since the loop divides by counts of a step.
     """
 
+    remembered: tuple[str, ...] = ()
+
     roles = Causal.roles
 
     def __init__(self, settings: OrthogonalObjective):

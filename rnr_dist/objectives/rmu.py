@@ -13,13 +13,15 @@ from typing import Any
 import torch
 
 from rnr_dist.config_objectives import RmuObjective
-from rnr_dist.objectives.passes import layer_states
+from rnr_dist.train.passes import layer_states
 from rnr_dist.train.collate import Item
 from rnr_dist.train.trained import Trained
 
 
 class Rmu:
     """Moves the forget texts' hidden states to one random point and holds the retain texts'."""
+
+    remembered: tuple[str, ...] = ()
 
     roles: Mapping[str, tuple[int, int]] = {"forget": (1, 1), "retain": (1, 1)}
 

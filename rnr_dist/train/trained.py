@@ -1,24 +1,29 @@
 """A model under training: which of its weights are trained, theta0 within it, how it is saved.
 
 In: a loaded transformers model and a `training` section. Out: a `Trained` for objectives and loop.
-Invariant: theta0 is no second model; it is this one with what is trained switched off, without a
-gradient and without dropout. What is trained is fp32 above weights of any dtype.
+Invariant: theta0 is no second model; it is this one with what is trained switched off, or, where
+all is trained, its last hidden states and its head, kept from before the first step. It has no
+gradient and no dropout. What is trained is fp32 above weights of any dtype.
 """
 
 from __future__ import annotations
 
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.functional import linear
+from torch.nn.functional import cross_entropy, linear
 
 from rnr_dist.config import Training
 from rnr_dist.errors import InputError
+from rnr_dist.models import COMPANIONS
 from rnr_dist.release.composition import exact_factors, save_adapter
+from rnr_dist.train.collate import Example, pad
+from rnr_dist.train.passes import label_states, predicted, token_nll
 from rnr_dist.types import ModelRef
 
 
@@ -41,6 +46,29 @@ class Trained(ABC):
                 yield
         finally:
             self.model.train(training)
+
+    def head(self, states: Any) -> Any:
+        """Logits of (labels, d) hidden states."""
+        return self.model.get_output_embeddings()(states)
+
+    def remember(self, examples: Iterable[Example]) -> None:
+        """Told before the first step which examples theta0 will be asked about."""
+
+    def reference_states(self, rows: Mapping[str, Any]) -> Any:
+        """(labels, d): theta0's `label_states` of examples that were remembered."""
+        with self.reference():
+            return label_states(self.model, rows)
+
+    def reference_head(self, states: Any) -> Any:
+        """theta0's logits of its states."""
+        with self.reference():
+            return self.head(states)
+
+    def reference_nll(self, rows: Mapping[str, Any]) -> tuple[Any, Any]:
+        """theta0's -log p (nats) of each token with a label, and its row."""
+        with self.reference():
+            nll, row, _ = token_nll(self.model, rows)
+        return nll, row
 
     @abstractmethod
     def switched_off(self) -> AbstractContextManager[None]:
@@ -137,12 +165,97 @@ class Matrix(torch.nn.Module):
         return self.weight.detach() - self.before.float()
 
 
-PARAMETERS: dict[str, type[Lora] | type[Matrices]] = {"lora": Lora, "matrices": Matrices}
+class Full(Trained):
+    """All weights, in fp32; of theta0 the head and the last hidden states of what is asked for."""
+
+    def __init__(self, model: Any, training: Training, base: ModelRef, seed: int):
+        super().__init__(base, seed)
+        self.model = model.float().requires_grad_(True)
+        self.known: dict[tuple[int, ...], torch.Tensor] = {}
+        self.head_before: tuple[Any, Any] | None = None
+
+    def remember(self, examples: Iterable[Example]) -> None:
+        training = self.model.training
+        self.model.eval()
+        head = self.model.get_output_embeddings()
+        with torch.no_grad():
+            for example in examples:
+                rows = {key: value.to(head.weight.device) for key, value in pad([example]).items()}
+                if example.token_ids not in self.known:
+                    states = label_states(self.model, rows)
+                    self.known[example.token_ids] = states
+                if self.head_before is None:
+                    with _gathered(head):
+                        bias = None if head.bias is None else head.bias.detach().clone()
+                        self.head_before = head.weight.detach().clone(), bias
+                    self._require_plain_head(rows, states)
+        self.model.train(training)
+
+    def _require_plain_head(self, rows: Mapping[str, Any], states: Any) -> None:
+        """Raises InputError where the model does more to its logits than its head does."""
+        logits = self.model(input_ids=rows["input_ids"], use_cache=False).logits[:, :-1]
+        if not torch.allclose(
+            logits[predicted(rows)].float(), self.reference_head(states).float(), atol=1e-3
+        ):
+            raise InputError(
+                "parameters: full needs a model whose logits are its head's alone; this one scales "
+                "or caps them: expected parameters: lora"
+            )
+
+    def reference_states(self, rows: Mapping[str, Any]) -> Any:
+        ids = zip(rows["input_ids"].tolist(), rows["attention_mask"].sum(1).tolist(), strict=True)
+        kept = [self.known[tuple(row[:length])] for row, length in ids if length]
+        return torch.cat(kept) if kept else self.head_before[0].new_zeros(0, self._width)
+
+    @property
+    def _width(self) -> int:
+        assert self.head_before is not None
+        return int(self.head_before[0].shape[1])
+
+    def reference_head(self, states: Any) -> Any:
+        assert self.head_before is not None, "nothing was remembered"
+        return linear(states, *self.head_before)
+
+    def reference_nll(self, rows: Mapping[str, Any]) -> tuple[Any, Any]:
+        valid = predicted(rows)
+        logits = self.reference_head(self.reference_states(rows)).float()
+        nll = cross_entropy(logits, rows["labels"][:, 1:][valid], reduction="none")
+        return nll, valid.nonzero()[:, 0]
+
+    @contextmanager
+    def switched_off(self) -> Iterator[None]:
+        raise InputError("parameters: full keeps no theta0 for this objective; expected lora")
+        yield
+
+    def save(self, folder: Path) -> None:
+        self.model.save_pretrained(folder)
+        source = Path(self.base.checkpoint)
+        for pattern in COMPANIONS:
+            for path in source.glob(pattern):
+                # Of the weights' own files only this model's stay true.
+                if not (folder / path.name).exists() and "index" not in path.name:
+                    shutil.copy(path, folder)
+
+
+@contextmanager
+def _gathered(module: torch.nn.Module) -> Iterator[None]:
+    """Whole weights of a module within the block, where ZeRO-3 has them in parts."""
+    weights = [value for value in module.parameters() if hasattr(value, "ds_id")]
+    if not weights:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(weights):
+        yield
+
+
+PARAMETERS: dict[str, type[Trained]] = {"lora": Lora, "matrices": Matrices, "full": Full}
 
 
 def make_trained(model: Any, training: Training, base: ModelRef, seed: int) -> Trained:
     """`model` made ready to train what `training` says, in place; it runs composed as `base`."""
-    trained = PARAMETERS[training.parameters](model, training, base, seed)
+    trained = PARAMETERS[training.parameters](model, training, base, seed)  # type: ignore[call-arg]
     if training.gradient_checkpointing:
         # Otherwise checkpoints need inputs with a gradient, which frozen embeddings do not give.
         model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -1,4 +1,4 @@
-"""What objectives ask of a causal LM: losses of its labels, hidden states of a layer.
+"""What objectives ask of a causal LM: losses of its labels, divergences, hidden states of a layer.
 
 In: a transformers model, PEFT around it or not, and right-padded rows. Out: tensors with a
 gradient. Invariant: nothing is computed that is not asked for; causal attention never looks right,
@@ -7,14 +7,20 @@ so right-padding needs no mask, and without one the fast kernel is used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
 
+from torch.utils.checkpoint import checkpoint
+
 from rnr_dist.errors import InputError
 from rnr_dist.train.collate import IGNORED
+
+# Parts that the positions of a pass go through the head in: a quarter of the logits at a time.
+# A fixed number, whatever a batch holds, since each pass through the head is a collective (ZeRO-3).
+HEAD_PARTS = 4
 
 
 def token_nll(model: Any, rows: Mapping[str, Any]) -> tuple[Any, Any, Any]:
@@ -69,3 +75,47 @@ def layer_states(model: Any, input_ids: Any, layer: int) -> Any:
         setattr(decoder, name, layers)
         hook.remove()
     return states[0]
+
+
+def predicted(rows: Mapping[str, Any]) -> Any:
+    """(B, T - 1) bool: the positions whose next token has a label."""
+    return rows["labels"][:, 1:] != IGNORED
+
+
+def label_states(model: Any, rows: Mapping[str, Any]) -> Any:
+    """(labels, d) hidden states that the head would read to predict the labels, row by row."""
+    return last_states(model, rows["input_ids"])[:, :-1][predicted(rows)]
+
+
+def label_losses(
+    head: Callable[[Any], Any],
+    states: Any,
+    targets: Any,
+    before: tuple[Callable[[Any], Any], Any] | None = None,
+    with_entropy: bool = False,
+) -> tuple[Any, Any]:
+    """Sums over labels: -log q(target), and KL(p || q), nats, in fp32.
+
+    head: logits of states. states: (labels, d). targets: (labels,). before: theta0's head and its
+    states of the same labels, for p; without it the second sum is 0. with_entropy: H(p, q) instead
+    of KL, which is H(p) more. Logits live for a part of the labels at a time and are computed again
+    in the backward pass.
+    """
+    nll, divergence = states.new_zeros((), dtype=torch.float32), states.new_zeros(())
+    first = before[0] if before else None
+    others = before[1].tensor_split(HEAD_PARTS) if before else [None] * HEAD_PARTS
+    parts = zip(states.tensor_split(HEAD_PARTS), targets.tensor_split(HEAD_PARTS), others)
+    for part, wanted, other in parts:
+
+        def losses(part: Any, wanted: Any = wanted, other: Any = other) -> tuple[Any, Any]:
+            log_q = head(part).float().log_softmax(-1)
+            lost = -log_q.gather(1, wanted[:, None]).sum()
+            if first is None:
+                return lost, log_q.new_zeros(())
+            log_p = first(other).float().log_softmax(-1)
+            gap = -log_q if with_entropy else log_p - log_q
+            return lost, (log_p.exp() * gap).sum()
+
+        here = checkpoint(losses, part, use_reentrant=False)
+        nll, divergence = nll + here[0], divergence + here[1]
+    return nll, divergence

@@ -1,0 +1,300 @@
+"""The schema of an ICU run (`rnr icu`): what is memorised, forgotten, and how it is judged.
+
+In: plain values. Out: a validated, frozen `IcuConfig`. Invariant: a preset fills in what the file
+leaves out and nothing else; what the file says stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from rnr_dist.config import Engines, Perplexity, Tracking
+from rnr_dist.config_base import Count, Fraction, Positive, Sampling, Section
+from rnr_dist.config_baselines import merged
+from rnr_dist.config_objectives import (
+    DpoObjective,
+    IcuObjective,
+    KlObjective,
+    KumprObjective,
+    LlmuObjective,
+)
+from rnr_dist.config_sources import TextSource
+from rnr_dist.config_training import Training, Workers
+from rnr_dist.types import Split, digest
+
+Preset = Literal["default", "paper", "reference"]
+IcuMethodName = Literal["icu", "kumpr", "kl", "dpo", "llmu"]
+NOTHING: dict[Split, float] = {}
+
+
+class SequenceSource(Section):
+    """Where sequences come from."""
+
+    source: str = "builtin:records"
+    """`builtin:records` (fictitious private records), `hub:NAME[:SPLIT]`, or a `.csv`, `.jsonl`,
+    `.parquet` with `text` or `token_ids` (and `corpus`), a `.txt`, a `.npy` of token ids."""
+    first: Annotated[int, Field(ge=0)] = 0
+    """`builtin:records`: number of the first record."""
+    count: Count | None = None
+    """So many sequences from the start; left out: all (32 of the built-in ones)."""
+    skip_tokens: Annotated[int, Field(ge=0)] = 0
+    """Tokens of each that are left out at its start (100 in the extraction benchmark)."""
+    cut: bool = True
+    """Cut what is longer than `task.max_tokens`; false refuses it."""
+
+
+class ExtractionTask(Section):
+    """Forget given token sequences: memorised records, private text."""
+
+    name: Literal["extraction"] = "extraction"
+    forget: SequenceSource = SequenceSource(count=32)
+    """What must be forgotten."""
+    pool: SequenceSource = SequenceSource(first=300, count=96)
+    """Analogous sequences that stay: pairs are taken from them (the paper's D)."""
+    unseen: SequenceSource = SequenceSource(first=600, count=32)
+    """Sequences of the same kind that the model has never seen: the level of having forgotten."""
+    tuning: SequenceSource = SequenceSource(first=700, count=32)
+    """Memorised with the others; sweeps are tuned on them, never on `forget`."""
+    general: list[TextSource] = [
+        TextSource(source="builtin:narrative", splits={Split.FINAL: 1}),
+        TextSource(source="builtin:practical", splits={Split.FINAL: 1}),
+    ]
+    """General text: its `final` split measures perplexity."""
+    prefix_tokens: Count = 50
+    """t0: the tokens that a model is given."""
+    max_tokens: Count = 100
+    """T: the tokens of a sequence."""
+    n: Count = 10
+    """n of EL_n: tokens of the n-grams that extraction is counted in."""
+
+    @model_validator(mode="after")
+    def _room_for_grams(self) -> ExtractionTask:
+        if self.prefix_tokens + self.n > self.max_tokens:
+            raise ValueError(
+                f"prefix_tokens {self.prefix_tokens} and n {self.n} together must not be above "
+                f"max_tokens {self.max_tokens}"
+            )
+        return self
+
+
+class Memorise(Section):
+    """Fine-tune the model until it knows the sequences, as one tests unlearning."""
+
+    enabled: bool = True
+    """false: `model` knows them already."""
+    training: Training = Training(
+        parameters="full",
+        schedule="constant",
+        learning_rate=1e-4,
+        batch_size=8,
+        warmup_share=0.0,
+    )
+    """Its training; `epochs` is the most that it takes."""
+    until: Fraction = 0.9
+    """Mean EL_n over t >= t0 of the forget sequences at which it ends."""
+    least: Fraction = 0.8
+    """Mean EL_n below which memorising has failed and the run ends."""
+
+
+class Pairing(Section):
+    """CLE: the analogous sequence of each forget sequence (paper section 4.3)."""
+
+    embedder: str = "embedded:minilm"
+    """Sentence-transformers model: `embedded:minilm`, a folder or a hub name."""
+    k: Count = 1
+    """Nearest neighbours that are learnt for each forget sequence."""
+    exclude_content: bool = True
+    """Never pair with a sequence that shares `exclude_words` words in a row after the prefix."""
+    exclude_words: Count = 8
+    """Words in a row (numbers and names included) that make two sequences too alike."""
+    approximate_above: Count = 200_000
+    """Pool size above which an inverted file takes the place of the exact index."""
+
+
+class Refinement(Section):
+    """IUR: which sequences leave the epochs, and when training ends (paper section 4.4)."""
+
+    enabled: bool = True
+    """false: all sequences stay in all epochs (every baseline)."""
+    scorer: str = "embedded:minilm"
+    """BERTScore's encoder: `embedded:minilm`, a folder or a hub name."""
+    scorer_layer: Count | None = None
+    """Its layer; left out: the library's choice for a model it knows, the last one otherwise."""
+    bertscore_below: Fraction | None = None
+    """a: BERTScore F1 of continuation and truth below which a sequence is forgotten; left out: the
+    `calibration_quantile` of it on never-seen sequences."""
+    bleu_below: Fraction | None = 0.01
+    """b: the same for BLEU; null calibrates it too."""
+    calibration_quantile: Fraction = 0.9
+    """Quantile over never-seen sequences that stands for a and b."""
+    combine: Literal["and", "or"] = "and"
+    """Both below, or either."""
+    sticky: bool = False
+    """true: what has left stays out; false: it comes back when it is remembered again."""
+
+
+class Stopping(Section):
+    """When unlearning ends, for every method alike."""
+
+    extraction: Fraction | None = None
+    """Mean EL_n over t >= t0 must be at or below it; left out: the never-seen sequences' mean."""
+    memorisation: Fraction | None = None
+    """Mean MA over t >= t0 must be at or below it; left out: the never-seen sequences' mean."""
+    epochs: Count = 25
+    """Most epochs."""
+
+
+class Unlearning(Section):
+    """One method: how it trains, and the grid that its best setting is chosen from."""
+
+    training: Training
+    """Its training; `epochs` gives way to `stopping.epochs`."""
+    grid: Annotated[list[dict[str, Any]], Field(min_length=1)] = [{}]
+    """Overrides of `training`, one training each, chosen on `tuning` sequences."""
+
+
+def unlearning(objective: Any, learning_rate: float, **more: Any) -> Unlearning:
+    """A method's settings on the model's own weights, with Adam's constant rate as in the paper."""
+    training = Training(
+        objective=objective,
+        parameters="full",
+        schedule="constant",
+        warmup_share=0.0,
+        betas=(0.9, 0.98),
+        learning_rate=learning_rate,
+        batch_size=8,
+        **more,
+    )
+    rates = (learning_rate, 2.5 * learning_rate)
+    return Unlearning(training=training, grid=[{"learning_rate": rate} for rate in rates])
+
+
+class Methods(Section):
+    """ICU and the methods of its paper's Table 1."""
+
+    run: list[IcuMethodName] = ["kumpr", "kl", "dpo", "llmu"]
+    """What `rnr baselines` runs beside ICU, in this order."""
+    icu: Unlearning = unlearning(IcuObjective(), 1e-5)
+    """Unlearning, learning of pairs, KL (Eq. 6)."""
+    kumpr: Unlearning = unlearning(KumprObjective(), 1e-5)
+    """Gradient ascent (Jang et al. 2023)."""
+    kl: Unlearning = unlearning(KlObjective(), 1e-5)
+    """Gradient ascent and KL on the pairs."""
+    dpo: Unlearning = unlearning(DpoObjective(), 1e-5)
+    """DPO: chosen the pair, rejected the forget sequence."""
+    llmu: Unlearning = unlearning(LlmuObjective(), 1e-5)
+    """LLMU (Yao et al. 2024): ascent, mismatched answers, KL."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _above_the_defaults(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping):
+            return content
+        given = dict(content)
+        for name, value in content.items():
+            default = cls.model_fields[name].default if name in cls.model_fields else None
+            if isinstance(default, Unlearning) and isinstance(value, Mapping):
+                given[name] = merged(default.model_dump(), value)
+        return given
+
+    @model_validator(mode="after")
+    def _objectives_fit(self) -> Methods:
+        for name in ("icu", "kumpr", "kl", "dpo", "llmu"):
+            found = getattr(self, name).training.objective.name
+            if found != name:
+                raise ValueError(f"{name}.training.objective.name: found {found}, expected {name}")
+        return self
+
+
+class Judging(Section):
+    """What the stopping rule never saw, and the rest of the report."""
+
+    sampling: Sampling = Sampling(n=10, max_tokens=50, temperature=1.0, top_p=1.0)
+    """Sampled extraction: continuations of each prefix; `max_tokens` is at most T - t0."""
+    sampled_n: Count = 5
+    """Tokens of the n-grams that sampled extraction is counted in."""
+
+
+class IcuConfig(Section):
+    """A whole ICU run."""
+
+    name: str
+    """Names the run."""
+    seed: int = 0
+    """Seeds trainings and bootstrap."""
+    preset: Preset = "default"
+    """`paper` or `reference` fill in what these do where the file says nothing else; every number
+    that comes out names its preset."""
+    model: str = "embedded:smollm2-135m-instruct"
+    """`embedded:NAME`, a local folder, or a hub name."""
+    trust_remote_code: bool = False
+    """Run code that a hub model brings. Off unless you trust its author."""
+    task: ExtractionTask = ExtractionTask()
+    engines: Engines = Engines()
+    workers: Workers = Workers()
+    memorise: Memorise = Memorise()
+    pairing: Pairing = Pairing()
+    refinement: Refinement = Refinement()
+    stopping: Stopping = Stopping()
+    methods: Methods = Methods()
+    perplexity: Perplexity = Perplexity()
+    evaluate: Judging = Judging()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping):
+            return content
+        return merged(PRESETS.get(str(content.get("preset", "default")), {}), content)
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> IcuConfig:
+        for key, length in (
+            ("task.max_tokens", self.task.max_tokens),
+            ("perplexity.window", self.perplexity.window),
+        ):
+            if length >= self.engines.max_model_len:
+                raise ValueError(
+                    f"{key} {length} must be below engines.max_model_len "
+                    f"{self.engines.max_model_len}"
+                )
+        return self
+
+    @property
+    def engine_slots(self) -> int:
+        """Engines that live at once."""
+        return self.engines.count
+
+    def fingerprint(self, *keys: str) -> str:
+        """Digest of the named sections, for stage manifests."""
+        content = self.model_dump(mode="json")
+        return digest({key: content[key] for key in keys})
+
+
+def _icu(**objective: Any) -> dict[str, Any]:
+    return {"training": {"objective": {"name": "icu", **objective}, "learning_rate": 5e-6}}
+
+
+# What the paper says and what its code does (docs/icu.md), where they differ from the defaults.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        "pairing": {"exclude_content": False},
+        "refinement": {"bertscore_below": 0.3, "bleu_below": 0.01, "combine": "and", "sticky": True},
+        "stopping": {"extraction": 0.0499, "memorisation": 0.5994, "epochs": 100},
+        "methods": {"icu": {**_icu(reduction="sequence"), "grid": [{}]}},
+    },
+    "reference": {
+        "task": {"prefix_tokens": 150, "max_tokens": 200},
+        "pairing": {"exclude_content": False},
+        "refinement": {"bertscore_below": 0.3, "bleu_below": 0.01, "combine": "or", "sticky": False},
+        "stopping": {"extraction": 0.0499, "memorisation": 0.5994, "epochs": 100},
+        "methods": {
+            "icu": {**_icu(divergence="cross_entropy", whole=True), "grid": [{}]},
+        },
+    },
+}

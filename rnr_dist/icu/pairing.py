@@ -1,0 +1,112 @@
+"""Contrastive learning enhancement, the data part: each forget sequence's analogous ones (Eq. 2).
+
+In: unit-length embeddings of forget sequences and pool, and their texts. Out: pairs with their
+cosine. Invariant: the pool's order decides between equals; with content exclusion on, no pair
+shares a run of words, so that learning the pair can't take back the forgetting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rnr_dist.config_icu import Pairing
+from rnr_dist.errors import InputError
+from rnr_dist.types import TokenSequence
+
+CELLS_PER_ROOT = 4  # cells of the approximate index, by the root of the pool's size
+PROBED = 16  # cells that it looks into
+WIDER = 8  # neighbours asked for at first, by k, since exclusion drops some
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A forget sequence, one of the pool, and the cosine of their embeddings."""
+
+    forget: str
+    learn: str
+    cosine: float
+
+
+def pair_up(
+    forget: Sequence[TokenSequence],
+    pool: Sequence[TokenSequence],
+    vectors: tuple[np.ndarray, np.ndarray],
+    settings: Pairing,
+    prefix_tokens: int,
+    gpu: bool = False,
+) -> list[Pair]:
+    """The `settings.k` nearest of the pool for each forget sequence, nearest first.
+
+    vectors: (forget, d) and (pool, d), unit rows. Raises InputError where the pool is too small, or
+    has too little left after exclusion.
+    """
+    if len(pool) < settings.k:
+        raise InputError(
+            f"task.pool: found {len(pool)} sequences, expected at least pairing.k {settings.k}"
+        )
+    index = make_index(vectors[1], settings.approximate_above, gpu)
+    wanted = min(len(pool), settings.k * WIDER)
+    pairs: list[Pair] = []
+    for place, sequence in enumerate(forget):
+        width = wanted
+        while True:
+            cosines, nearest = index.search(vectors[0][place : place + 1], width)
+            chosen = [
+                Pair(sequence.id, pool[at].id, float(cosine))
+                for cosine, at in zip(cosines[0], nearest[0], strict=True)
+                if at >= 0 and _allowed(sequence, pool[at], settings)
+            ][: settings.k]
+            if len(chosen) == settings.k or width == len(pool):
+                break
+            width = min(len(pool), width * WIDER)
+        if len(chosen) < settings.k:
+            raise InputError(
+                f"pairing: {len(chosen)} of {len(pool)} pool sequences are left for forget "
+                f"sequence {sequence.id} ({sequence.text[:40]!r}) after content exclusion; expected "
+                f"pairing.k {settings.k}"
+            )
+        pairs += chosen
+    return pairs
+
+
+def make_index(vectors: np.ndarray, approximate_above: int, gpu: bool = False) -> Any:
+    """A faiss index of inner products: exact, or an inverted file above that many vectors."""
+    import faiss
+
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    size = vectors.shape[1]
+    index: Any = faiss.IndexFlatIP(size)
+    if len(vectors) > approximate_above:
+        cells = max(1, int(CELLS_PER_ROOT * len(vectors) ** 0.5))
+        index = faiss.IndexIVFFlat(index, size, cells, faiss.METRIC_INNER_PRODUCT)
+        index.nprobe = PROBED
+    if gpu and hasattr(faiss, "index_cpu_to_all_gpus"):
+        index = faiss.index_cpu_to_all_gpus(index)
+    if not index.is_trained:
+        index.train(vectors)
+    index.add(vectors)
+    return index
+
+
+def _allowed(one: TokenSequence, other: TokenSequence, settings: Pairing) -> bool:
+    if one.id == other.id:  # the sequence itself is none of its pairs, whatever the settings
+        return False
+    return not settings.exclude_content or not shares_words(
+        one.text, other.text, settings.exclude_words
+    )
+
+
+def shares_words(one: str, other: str, words: int) -> bool:
+    """Whether the texts have that many words in a row in common, case and spacing aside."""
+    return not _runs(one, words).isdisjoint(_runs(other, words))
+
+
+def _runs(text: str, words: int) -> set[tuple[str, ...]]:
+    found = text.casefold().split()
+    if len(found) < words:
+        return {tuple(found)}
+    return {tuple(found[i : i + words]) for i in range(len(found) - words + 1)}

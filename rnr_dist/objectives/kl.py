@@ -1,0 +1,17 @@
+"""Gradient ascent held by a divergence (Maini et al., 2024): -CE on the target, KL on the pairs.
+
+In: items of a `forget` sequence and its `learn` pairs. Out: `forget` and `kl` as ICU's. Invariant:
+ICU without L_lrn; only which of a sequence's tokens count differs (config: `whole`).
+"""
+
+from __future__ import annotations
+
+from rnr_dist.config_objectives import IcuObjective, KlObjective
+from rnr_dist.objectives.icu import Icu
+
+
+class Kl(Icu):
+    """ICU with alpha = 0."""
+
+    def __init__(self, settings: KlObjective):
+        super().__init__(IcuObjective(learn_weight=0, kl_weight=settings.kl_weight))
