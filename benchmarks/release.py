@@ -308,7 +308,9 @@ def main() -> None:
     for name in sys.argv[1:] or PARTS:
         command = [sys.executable, __file__, "--part", name]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        found = json.loads(done.stdout.splitlines()[-1])
+        # vLLM's processes print on as they end.
+        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+        found = json.loads(lines[-1])
         print(name, json.dumps(found), flush=True)
         figures |= found
     print(json.dumps(figures))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,17 @@ class Similarity:
 
 
 def sentence_bleu(found: str, truth: str) -> float:
-    from sacrebleu import sentence_bleu as score
+    """BLEU-4 of one pair: 0 where no four words in a row are common."""
+    return float(_bleu().sentence_score(found, [truth]).score) / 100 if found.strip() else 0.0
 
-    if not found.strip():
-        return 0.0
-    return score(found, [truth], smooth_method="none", lowercase=True, use_effective_order=False).score / 100
+
+@cache
+def _bleu() -> Any:
+    from sacrebleu.metrics.bleu import BLEU
+
+    # Its advice, an order that shrinks with the text, would give three common words a score.
+    logging.getLogger("sacrebleu").setLevel(logging.ERROR)
+    return BLEU(lowercase=True, smooth_method="none", effective_order=False)
 
 
 def scorer_folder(name: str) -> str:
