@@ -119,3 +119,18 @@ def label_losses(
         here = checkpoint(losses, part, use_reentrant=False)
         nll, divergence = nll + here[0], divergence + here[1]
     return nll, divergence
+
+
+def require_plain_head(model: Any, rows: Mapping[str, Any]) -> None:
+    """Raises InputError where the model does more to its logits than its head does.
+
+    `label_losses` asks the head alone, so that logits need not live all at once.
+    """
+    with torch.no_grad():
+        logits = model(input_ids=rows["input_ids"], use_cache=False).logits[:, :-1]
+        head = model.get_output_embeddings()(label_states(model, rows))
+    if not torch.allclose(logits[predicted(rows)].float(), head.float(), atol=1e-2, rtol=1e-2):
+        raise InputError(
+            f"model: {type(model).__name__} scales or caps its logits after its head; expected one "
+            "whose logits are its head's alone"
+        )

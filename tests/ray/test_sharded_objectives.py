@@ -22,6 +22,10 @@ ITEMS = {
     "dpo": [Item.of(chosen=[A], rejected=[B], retain=[C]), Item.of(chosen=[C], rejected=[D])],
     "cmd": [Item.of(positive=[A], negative=[B, C]), Item.of(positive=[D])],
     "rmu": [Item.of(forget=[A], retain=[B]), Item.of(forget=[C], retain=[D])],
+    "icu": [Item.of(forget=[A], learn=[B]), Item.of(forget=[C], learn=[D])],
+    "kl": [Item.of(forget=[A], learn=[B]), Item.of(forget=[C], learn=[D])],
+    "kumpr": [Item.of(forget=[A]), Item.of(forget=[C])],
+    "llmu": [Item.of(forget=[A], mismatch=[D, B], learn=[B]), Item.of(forget=[C], learn=[D])],
 }
 MORE = {
     "dpo": {"objective": {"name": "dpo", "retain_weight": 0.5}},

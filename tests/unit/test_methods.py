@@ -33,11 +33,24 @@ PAIRS = [
     Item.of(chosen=[C], rejected=[E]),
     Item.of(chosen=[B], rejected=[NOTHING], retain=[A]),
 ]
+TARGETS = [
+    Item.of(forget=[A], learn=[B, E]),
+    Item.of(forget=[E], learn=[C]),
+    Item.of(forget=[NOTHING], learn=[A]),
+]
 ITEMS = {
     "causal": texts(PROMPTED),
     "orthogonal": texts(PROMPTED),
     "dpo": PAIRS,
     "rmu": [Item.of(forget=[A], retain=[B]), Item.of(forget=[C], retain=[E])],
+    "icu": TARGETS,
+    "kl": TARGETS,
+    "kumpr": [Item.of(forget=[A]), Item.of(forget=[NOTHING]), Item.of(forget=[E])],
+    "llmu": [
+        Item.of(forget=[A], mismatch=[B, C], learn=[E]),
+        Item.of(forget=[E], mismatch=[A], learn=[B, C]),
+        Item.of(forget=[NOTHING]),
+    ],
     "cmd": [
         Item.of(positive=[A], negative=[B, C, E]),
         Item.of(positive=[E]),

@@ -1,0 +1,178 @@
+"""EL and MA by the shortcut against generating from every prefix, and their edges by hand."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from rnr_dist.evaluate.memorisation import (
+    auc,
+    mismatches_needed,
+    naive_overlaps,
+    overlap,
+    recall,
+)
+from rnr_dist.icu.reader import TorchReader
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+EOS = 5
+
+
+class Scripted:
+    """A reader of a model that says `answer` after a sequence's first `known` tokens.
+
+    It recalls the sequence from `known` tokens on, and says other tokens before that.
+    """
+
+    def __init__(self, known, other=99):
+        self.known, self.other = known, other
+        self.asked = []
+
+    def matches(self, sequences):
+        return [np.arange(1, len(ids)) >= self.known for ids in sequences]
+
+    def greedy(self, starts):
+        self.asked += starts
+        return [
+            ids[length : length + new] if length >= self.known else (self.other,) * new
+            for ids, length, new in starts
+        ]
+
+
+@pytest.fixture(scope="module")
+def memoriser(tmp_path_factory, tiny_llama):
+    """A tiny model that has learnt some sequences, one of them only in part, and the sequences."""
+    folder = tiny_llama(tmp_path_factory.mktemp("memoriser"), vocabulary=61)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    draw = random.Random(3)
+    sequences = [tuple(draw.randrange(6, 61) for _ in range(length)) for length in (40, 33, 40, 28)]
+    # Repeated grams, and an end token within a sequence.
+    sequences.append((*sequences[0][:12], *sequences[0][:12], 7, 8, 9, 7, 8, 9, 7, 8, 9, 11))
+    sequences.append((*sequences[1][:20], EOS, *sequences[2][:12]))
+    torch.manual_seed(0)
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(130):
+        for ids in sequences[:2] + sequences[4:]:
+            rows = torch.tensor([ids])
+            model(input_ids=rows, labels=rows).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    return model.eval(), sequences
+
+
+def generated(model, ids, length):
+    """transformers' own greedy output after a prefix."""
+    rows = torch.tensor([ids[:length]])
+    told = model.generate(
+        rows,
+        attention_mask=torch.ones_like(rows),
+        max_new_tokens=len(ids) - length,
+        do_sample=False,
+        eos_token_id=EOS,
+        pad_token_id=0,
+    )
+    return tuple(told[0, length:].tolist())
+
+
+@pytest.mark.parametrize("denominator", ["generated", "label"])
+@pytest.mark.parametrize("n", [1, 4])
+def test_the_shortcut_is_the_loop(memoriser, n, denominator):
+    model, sequences = memoriser
+    found = recall(TorchReader(model, EOS), sequences, 10, n, 1, denominator, EOS)
+    values = []
+    for ids, read in zip(sequences, found, strict=True):
+        wanted = [
+            overlap(generated(model, ids, length), ids[length:], n, denominator)
+            for length in range(1, len(ids) - n + 1)
+        ]
+        np.testing.assert_allclose(read.overlaps, wanted, atol=1e-12)
+        assert read.continuation == generated(model, ids, 10)
+        assert read.extraction == pytest.approx(np.mean(wanted))
+        values += wanted
+    assert 0 < np.mean(values) < 1  # both known and unknown parts were seen
+
+
+def test_the_loop_over_prefixes_is_transformers_own(memoriser):
+    model, sequences = memoriser
+    found = naive_overlaps(TorchReader(model, EOS), sequences[4], 2, eos=EOS)
+    wanted = [
+        overlap(generated(model, sequences[4], length), sequences[4][length:], 2)
+        for length in range(1, len(sequences[4]) - 1)
+    ]
+    np.testing.assert_allclose(found, wanted)
+
+
+def test_one_pass_gives_what_one_token_generations_give(memoriser):
+    model, sequences = memoriser
+    for ids, found in zip(sequences, TorchReader(model, EOS).matches(sequences), strict=True):
+        with torch.no_grad():
+            guesses = [
+                int(model(torch.tensor([ids[:length]])).logits[0, -1].argmax())
+                for length in range(1, len(ids))
+            ]
+        assert found.tolist() == [g == t for g, t in zip(guesses, ids[1:], strict=True)]
+
+
+def test_a_perfect_memoriser_is_one_and_needs_no_decode():
+    ids = tuple(range(100, 130))
+    reader = Scripted(known=1)
+    [read] = recall(reader, [ids], 10, 5)
+    assert read.extraction == 1 and read.accuracy() == 1
+    assert read.continuation == ids[10:]
+    assert reader.asked == []
+
+
+def test_what_shares_no_gram_is_zero():
+    ids = tuple(range(100, 130))
+    [read] = recall(Scripted(known=99), [ids], 10, 5)
+    assert read.extraction == 0 and read.accuracy() == 0
+    assert read.continuation == (99,) * 20
+
+
+def test_the_window_and_the_accuracy_begin_where_they_are_asked_to():
+    ids = tuple(range(100, 130))
+    [read] = recall(Scripted(known=12), [ids], 10, 5, first=10)
+    assert read.prefixes == tuple(range(10, 26))
+    # After 10 and 11 tokens it goes astray, from 12 on it is right.
+    assert read.extraction == pytest.approx(14 / 16)
+    assert read.extraction_within(12, 99) == 1
+    assert read.accuracy(12) == 1
+    assert read.accuracy() == pytest.approx(18 / 29)
+    assert np.isnan(read.extraction_within(1, 9))
+
+
+def test_prefixes_before_a_mismatch_share_its_decode():
+    match = np.array([1, 1, 0, 1, 1, 0, 0, 1], bool)  # tokens 3, 6 and 7 are not recalled
+    assert mismatches_needed(match, range(1, 9)) == [3, 6, 7]
+    assert mismatches_needed(match, [4, 5]) == [6]
+    assert mismatches_needed(match, [8]) == []
+
+
+@pytest.mark.parametrize(
+    ("generated_ids", "denominator", "wanted"),
+    [
+        ((1, 2, 3, 4), "generated", 1),
+        ((1, 2, 9, 9), "generated", 1 / 3),
+        ((1, 2, 1, 2), "generated", 2 / 3),  # a multiset: the gram counts each time
+        ((1, 2), "generated", 1),
+        ((1, 2), "label", 1 / 3),  # what was not said counts here
+        ((1,), "generated", 0),
+        ((), "label", 0),
+    ],
+)
+def test_overlap(generated_ids, denominator, wanted):
+    assert overlap(generated_ids, (1, 2, 3, 4), 2, denominator) == pytest.approx(wanted)
+
+
+def test_auc_is_the_rank_statistic():
+    from sklearn.metrics import roc_auc_score
+
+    draw = np.random.default_rng(0)
+    known, unknown = draw.integers(0, 9, 40).astype(float), draw.integers(2, 11, 30).astype(float)
+    labels = [0] * 40 + [1] * 30
+    assert auc(known, unknown) == pytest.approx(
+        roc_auc_score(labels, np.concatenate([known, unknown]))
+    )
+    assert auc(np.zeros(3), np.zeros(4)) == 0.5
