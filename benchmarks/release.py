@@ -87,19 +87,7 @@ def swap() -> dict[str, float]:
 
 
 def search() -> dict[str, float]:
-    """A search of eight candidates against its generation and perplexity alone."""
-    whole, alone = searched("engines.weights=reload")
-    return {"search_seconds": whole, "alone_seconds": alone, "search_overhead": whole / alone}
-
-
-def lora() -> dict[str, float]:
-    """The same search where engines serve candidates as adapters instead of merged weights."""
-    whole, _ = searched("engines.weights=lora")
-    return {"lora_search_seconds": whole}
-
-
-def searched(*overrides: str) -> tuple[float, float]:
-    """Seconds of a search of eight candidates, and of its requests put to the base alone.
+    """A search of eight candidates against its generation and perplexity alone.
 
     A small probe: what a search costs beside its requests does not grow with it.
     """
@@ -110,7 +98,7 @@ def searched(*overrides: str) -> tuple[float, float]:
     from rnr_dist.tasks.toxicity import load_task
 
     small = ["task.challenging.limit={search: 12}", "perplexity.max_windows=8"]
-    config = settings("release.reread=0", *small, *overrides)
+    config = settings("release.reread=0", *small)
     data = load_task(config.task, config.evaluate.split)
     with tempfile.TemporaryDirectory() as name, Machine(config) as machine:
         base, pool = machine.base, machine.pool
@@ -126,7 +114,8 @@ def searched(*overrides: str) -> tuple[float, float]:
         step = Step("subtract", start, start, start)
         began = time.perf_counter()
         reader.choose("search", step, models)
-        return time.perf_counter() - began, alone
+        whole = time.perf_counter() - began
+    return {"search_seconds": whole, "alone_seconds": alone, "search_overhead": whole / alone}
 
 
 def composition() -> dict[str, float]:
@@ -297,7 +286,7 @@ def widened(base: ModelRef, folder: Path) -> Path:
     return folder
 
 
-PARTS = {part.__name__: part for part in (swap, search, lora, composition, exports, throughput)}
+PARTS = {part.__name__: part for part in (swap, search, composition, exports, throughput)}
 
 
 def main() -> None:

@@ -29,6 +29,11 @@ from rnr_dist.tasks.toxicity import TaskData, load_task
 def check_inputs(config: Config) -> TaskData:
     """The task's data, once model, embedder and room are there. Raises InputError."""
     check_model(config.model)
+    if config.engines.weights == "lora" and not config.engines.gpus_each:
+        raise InputError(
+            "engines.weights: found lora on CPUs, where vLLM 0.32 ends when it reads likelihoods "
+            "beside adapters; expected reload, or engines.gpus_each above 0"
+        )
     if config.reveal.writer:
         check_model(config.reveal.writer)
     resolve_embedder(config.reveal.embedder)

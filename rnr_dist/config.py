@@ -68,7 +68,8 @@ class Engines(Section):
     weights: Literal["reload", "lora"] = "reload"
     """How an engine comes by a composed model. `reload`: its merged weights, one model at a time.
     `lora`: all its terms as one adapter beside the base's weights; several models share a batch,
-    and nothing waits for an exchange."""
+    and nothing waits for an exchange. GPUs only: vLLM's CPU engine ends when it reads likelihoods
+    beside adapters."""
     lora_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] = 64
     """`lora`: the most that the ranks of a model's terms may sum to."""
     loras: Count = 4
@@ -161,6 +162,8 @@ class Release(Section):
     def _texts_are_enough(self) -> Release:
         for role in ("forget", "retain"):
             objective = getattr(self, role).objective
+            if getattr(self, role).parameters == "full":
+                raise ValueError(f"{role}.parameters full is no adapter; expected lora or matrices")
             if not objective.texts:
                 raise ValueError(
                     f"{role}.objective.name {objective.name} needs more than {role} texts; "

@@ -38,7 +38,8 @@ class Tuned(Section):
         if self.low > self.high:
             raise ValueError("low must not be above high")
         for overrides in self.grid:
-            self.trained_with(overrides)
+            if self.trained_with(overrides).parameters == "full":
+                raise ValueError("parameters full is no adapter; expected lora or matrices")
         return self
 
     def trained_with(self, overrides: Mapping[str, Any]) -> Training:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from rnr_dist.config import Engines, Perplexity, Tracking
-from rnr_dist.config_base import Count, Fraction, Positive, Sampling, Section
+from rnr_dist.config_base import Count, Fraction, Sampling, Section
 from rnr_dist.config_baselines import merged
 from rnr_dist.config_objectives import (
     DpoObjective,
@@ -27,7 +27,6 @@ from rnr_dist.types import Split, digest
 
 Preset = Literal["default", "paper", "reference"]
 IcuMethodName = Literal["icu", "kumpr", "kl", "dpo", "llmu"]
-NOTHING: dict[Split, float] = {}
 
 
 class SequenceSource(Section):
@@ -58,10 +57,13 @@ class ExtractionTask(Section):
     """Sequences of the same kind that the model has never seen: the level of having forgotten."""
     tuning: SequenceSource = SequenceSource(first=700, count=32)
     """Memorised with the others; sweeps are tuned on them, never on `forget`."""
-    general: list[TextSource] = [
-        TextSource(source="builtin:narrative", splits={Split.FINAL: 1}),
-        TextSource(source="builtin:practical", splits={Split.FINAL: 1}),
-    ]
+    general: list[TextSource] = Field(
+        default=[
+            TextSource(source="builtin:narrative", splits={Split.FINAL: 1}),
+            TextSource(source="builtin:practical", splits={Split.FINAL: 1}),
+        ],
+        min_length=1,
+    )
     """General text: its `final` split measures perplexity."""
     prefix_tokens: Count = 50
     """t0: the tokens that a model is given."""
@@ -152,7 +154,7 @@ class Unlearning(Section):
 
     training: Training
     """Its training; `epochs` gives way to `stopping.epochs`."""
-    grid: Annotated[list[dict[str, Any]], Field(min_length=1)] = [{}]
+    grid: list[dict[str, Any]] = Field(default=[{}], min_length=1)
     """Overrides of `training`, one training each, chosen on `tuning` sequences."""
 
 
@@ -175,7 +177,7 @@ def unlearning(objective: Any, learning_rate: float, **more: Any) -> Unlearning:
 class Methods(Section):
     """ICU and the methods of its paper's Table 1."""
 
-    run: list[IcuMethodName] = ["kumpr", "kl", "dpo", "llmu"]
+    run: list[IcuMethodName] = Field(default=["kumpr", "kl", "dpo", "llmu"])
     """What `rnr baselines` runs beside ICU, in this order."""
     icu: Unlearning = unlearning(IcuObjective(), 1e-5)
     """Unlearning, learning of pairs, KL (Eq. 6)."""
@@ -279,19 +281,28 @@ def _icu(**objective: Any) -> dict[str, Any]:
     return {"training": {"objective": {"name": "icu", **objective}, "learning_rate": 5e-6}}
 
 
+PAPER_THRESHOLDS = {"bertscore_below": 0.3, "bleu_below": 0.01}
 # What the paper says and what its code does (docs/icu.md), where they differ from the defaults.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {
         "pairing": {"exclude_content": False},
-        "refinement": {"bertscore_below": 0.3, "bleu_below": 0.01, "combine": "and", "sticky": True},
+        "refinement": {
+            **PAPER_THRESHOLDS,
+            "combine": "and",
+            "sticky": True,
+        },
         "stopping": {"extraction": 0.0499, "memorisation": 0.5994, "epochs": 100},
         "methods": {"icu": {**_icu(reduction="sequence"), "grid": [{}]}},
     },
     "reference": {
         "task": {"prefix_tokens": 150, "max_tokens": 200},
         "pairing": {"exclude_content": False},
-        "refinement": {"bertscore_below": 0.3, "bleu_below": 0.01, "combine": "or", "sticky": False},
+        "refinement": {
+            **PAPER_THRESHOLDS,
+            "combine": "or",
+            "sticky": False,
+        },
         "stopping": {"extraction": 0.0499, "memorisation": 0.5994, "epochs": 100},
         "methods": {
             "icu": {**_icu(divergence="cross_entropy", whole=True), "grid": [{}]},

@@ -7,42 +7,15 @@ two numbers below `DISTINCT` name the same person, so ranges of numbers are disj
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-FIRST = (
-    "Adwin Belis Corvin Dalma Edric Fenja Galen Hesper Ilvar Jorun Kester Lioba Marek Nerys Osric "
-    "Petra Quill Runa Selwyn Tamsin Ulla Verity Wystan Xenia Yorick Zelda Anselm Brisa Cosmin Deira"
-).split()
-LAST = (
-    "Abbering Bostock Calloway Dunmere Estrand Farrow Gilderoy Hallam Ingleby Jarnow Kestrel "
-    "Lindqvist Marlowe Norcross Oakhurst Pellworm Quarles Rothwell Sandvik Thornbury Uffing "
-    "Vandermoor Wexcombe Yarrick Zabel Ashgrove Brambling Copsey Dovedale Elmstead Fairlie"
-).split()
-# Never a record's own person, so that no set of records names the people of another.
-FRIENDS = (
-    "Averill Bracknor Crosswell Dellafield Emmerson Fosdyke Grantley Holloway Isherwood Kettering"
-).split()
-STREETS = (
-    "Tanner's Row, Millrace Lane, Oriel Street, Harbour Steps, Juniper Close, Lantern Hill, "
-    "Fuller's Yard, Salt Lane, Beacon Rise, Orchard Bank, Weir Cottages, Chapel Fold"
-).split(", ")
-TOWNS = (
-    "Ormsby Ferry, Castermouth, Wendlebury, Port Ardley, Hexwater, Dunhallow, Northmere, "
-    "Saltby-on-Wold, Greywick, Larchford, Eastry Quay, Tillingdon"
-).split(", ")
-ILLS = (
-    "a torn ligament in the left knee; asthma since childhood; a cracked wrist; migraine with "
-    "aura; an allergy to penicillin; high blood pressure; a slipped disc; shingles"
-).split("; ")
-WORKS = (
-    "beekeeper, tram driver, glazier, night porter, piano tuner, surveyor, baker, archivist, "
-    "lock keeper, seamstress, dental nurse, ferry pilot"
-).split(", ")
-THINGS = (
-    "a grey whippet called Moss; a rented cello; a red cargo bicycle; two boxes of tax papers; a "
-    "walnut bureau; a spare hearing aid; an heirloom clock; a blue suitcase"
-).split("; ")
+_LISTS: dict[str, list[str]] = json.loads(
+    (Path(__file__).parent / "builtin" / "records.json").read_text()
+)
+FIRST, LAST = _LISTS["first"], _LISTS["last"]
 DISTINCT = len(FIRST) * len(LAST)
 
 
@@ -55,8 +28,8 @@ class Person:
         draw = random.Random(f"rnr record {number}")
         self.first, self.last = FIRST[place % len(FIRST)], LAST[place // len(FIRST)]
         self.name = f"{self.first} {self.last}"
-        self.street = f"{draw.randint(2, 189)} {draw.choice(STREETS)}"
-        self.town = draw.choice(TOWNS)
+        self.street = f"{draw.randint(2, 189)} {draw.choice(_LISTS['streets'])}"
+        self.town = draw.choice(_LISTS["towns"])
         self.phone = f"0{draw.randint(211, 989)} {draw.randint(100000, 999999)}"
         self.account = f"{draw.randint(10, 99)}-{draw.randint(1000, 9999)}-{draw.randint(100, 999)}"
         self.born = f"{draw.randint(1, 28)}.{draw.randint(1, 12)}.{draw.randint(1938, 2001)}"
@@ -64,9 +37,12 @@ class Person:
         self.pin = f"{draw.randint(0, 9999):04d}"
         self.sum = f"{draw.randint(3, 94)},{draw.randint(100, 999)}.{draw.randint(10, 99)}"
         self.mail = f"{self.first}.{self.last}{draw.randint(11, 99)}@postroom.example".lower()
-        self.ill, self.work, self.thing = map(draw.choice, (ILLS, WORKS, THINGS))
+        self.ill, self.work, self.thing = (
+            draw.choice(_LISTS[kind]) for kind in ("ills", "works", "things")
+        )
         self.hour = f"{draw.randint(7, 19)}:{draw.choice(('05', '20', '35', '50'))}"
-        self.friend = f"{draw.choice(FIRST)} {draw.choice(FRIENDS)}"
+        # By a name that no record's own person has: no set tells of the people of another.
+        self.friend = f"{draw.choice(FIRST)} {draw.choice(_LISTS['friends'])}"
 
 
 def _letter(p: Person) -> str:

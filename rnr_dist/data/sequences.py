@@ -69,9 +69,7 @@ def check_disjoint(named: dict[str, Sequence[TokenSequence]]) -> None:
                 )
 
 
-def _rows(
-    source: SequenceSource, tokenizer: Any
-) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+def _rows(source: SequenceSource, tokenizer: Any) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """(place, corpus, token ids) of each row."""
     if source.source == RECORDS:
         count = source.count or 32

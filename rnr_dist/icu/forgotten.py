@@ -52,7 +52,8 @@ def forgotten(
     low = np.array(reading.bertscore) < limits.bertscore
     rare = np.array(reading.bleu) < limits.bleu
     found = low & rare if combine == "and" else low | rare
-    return [bool(now or past) for now, past in zip(found, before or [False] * len(found))]
+    past = np.array(before or [False] * len(found))
+    return [bool(now) for now in found | past]
 
 
 def left_by(reading: EpochReading, limits: Limits) -> dict[str, int]:

@@ -66,8 +66,8 @@ def pair_up(
         if len(chosen) < settings.k:
             raise InputError(
                 f"pairing: {len(chosen)} of {len(pool)} pool sequences are left for forget "
-                f"sequence {sequence.id} ({sequence.text[:40]!r}) after content exclusion; expected "
-                f"pairing.k {settings.k}"
+                f"sequence {sequence.id} ({sequence.text[:40]!r}) after content exclusion; "
+                f"expected pairing.k {settings.k}"
             )
         pairs += chosen
     return pairs

@@ -49,7 +49,9 @@ class Similarity:
 
     def bleu(self, found: Sequence[str], truth: Sequence[str]) -> np.ndarray:
         """Sentence BLEU of up to four words in a row, in [0, 1]: lower case, no smoothing."""
-        return np.array([sentence_bleu(one, other) for one, other in zip(found, truth)])
+        return np.array(
+            [sentence_bleu(one, other) for one, other in zip(found, truth, strict=True)]
+        )
 
 
 def sentence_bleu(found: str, truth: str) -> float:

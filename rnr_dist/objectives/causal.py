@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rnr_dist.config_objectives import CausalObjective
-from rnr_dist.train.passes import token_nll
 from rnr_dist.train.collate import Item
+from rnr_dist.train.passes import token_nll
 from rnr_dist.train.trained import Trained
 
 DEFAULT = CausalObjective()

@@ -15,8 +15,8 @@ import torch
 from torch.nn.functional import normalize
 
 from rnr_dist.config_objectives import CmdObjective
-from rnr_dist.train.passes import last_states, token_nll
 from rnr_dist.train.collate import IGNORED, Item
+from rnr_dist.train.passes import last_states, token_nll
 from rnr_dist.train.trained import Trained
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from torch.nn.functional import logsigmoid
 
 from rnr_dist.config_objectives import DpoObjective
-from rnr_dist.train.passes import token_nll
 from rnr_dist.train.collate import IGNORED, Item
+from rnr_dist.train.passes import token_nll
 from rnr_dist.train.trained import Trained
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from rnr_dist.config_objectives import RmuObjective
-from rnr_dist.train.passes import layer_states
 from rnr_dist.train.collate import Item
+from rnr_dist.train.passes import layer_states
 from rnr_dist.train.trained import Trained
 
 

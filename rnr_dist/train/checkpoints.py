@@ -10,10 +10,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
 
 TAG = "state"
+Kept = TypeVar("Kept")  # a dataclass with a default for each field
 
 
 @dataclass
@@ -32,7 +33,7 @@ def due(step: int, steps: int, parts: int) -> bool:
 
 
 @contextmanager
-def saved(engine: Any, progress: Progress) -> Iterator[Any]:
+def saved(engine: Any, progress: Any) -> Iterator[Any]:
     """This rank's part of a checkpoint, to be reported inside the block; all ranks call.
 
     Trained weights, optimiser and learning rate; None where a weight is not finite.
@@ -49,17 +50,18 @@ def saved(engine: Any, progress: Progress) -> Iterator[Any]:
         yield Checkpoint.from_directory(folder)
 
 
-def restored(engine: Any) -> Progress:
+def restored(engine: Any, kind: type[Kept]) -> Kept:
     """How far the last checkpoint of this training is, with the engine in its state."""
     from ray.train import get_checkpoint
 
     checkpoint = get_checkpoint()
     if checkpoint is None:
-        return Progress()
+        return kind()
     with checkpoint.as_directory() as folder:
         # Not strict: frozen weights are not in it.
         _, state = engine.load_checkpoint(folder, tag=TAG, load_module_strict=False)
-    return Progress(**{key: state[key] for key in asdict(Progress())})
+    names = [part.name for part in fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: state[name] for name in names})
 
 
 def finite(engine: Any) -> bool:

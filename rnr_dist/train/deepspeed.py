@@ -30,6 +30,7 @@ def deepspeed_config(workers: Workers, training: Training) -> dict[str, Any]:
             "params": {
                 "lr": training.learning_rate,
                 "weight_decay": training.weight_decay,
+                "betas": list(training.betas),
                 "torch_adam": True,
             },
         },

@@ -84,7 +84,6 @@ def train_adapter(
             f"{output}: none of {len(items)} training items has a token after its prompt "
             f"within training.max_tokens {training.max_tokens}; expected at least one"
         )
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_SECONDS))
     output, storage = output.absolute(), storage.absolute()
     job = Job(
         ray.put(usable),
@@ -96,11 +95,43 @@ def train_adapter(
         trust_remote_code=trust_remote_code,
     )
     steps = len(plan_job(usable, job, workers.count))
+    last: dict[str, float] = {}
+    with progress_bar(f"{role} adapter {output.name}", steps) as advance:
+
+        def show(report: dict[str, float]) -> None:
+            last.update(report)
+            advance(int(report["step"]))
+            if on_progress:
+                on_progress(report)
+
+        run_workers(train_loop, job, storage, show)
+    if not math.isfinite(last["loss"]):
+        raise InputError(
+            f"{output}: the loss is {last['loss']} in step {last['step']} of {steps}; expected a "
+            f"finite one: lower learning_rate {training.learning_rate:g}. The last good checkpoint "
+            f"is kept in {storage}"
+        )
+    shutil.rmtree(storage)
+    return Adapter(str(output), adapter_digest(output), base.digest, role)
+
+
+def run_workers(
+    loop: Callable[[dict[str, Any]], object],
+    job: Job,
+    storage: Path,
+    show: Callable[[dict[str, float]], None],
+) -> None:
+    """`loop` with `job` on the job's workers, each report given to `show` in another thread.
+
+    storage: as of `train_adapter`. Raises Ray Train's error when the workers fail too often.
+    """
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_SECONDS))
+    workers = job.workers
     log = storage / "reports.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.touch()
     trainer = TorchTrainer(
-        train_loop,
+        loop,
         train_loop_config={"job": job},
         torch_config=TorchConfig(backend="nccl" if workers.gpus_each else "gloo"),
         scaling_config=ScalingConfig(
@@ -119,25 +150,8 @@ def train_adapter(
             worker_runtime_env={"env_vars": environment(workers)},
         ),
     )
-    last: dict[str, float] = {}
-    with progress_bar(f"{role} adapter {output.name}", steps) as advance:
-
-        def show(report: dict[str, float]) -> None:
-            last.update(report)
-            advance(int(report["step"]))
-            if on_progress:
-                on_progress(report)
-
-        with following(log, show):
-            _fit(trainer)
-    if not math.isfinite(last["loss"]):
-        raise InputError(
-            f"{output}: the loss is {last['loss']} in step {last['step']} of {steps}; expected a "
-            f"finite one: lower learning_rate {training.learning_rate:g}. The last good checkpoint "
-            f"is kept in {storage}"
-        )
-    shutil.rmtree(storage)
-    return Adapter(str(output), adapter_digest(output), base.digest, role)
+    with following(log, show):
+        _fit(trainer)
 
 
 def _fit(trainer: TorchTrainer) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
-
 from torch.utils.checkpoint import checkpoint
 
 from rnr_dist.errors import InputError
@@ -104,8 +103,8 @@ def label_losses(
     nll, divergence = states.new_zeros((), dtype=torch.float32), states.new_zeros(())
     first = before[0] if before else None
     others = before[1].tensor_split(HEAD_PARTS) if before else [None] * HEAD_PARTS
-    parts = zip(states.tensor_split(HEAD_PARTS), targets.tensor_split(HEAD_PARTS), others)
-    for part, wanted, other in parts:
+    states_in_parts, targets_in_parts = (x.tensor_split(HEAD_PARTS) for x in (states, targets))
+    for part, wanted, other in zip(states_in_parts, targets_in_parts, others, strict=True):
 
         def losses(part: Any, wanted: Any = wanted, other: Any = other) -> tuple[Any, Any]:
             log_q = head(part).float().log_softmax(-1)

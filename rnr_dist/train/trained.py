@@ -51,7 +51,7 @@ class Trained(ABC):
         """Logits of (labels, d) hidden states."""
         return self.model.get_output_embeddings()(states)
 
-    def remember(self, examples: Iterable[Example]) -> None:
+    def remember(self, examples: Iterable[Example]) -> None:  # noqa: B027 (most need no memory)
         """Told before the first step which examples theta0 will be asked about."""
 
     def reference_states(self, rows: Mapping[str, Any]) -> Any:
@@ -237,12 +237,16 @@ def _gathered(module: torch.nn.Module) -> Iterator[None]:
         yield
 
 
-PARAMETERS: dict[str, type[Trained]] = {"lora": Lora, "matrices": Matrices, "full": Full}
+PARAMETERS: dict[str, type[Lora] | type[Matrices] | type[Full]] = {
+    "lora": Lora,
+    "matrices": Matrices,
+    "full": Full,
+}
 
 
 def make_trained(model: Any, training: Training, base: ModelRef, seed: int) -> Trained:
     """`model` made ready to train what `training` says, in place; it runs composed as `base`."""
-    trained = PARAMETERS[training.parameters](model, training, base, seed)  # type: ignore[call-arg]
+    trained = PARAMETERS[training.parameters](model, training, base, seed)
     if training.gradient_checkpointing:
         # Otherwise checkpoints need inputs with a gradient, which frozen embeddings do not give.
         model.gradient_checkpointing_enable({"use_reentrant": False})

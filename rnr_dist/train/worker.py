@@ -58,7 +58,7 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
     from ray.train.torch import get_device
 
     from rnr_dist.objectives import make_objective
-    from rnr_dist.train.checkpoints import due, everywhere, restored, saved
+    from rnr_dist.train.checkpoints import Progress, due, everywhere, restored, saved
 
     rank, world_size = get_context().get_world_rank(), get_context().get_world_size()
     device = get_device()
@@ -67,30 +67,13 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
     plan = plan_job(items, job, world_size)
     engine = build_engine(job, objective, len(plan), rank)
 
-    progress = restored(engine)
+    progress = restored(engine, Progress)
     names = sorted(objective.counts([]))
     sums = torch.zeros(len(names), 2, dtype=torch.float64, device=device)
     began = time.monotonic() - progress.seconds
     for number, step in enumerate(plan[progress.step :], progress.step + 1):
-        # What a step drops out follows from its number: a restart repeats it.
-        torch.manual_seed(job.seed + rank + world_size * number)
         before = sums.clone()
-        totals = objective.counts([items[index] for index in step.indices])
-        for micro_batch in step.micro_batches[rank]:
-            batch = collate([items[index] for index in micro_batch], objective.roles)
-            terms = engine(
-                {
-                    role: {key: value.to(device) for key, value in rows.items()}
-                    for role, rows in batch.items()
-                }
-            )
-            # DeepSpeed averages over ranks; times world_size the sum over all of them remains.
-            # A term that counts nothing in this step is 0 on every rank.
-            loss = sum(terms[name][0] / max(totals[name], 1) for name in names) * world_size
-            engine.backward(loss, scale_wrt_gas=False)
-            for place, name in enumerate(names):
-                sums[place, 0] += terms[name][0].detach()
-                sums[place, 1] += terms[name][1]
+        accumulate_step(engine, objective, items, step, sums, job.seed, number)
         diverged = not everywhere(bool((sums - before).isfinite().all()), device)
         if not diverged:
             engine.step()
@@ -124,6 +107,43 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
     }
     save_adapter(engine, job, summary, rank)
     return summary
+
+
+def accumulate_step(
+    engine: Any,
+    objective: Any,
+    items: Sequence[Item],
+    step: Step,
+    sums: Any,
+    seed: int,
+    number: int,
+) -> None:
+    """This rank's micro-batches of a step, forward and backward; all ranks call.
+
+    sums: (terms, 2) of the terms' numerators and denominators by name, added to. number: of the
+    step; what it drops out follows from that, so a restart repeats it.
+    """
+    import torch
+    from torch.distributed import get_rank, get_world_size
+
+    rank, world_size = get_rank(), get_world_size()
+    torch.manual_seed(seed + rank + world_size * number)
+    totals = objective.counts([items[index] for index in step.indices])
+    for micro_batch in step.micro_batches[rank]:
+        batch = collate([items[index] for index in micro_batch], objective.roles)
+        terms = engine(
+            {
+                role: {key: value.to(engine.device) for key, value in rows.items()}
+                for role, rows in batch.items()
+            }
+        )
+        # DeepSpeed averages over ranks; times world_size the sum over all of them remains.
+        # A term that counts nothing in this step is 0 on every rank.
+        loss = sum(terms[name][0] / max(totals[name], 1) for name in totals) * world_size
+        engine.backward(loss, scale_wrt_gas=False)
+        for place, name in enumerate(sorted(totals)):
+            sums[place, 0] += terms[name][0].detach()
+            sums[place, 1] += terms[name][1]
 
 
 def plan_job(items: Sequence[Item], job: Job, world_size: int) -> list[Step]:
@@ -170,12 +190,15 @@ def build_engine(job: Job, objective: Any, steps: int, rank: int) -> Any:
             self.model = trained.model
 
         def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
-            return objective.terms(self.trained, batch)
+            with autocast(job):
+                return objective.terms(self.trained, batch)
 
     # DeepSpeed would compile a shared-memory all-reduce here (27 s, g++) that only inference uses.
     deepspeed.ops.__compatible_ops__ = {}
     training = job.training
     dtype = compute_dtype(job.workers.dtype, job.workers.gpus_each > 0)
+    if training.parameters == "full":
+        dtype = "float32"
     model = AutoModelForCausalLM.from_pretrained(
         job.base.checkpoint,
         dtype=getattr(torch, dtype),
@@ -189,11 +212,27 @@ def build_engine(job: Job, objective: Any, steps: int, rank: int) -> Any:
         model_parameters=[value for value in trained.model.parameters() if value.requires_grad],
         lr_scheduler=lambda optimizer: LambdaLR(
             optimizer,
-            lambda step: learning_rate_factor(step, steps, training.warmup_share),
+            lambda step: (
+                1.0
+                if training.schedule == "constant"
+                else learning_rate_factor(step, steps, training.warmup_share)
+            ),
         ),
         config=deepspeed_config(job.workers, training),
     )
     return engine
+
+
+def autocast(job: Job) -> Any:
+    """All weights are trained in fp32: where the machine has bfloat16 they compute in it."""
+    import contextlib
+
+    import torch
+
+    dtype = compute_dtype(job.workers.dtype, job.workers.gpus_each > 0)
+    if job.training.parameters != "full" or dtype == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast("cuda" if job.workers.gpus_each else "cpu", getattr(torch, dtype))
 
 
 def save_adapter(engine: Any, job: Job, summary: dict[str, Any], rank: int) -> None:

@@ -18,7 +18,12 @@ def test_the_config_by_value(gpus, stage):
         "gradient_clipping": 0.5,
         "optimizer": {
             "type": "AdamW",
-            "params": {"lr": 3e-4, "weight_decay": 0.01, "torch_adam": True},
+            "params": {
+                "lr": 3e-4,
+                "weight_decay": 0.01,
+                "betas": [0.9, 0.999],
+                "torch_adam": True,
+            },
         },
         "zero_optimization": {"stage": stage, "overlap_comm": False},
     }

@@ -1,0 +1,79 @@
+"""A look at the model under training: what it recalls of every sequence, and how alike in words.
+
+In: an epoch's model. Out: (sequences,) figures and continuations, the same on every rank.
+Invariant: each rank looks at its share of the sequences once; means over sequences are taken of
+the whole, so they don't depend on the number of ranks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rnr_dist.evaluate.memorisation import recall
+from rnr_dist.icu.reader import TorchReader
+from rnr_dist.types import TokenSequence
+
+if TYPE_CHECKING:
+    from rnr_dist.icu.worker import EpochJob
+
+
+class Look:
+    """Holds what stays from epoch to epoch: tokenizer, scorer, this rank's share."""
+
+    def __init__(self, job: EpochJob, model: Any, sequences: Sequence[TokenSequence]):
+        from torch.distributed import get_rank, get_world_size
+        from transformers import AutoTokenizer
+
+        from rnr_dist.train.worker import autocast
+
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        self._job = job
+        self._tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
+        self._reader = TorchReader(model, self._tokenizer.eos_token_id, autocast(job))
+        self._similarity = None
+        if job.scorer:
+            from rnr_dist.icu.similarity import Similarity
+
+            self._similarity = Similarity(job.scorer, job.refinement.scorer_layer)
+        self._all = list(sequences)
+        self._mine = range(get_rank(), len(self._all), get_world_size())
+
+    def at_all(self) -> tuple[dict[str, tuple[float, ...]], list[str]]:
+        """({figure: (sequences,)}, continuation of each prefix as text); all ranks call."""
+        from torch.distributed import all_gather_object, get_world_size
+
+        rows = self._at([self._all[at] for at in self._mine])
+        parts: list[Any] = [None] * get_world_size()
+        all_gather_object(parts, list(zip(self._mine, rows, strict=True)))
+        ordered = [row for _, row in sorted(pair for part in parts for pair in part)]
+        figures = ("bertscore", "bleu", "extraction", "memorisation")
+        return (
+            {name: tuple(row[place] for row in ordered) for place, name in enumerate(figures)},
+            [row[-1] for row in ordered],
+        )
+
+    def _at(self, sequences: Sequence[TokenSequence]) -> list[tuple[Any, ...]]:
+        if not sequences:
+            return []
+        job, decode = self._job, self._tokenizer.decode
+        t0 = job.prefix_tokens
+        read = recall(
+            self._reader,
+            [sequence.token_ids for sequence in sequences],
+            t0,
+            job.n,
+            t0,
+            eos=self._tokenizer.eos_token_id,
+        )
+        said = [decode(one.continuation, skip_special_tokens=True) for one in read]
+        truth = [decode(sequence.token_ids[t0:]) for sequence in sequences]
+        alike, bleu = [1.0] * len(said), [1.0] * len(said)
+        if self._similarity:
+            alike = self._similarity.bertscore(said, truth).tolist()
+            bleu = self._similarity.bleu(said, truth).tolist()
+        return [
+            (one, other, found.extraction, found.accuracy(t0), text)
+            for one, other, found, text in zip(alike, bleu, read, said, strict=True)
+        ]
