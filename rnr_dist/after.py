@@ -6,25 +6,39 @@ import contextlib
 from pathlib import Path
 
 from rnr_dist.config import Config
+from rnr_dist.config_icu import IcuConfig
 from rnr_dist.errors import InputError
 from rnr_dist.run_dir import RunDir, read_json
 from rnr_dist.types import ModelRef, Score
 
 
-def open_result(path: Path) -> tuple[Config, ModelRef, ModelRef]:
-    """(config, base, result) of a run that has released. Raises InputError."""
+def open_result(path: Path) -> tuple[Config | IcuConfig, ModelRef, ModelRef]:
+    """(config, model before, result) of a run that has released or unlearned.
+
+    Raises InputError.
+    """
     from rnr_dist.config_file import validate
     from rnr_dist.stages import released_models
 
-    if not (path / "release" / "models.json").exists():
-        raise InputError(f"{path}: no released model; expected a run directory after `rnr release`")
+    unlearned = path / "icu" / "result.json"
+    if not ((path / "release" / "models.json").exists() or unlearned.exists()):
+        raise InputError(
+            f"{path}: no released model; expected a run directory after `rnr release` or `rnr icu`"
+        )
     config = validate(read_json(path / "config.json"), str(path / "config.json"))
+    if isinstance(config, IcuConfig):
+        known = read_json(path / "memorise" / "models.json")["memorised"]
+        result = read_json(unlearned)["model"]
+        return config, ModelRef.from_json(known), ModelRef.from_json(result)
     models = released_models(RunDir(path))
     return config, models[0][1], models[-1][1]
 
 
 def compare_models(path: Path, prompt: str, n: int, masked: bool) -> None:
-    """Print `n` continuations of the prompt by base and result, oracle scores beside them."""
+    """Print `n` continuations of the prompt by the model before and by the result.
+
+    Beside them the oracle's scores, where the task has an oracle.
+    """
     import torch
     from rich.console import Console
     from rich.table import Table
@@ -35,12 +49,13 @@ def compare_models(path: Path, prompt: str, n: int, masked: bool) -> None:
     from rnr_dist.report.table import literal
 
     config, base, result = open_result(path)
-    oracle = make_oracle(config.task.oracle)
+    oracle = make_oracle(config.task.oracle) if isinstance(config, Config) else None
     tokenizer = AutoTokenizer.from_pretrained(base.checkpoint)
-    model = AutoModelForCausalLM.from_pretrained(base.checkpoint, dtype=torch.float32).eval()
     inputs = tokenizer(prompt, return_tensors="pt")
     texts = {}
     for name, reference in (("before", base), ("after", result)):
+        checkpoint = reference.checkpoint
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
         add_to_model(model, reference.terms)
         torch.manual_seed(config.seed)
         sampling = config.evaluate.sampling
@@ -56,14 +71,19 @@ def compare_models(path: Path, prompt: str, n: int, masked: bool) -> None:
         new = output[:, inputs["input_ids"].shape[1] :]
         texts[name] = tokenizer.batch_decode(new, skip_special_tokens=True)
     table = Table("before", "score", "after", "score", show_lines=True)
-    scored = {name: oracle.score([prompt] * n, found) for name, found in texts.items()}
+    scored = {
+        name: [f"{score:.2f}" for score in oracle.score([prompt] * n, found)]
+        if oracle
+        else [""] * n
+        for name, found in texts.items()
+    }
     shown = {name: [mask(t) if masked else t for t in found] for name, found in texts.items()}
     for i in range(n):
         table.add_row(
             literal(shown["before"][i]),
-            f"{scored['before'][i]:.2f}",
+            scored["before"][i],
             literal(shown["after"][i]),
-            f"{scored['after'][i]:.2f}",
+            scored["after"][i],
         )
     Console().print(table)
 

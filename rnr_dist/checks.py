@@ -10,16 +10,19 @@ from pathlib import Path
 
 from rnr_dist.cluster import check_room
 from rnr_dist.config import Config
-from rnr_dist.config_file import load_config
+from rnr_dist.config_file import load_any_config
+from rnr_dist.config_icu import IcuConfig
 from rnr_dist.config_training import Training
 from rnr_dist.data.sources import load_contexts
 from rnr_dist.errors import InputError
+from rnr_dist.icu.data import IcuData, load_icu_data
 from rnr_dist.models import (
     check_model,
     checkpoint_here,
     require_layer_numbers,
     require_layers,
     resolve_embedder,
+    resolve_model,
     weight_files,
 )
 from rnr_dist.precision import compute_dtype
@@ -29,11 +32,7 @@ from rnr_dist.tasks.toxicity import TaskData, load_task
 def check_inputs(config: Config) -> TaskData:
     """The task's data, once model, embedder and room are there. Raises InputError."""
     check_model(config.model)
-    if config.engines.weights == "lora" and not config.engines.gpus_each:
-        raise InputError(
-            "engines.weights: found lora on CPUs, where vLLM 0.32 ends when it reads likelihoods "
-            "beside adapters; expected reload, or engines.gpus_each above 0"
-        )
+    _check_cpu_weights(config)
     if config.reveal.writer:
         check_model(config.reveal.writer)
     resolve_embedder(config.reveal.embedder)
@@ -43,6 +42,57 @@ def check_inputs(config: Config) -> TaskData:
         check_layers(config, here)
         check_chat_template(config, here)
     return load_task(config.task, config.evaluate.split)
+
+
+def check_checkpoint(config: Config | IcuConfig, folder: Path) -> None:
+    """Raises InputError where a checkpoint on this disk is not what the config needs."""
+    check_room(config, weights_bytes(folder))
+    if isinstance(config, IcuConfig):
+        check_icu_layers(config, folder)
+    else:
+        check_layers(config, folder)
+        check_chat_template(config, folder)
+
+
+def check_icu_inputs(config: IcuConfig) -> IcuData:
+    """An ICU run's data, once model, embedder, scorer and room are there. Raises InputError."""
+    from transformers import AutoTokenizer
+
+    check_model(config.model)
+    _check_cpu_weights(config)
+    resolve_embedder(config.pairing.embedder)
+    _check_scorer(config)
+    here = checkpoint_here(config.model)
+    check_room(config, weights_bytes(here) if here else 0)
+    base = here or Path(resolve_model(config.model, config.trust_remote_code).checkpoint)
+    check_icu_layers(config, base)
+    tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=config.trust_remote_code)
+    return load_icu_data(config, tokenizer)
+
+
+def _check_scorer(config: IcuConfig) -> None:
+    scorer = Path(resolve_embedder(config.refinement.scorer))
+    if scorer.is_absolute() and not (scorer / "config.json").exists():
+        raise InputError(
+            f"refinement.scorer: found no config.json in {scorer}; expected embedded:minilm, an "
+            "encoder's folder or a hub name"
+        )
+
+
+def check_icu_layers(config: IcuConfig, checkpoint: Path) -> None:
+    """Raises InputError where a method is to train a layer that the checkpoint has not."""
+    for name in ("icu", *config.methods.run):
+        training = getattr(config.methods, name).training
+        if training.parameters != "full":
+            require_trained(checkpoint, training, f"methods.{name}.training")
+
+
+def _check_cpu_weights(config: Config | IcuConfig) -> None:
+    if config.engines.weights == "lora" and not config.engines.gpus_each:
+        raise InputError(
+            "engines.weights: found lora on CPUs, where vLLM 0.32 ends when it reads likelihoods "
+            "beside adapters; expected reload, or engines.gpus_each above 0"
+        )
 
 
 def check_baselines(config: Config) -> None:
@@ -91,16 +141,22 @@ def check_chat_template(config: Config, checkpoint: Path) -> None:
 
 def check_config(path: Path, overrides: list[str]) -> list[str]:
     """Lines on what was found. Raises InputError for the first problem."""
-    config = load_config(path, overrides)
-    data = check_inputs(config)
+    config = load_any_config(path, overrides)
     lines = [f"config  {config.name}: {path}", f"model   {config.model}"]
-    groups = Counter((context.group, context.split) for context in data.contexts)
-    for (group, split), count in sorted(groups.items()):
-        lines.append(f"data    {count:5d} {group} contexts in {split}")
-    texts = Counter((passage.domain, passage.split) for passage in data.in_domain)
-    texts += Counter((passage.domain, passage.split) for passage in data.out_of_domain)
-    for (domain, split), count in sorted(texts.items()):
-        lines.append(f"data    {count:5d} {domain} passages in {split}")
+    if isinstance(config, IcuConfig):
+        sets = check_icu_inputs(config)
+        for name in ("forget", "pool", "unseen", "tuning"):
+            lines.append(f"data    {len(getattr(sets, name)):5d} sequences in {name}")
+        lines.append(f"data    {len(sets.general):5d} passages of general text")
+    else:
+        data = check_inputs(config)
+        groups = Counter((context.group, context.split) for context in data.contexts)
+        for (group, split), count in sorted(groups.items()):
+            lines.append(f"data    {count:5d} {group} contexts in {split}")
+        texts = Counter((passage.domain, passage.split) for passage in data.in_domain)
+        texts += Counter((passage.domain, passage.split) for passage in data.out_of_domain)
+        for (domain, split), count in sorted(texts.items()):
+            lines.append(f"data    {count:5d} {domain} passages in {split}")
     engines = config.engines
     kind = f"{engines.gpus_each:g} GPU(s)" if engines.gpus_each else f"{engines.cpus_each} core(s)"
     lines.append(

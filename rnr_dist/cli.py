@@ -10,7 +10,7 @@ import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 
 RUNS = Path("runs")
+# The command that goes as far as a stage, where it is not called like it.
+COMMANDS = {"report": "run"}
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, see configs/.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
@@ -43,9 +45,10 @@ Resume = Annotated[
 def _pipeline(
     config: Path, overrides: list[str], run: Path | None, resume: Path | None, until: StageName
 ) -> None:
-    from rnr_dist.checks import check_baselines, check_inputs
-    from rnr_dist.config_file import load_config
-    from rnr_dist.pipeline import run_folder, run_pipeline
+    from rnr_dist.checks import check_baselines, check_icu_inputs, check_inputs
+    from rnr_dist.config_file import load_any_config
+    from rnr_dist.config_icu import IcuConfig
+    from rnr_dist.pipeline import run_folder, run_pipeline, stages_of
     from rnr_dist.report.progress import say
     from rnr_dist.run_dir import RunDir
 
@@ -53,10 +56,19 @@ def _pipeline(
         raise InputError("--run and --resume: found both, expected one")
     if resume and not (resume / "config.json").exists():
         raise InputError(f"--resume {resume}: no run directory (no config.json)")
-    loaded = load_config(config, overrides)
-    data = check_inputs(loaded)
-    if until == "baselines":
-        check_baselines(loaded)
+    loaded = load_any_config(config, overrides)
+    if until not in stages_of(loaded):
+        wanted = ", ".join(stages_of(loaded))
+        raise InputError(
+            f"{config}: task {loaded.task.name} has no stage {until}; expected one of {wanted}"
+        )
+    data: Any
+    if isinstance(loaded, IcuConfig):
+        data = check_icu_inputs(loaded)
+    else:
+        data = check_inputs(loaded)
+        if until == "baselines":
+            check_baselines(loaded)
     path = resume or run or run_folder(RUNS, loaded.name)
     content = loaded.model_dump(mode="json")
     directory = RunDir.open(path, content, resume=resume is not None)
@@ -64,7 +76,7 @@ def _pipeline(
     try:
         run_pipeline(loaded, data, directory, until)
     except KeyboardInterrupt:
-        again = f"rnr run {config} --resume {path}"
+        again = f"rnr {COMMANDS.get(until, until)} {config} --resume {path}"
         say(f"interrupted; what is finished is kept. Go on with: {again}")
         raise
     print(directory.path)
@@ -123,6 +135,17 @@ def baselines(
 ) -> None:
     """Put the methods that R&R is compared with beside it, at its budget (after the report)."""
     _pipeline(config, overrides, run, resume, "baselines")
+
+
+@app.command()
+def icu(
+    config: ConfigPath,
+    overrides: Overrides = [],  # noqa: B006
+    run: NewRun = None,
+    resume: Resume = None,
+) -> None:
+    """Make a model forget given sequences: memorise, pair, unlearn, measure (task extraction)."""
+    _pipeline(config, overrides, run, resume, "evaluate")
 
 
 @app.command()

@@ -16,13 +16,23 @@ import yaml
 from pydantic import ValidationError
 
 from rnr_dist.config import Config, Section
+from rnr_dist.config_icu import IcuConfig
 from rnr_dist.errors import InputError
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """The config of a run of R&R. Raises InputError, also where it is one of another task."""
+    loaded = load_any_config(path, overrides)
+    if not isinstance(loaded, Config):
+        raise InputError(f"{path}: task.name: found {loaded.task.name}, expected toxicity")
+    return loaded
+
+
+def load_any_config(path: str | Path, overrides: list[str] | None = None) -> Config | IcuConfig:
     """Read, override (`a.b=value`, YAML values) and validate a config file.
 
-    `${VARIABLE}` in it is replaced from the environment. Raises InputError.
+    `task.name` says which schema it follows (left out: toxicity). `${VARIABLE}` in it is replaced
+    from the environment. Raises InputError.
     """
     path = Path(path)
     try:
@@ -41,12 +51,15 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     return validate(content, str(path))
 
 
-def validate(content: dict[str, Any], origin: str) -> Config:
-    """A Config from plain values; `origin` (the file) is named in errors."""
+def validate(content: dict[str, Any], origin: str) -> Config | IcuConfig:
+    """A config from plain values; `origin` (the file) is named in errors."""
+    task = content.get("task")
+    name = task.get("name") if isinstance(task, dict) else None
+    schema: type[Config] | type[IcuConfig] = IcuConfig if name == "extraction" else Config
     try:
-        return Config.model_validate(content)
+        return schema.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{origin}: {_sentence(error)}") from error
+        raise InputError(f"{origin}: {_sentence(error, schema)}") from error
 
 
 def _expand(text: str, path: Path) -> str:
@@ -76,7 +89,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
         raise InputError(f"--set {override}: {value} is no YAML ({_one_line(error)})") from error
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, schema: type[Section]) -> str:
     """The first problem as `key: found ..., expected ...`, with the nearest known key.
 
     Unknown keys come first: a misspelt key is also a missing one, and its name says more.
@@ -86,7 +99,9 @@ def _sentence(error: ValidationError) -> str:
     problem = (unknown or problems)[0]
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(problem["loc"]), 1)
+        near = difflib.get_close_matches(
+            str(problem["loc"][-1]), _known_keys(problem["loc"], schema), 1
+        )
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"unknown key {key}{hint}"
     if problem["type"] == "missing":
@@ -99,9 +114,9 @@ def _sentence(error: ValidationError) -> str:
     return f"{key}: found {problem['input']!r}, {_one_line(problem['msg'])}"
 
 
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
+def _known_keys(location: tuple[Any, ...], schema: type[Section]) -> list[str]:
     """The keys of the section that `location` (a path to an unknown key) lies in."""
-    sections: list[Any] = [Config]
+    sections: list[Any] = [schema]
     for part in location[:-1]:
         if isinstance(part, int):
             continue
@@ -113,7 +128,7 @@ def _known_keys(location: tuple[Any, ...]) -> list[str]:
             kind
             for kind in [annotation, *getattr(annotation, "__args__", ())]
             if isinstance(kind, type) and issubclass(kind, Section)
-        ] or [Config]
+        ] or [schema]
     return list(sections[0].model_fields)
 
 

@@ -157,6 +157,16 @@ class Unlearning(Section):
     grid: list[dict[str, Any]] = Field(default=[{}], min_length=1)
     """Overrides of `training`, one training each, chosen on `tuning` sequences."""
 
+    @model_validator(mode="after")
+    def _usable(self) -> Unlearning:
+        for overrides in self.grid:
+            self.trained_with(overrides)
+        return self
+
+    def trained_with(self, overrides: Mapping[str, Any]) -> Training:
+        """The training of one place of the grid."""
+        return Training.model_validate(merged(self.training.model_dump(), overrides))
+
 
 def unlearning(objective: Any, learning_rate: float, **more: Any) -> Unlearning:
     """A method's settings on the model's own weights, with Adam's constant rate as in the paper."""

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rnr_dist.cluster import check_room, ray_session
+from rnr_dist.cluster import ray_session
 from rnr_dist.config import Config
+from rnr_dist.config_icu import IcuConfig
 from rnr_dist.report.progress import say
 from rnr_dist.types import ModelRef
 
@@ -21,7 +22,7 @@ from rnr_dist.types import ModelRef
 class Machine:
     """Lazily started resources of one run; use as a context manager."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config | IcuConfig):
         self.config = config
         self._stack = contextlib.ExitStack()
 
@@ -39,15 +40,12 @@ class Machine:
     @cached_property
     def base(self) -> ModelRef:
         """The model that shall forget."""
-        from rnr_dist.checks import check_chat_template, check_layers, weights_bytes
+        from rnr_dist.checks import check_checkpoint
         from rnr_dist.models import resolve_model
 
         base = resolve_model(self.config.model, self.config.trust_remote_code)
         # Again, for what had no folder on this disk before.
-        folder = Path(base.checkpoint)
-        check_room(self.config, weights_bytes(folder))
-        check_layers(self.config, folder)
-        check_chat_template(self.config, folder)
+        check_checkpoint(self.config, Path(base.checkpoint))
         return base
 
     @cached_property
@@ -76,6 +74,7 @@ class Machine:
     def scorer(self) -> Any:
         from rnr_dist.score.actors import start_scorer
 
+        assert isinstance(self.config, Config), "an ICU run has no oracle"
         _ = self.ray
         gpus = 0.1 if self.config.engines.gpus_each > 0 else 0
         return start_scorer(self.config.task.oracle, self.config.reveal.embedder, gpus)

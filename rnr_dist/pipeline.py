@@ -1,4 +1,5 @@
-"""contexts -> reveal -> release -> evaluate -> report -> baselines: the whole picture, by stage.
+"""contexts -> reveal -> release -> evaluate -> report -> baselines, and
+sequences -> memorise -> icu -> evaluate -> baselines: both pictures, by stage.
 
 In: a config and a run directory. Out: the same directory with every stage done. Invariant: a stage
 whose manifest stands with the same fingerprint is never done again, so a run goes on where it was.
@@ -6,53 +7,59 @@ whose manifest stands with the same fingerprint is never done again, so a run go
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from rnr_dist import stages
 from rnr_dist.config import Config
+from rnr_dist.config_icu import IcuConfig
+from rnr_dist.icu import stages as icu_stages
 from rnr_dist.machine import Machine
 from rnr_dist.report.meter import Meter
 from rnr_dist.report.progress import say
 from rnr_dist.report.tracking import Tracker, default_uri
 from rnr_dist.run_dir import RunDir, read_json, write_json
-from rnr_dist.stages import (
-    baselines_stage,
-    evaluate_stage,
-    release_stage,
-    report_stage,
-    reveal_stage,
-)
-from rnr_dist.tasks.toxicity import TaskData
 
-StageName = Literal["reveal", "release", "evaluate", "report", "baselines"]
-STAGES: tuple[StageName, ...] = ("reveal", "release", "evaluate", "report", "baselines")
+StageName = Literal["reveal", "release", "memorise", "icu", "evaluate", "report", "baselines"]
+# A stage's sections of the config, whose change makes it anew, and what it does.
+Stages = Mapping[StageName, tuple[tuple[str, ...], Callable[..., None]]]
 
 REVEAL_KEYS = ("seed", "model", "task", "reveal", "engines.dtype")
 RELEASE_KEYS = (*REVEAL_KEYS, "retain", "release", "perplexity", "workers.dtype")
 EVALUATE_KEYS = (*RELEASE_KEYS, "evaluate")
-BASELINES_KEYS = (*EVALUATE_KEYS, "baselines")
+STAGES: Stages = {
+    "reveal": (REVEAL_KEYS, stages.reveal_stage),
+    "release": (RELEASE_KEYS, stages.release_stage),
+    "evaluate": (EVALUATE_KEYS, stages.evaluate_stage),
+    "report": (tuple(Config.model_fields), stages.report_stage),
+    "baselines": ((*EVALUATE_KEYS, "baselines"), stages.baselines_stage),
+}
+MEMORISE_KEYS = ("seed", "model", "task", "memorise")
+ICU_KEYS = (*MEMORISE_KEYS, "preset", "pairing", "refinement", "stopping", "methods", "perplexity")
+ICU_STAGES: Stages = {
+    "memorise": (MEMORISE_KEYS, icu_stages.memorise_stage),
+    "icu": (ICU_KEYS, icu_stages.icu_stage),
+    "evaluate": ((*ICU_KEYS, "evaluate"), icu_stages.evaluate_stage),
+    "baselines": ((*ICU_KEYS, "evaluate"), icu_stages.baselines_stage),
+}
 
 
-def run_pipeline(config: Config, data: TaskData, run: RunDir, until: StageName = "report") -> None:
-    """Do what is not done yet, up to and with the stage `until`."""
+def run_pipeline(
+    config: Config | IcuConfig, data: Any, run: RunDir, until: StageName = "report"
+) -> None:
+    """Do what is not done yet, up to and with the stage `until` of the config's picture."""
     uri = config.tracking.uri or default_uri(run.path.parent)
     tracker = Tracker(uri, config.tracking.experiment, run.path / "mlflow-spool.jsonl")
-    stages: dict[StageName, tuple[tuple[str, ...], Callable[..., None]]] = {
-        "reveal": (REVEAL_KEYS, reveal_stage),
-        "release": (RELEASE_KEYS, release_stage),
-        "evaluate": (EVALUATE_KEYS, evaluate_stage),
-        "report": (tuple(Config.model_fields), report_stage),
-        "baselines": (BASELINES_KEYS, baselines_stage),
-    }
-    wanted = STAGES[: STAGES.index(until) + 1]
+    picture = stages_of(config)
+    wanted = [*picture][: [*picture].index(until) + 1]
     try:
         with (
             Machine(config) as machine,
             tracker.parent(config.name, config.model_dump(mode="json")),
         ):
             for name in wanted:
-                keys, stage = stages[name]
+                keys, stage = picture[name]
                 fingerprint = config.fingerprint(*keys)
                 if run.done(name, fingerprint):
                     say(f"{name}: done before")
@@ -64,6 +71,11 @@ def run_pipeline(config: Config, data: TaskData, run: RunDir, until: StageName =
                 run.finish(name, fingerprint)
     finally:
         tracker.close()
+
+
+def stages_of(config: Config | IcuConfig) -> Stages:
+    """The stages of a config's picture, in order."""
+    return STAGES if isinstance(config, Config) else ICU_STAGES
 
 
 def note_stage(run: RunDir, name: str, meter: Meter) -> None:

@@ -7,7 +7,7 @@ raises InputError that names the row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def load_sequences(
     return sequences
 
 
-def check_disjoint(named: dict[str, Sequence[TokenSequence]]) -> None:
+def check_disjoint(named: Mapping[str, Sequence[TokenSequence]]) -> None:
     """Raises InputError where two sets hold the same sequence; `named` goes by config key."""
     seen: dict[str, str] = {}
     for key, sequences in named.items():

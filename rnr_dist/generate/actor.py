@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from rnr_dist.config import Engines
 from rnr_dist.generate.requests import Request, Response
 from rnr_dist.generate.weights import adapter_folder, weights_folder
+from rnr_dist.run_dir import read_json
 from rnr_dist.types import ModelRef
 
 Answer = TypeVar("Answer")
+
+
+def architecture(checkpoint: str) -> dict[str, Any]:
+    """A checkpoint's config without what may differ between weights of one shape."""
+    config: dict[str, Any] = read_json(Path(checkpoint) / "config.json")
+    passing = ("dtype", "torch_dtype", "transformers_version", "_name_or_path", "use_cache")
+    return {key: value for key, value in config.items() if key not in passing}
 
 
 class Generator:
@@ -45,10 +54,7 @@ class Generator:
 
         Where weights are reloaded that is one, and the pool has drained this generator before.
         """
-        if model.checkpoint_digest != self._base.checkpoint_digest:
-            raise ValueError(
-                f"{model.checkpoint}: another checkpoint than this engine's {self._base.checkpoint}"
-            )
+        self._require_alike(model)
         if self._engines.weights == "reload":
             self._held = []  # a failure half-way leaves no model that could be asked
             with weights_folder(model) as folder:
@@ -64,6 +70,21 @@ class Generator:
                 self._engine.forget(old)
             self._held = [base, *others[too_many:], model.digest]
         return self._held
+
+    def _require_alike(self, model: ModelRef) -> None:
+        """Raises ValueError for a checkpoint that this engine has no place for.
+
+        Unlearning by all weights gives other checkpoints of the same architecture: these can be
+        reloaded, but no adapter of them lies beside the base's weights.
+        """
+        if model.checkpoint_digest == self._base.checkpoint_digest:
+            return
+        if self._engines.weights == "lora" or architecture(model.checkpoint) != architecture(
+            self._base.checkpoint
+        ):
+            raise ValueError(
+                f"{model.checkpoint}: another checkpoint than this engine's {self._base.checkpoint}"
+            )
 
     async def run(self, requests: Sequence[Request], model: str) -> list[Response]:
         """Answer requests for the model of that digest."""

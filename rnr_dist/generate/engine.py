@@ -131,7 +131,7 @@ class Engine:
         ):
             output = answer
         if isinstance(request, ReadLikelihood):
-            return Response(model, log_likelihoods=_likelihoods(output, request))
+            return Response(model, (), *_likelihoods(output, request))
         return Response(model, continuations=self._continuations(output, request))
 
     def _continuations(self, output: Any, request: Generate) -> tuple[Continuation, ...]:
@@ -143,9 +143,12 @@ class Engine:
         )
 
 
-def _likelihoods(output: Any, request: ReadLikelihood) -> tuple[float, ...]:
-    """Log-likelihoods of positions start.. (natural log)."""
-    return tuple(
-        output.prompt_logprobs[position][request.token_ids[position]].logprob
+def _likelihoods(
+    output: Any, request: ReadLikelihood
+) -> tuple[tuple[float, ...], tuple[bool, ...]]:
+    """Log-likelihoods of positions start.. (natural log), and which of them are the arg max."""
+    found = [
+        output.prompt_logprobs[position][request.token_ids[position]]
         for position in range(request.start, len(request.token_ids))
-    )
+    ]
+    return tuple(one.logprob for one in found), tuple(one.rank == 1 for one in found)

@@ -27,7 +27,8 @@ class Generate:
 
 @dataclass(frozen=True)
 class ReadLikelihood:
-    """Log-likelihood of every token of a text from position `start` on, given those before it."""
+    """Log-likelihood of every token of a text from position `start` on, given those before it, and
+    whether it is the arg max."""
 
     token_ids: tuple[int, ...]
     start: int = 1
@@ -57,6 +58,7 @@ class Response:
     model: str
     continuations: tuple[Continuation, ...] = ()
     log_likelihoods: tuple[float, ...] = ()
+    arg_max: tuple[bool, ...] = ()
 
 
 def batches(requests: list[Request], size: int) -> list[list[int]]:

@@ -65,9 +65,10 @@ class EpochTrainings:
         scorer: str = "",
         refined: bool = False,
     ) -> EpochRun:
-        """`items[i]` belong to `sequences[i]`; further items are trained in every epoch.
+        """Train on `items` by epochs and look at `sequences` after each.
 
-        refined: forgotten sequences leave (IUR). Raises InputError where the loss is not finite.
+        refined: `items[i]` is left out while `sequences[i]` is forgotten (IUR). Raises InputError
+        where the loss is not finite.
         """
         config = self.config
         members = [[[r, [*e.token_ids], e.prompt_tokens] for r, e in i.members] for i in items]

@@ -36,7 +36,6 @@ def pair_up(
     pool: Sequence[TokenSequence],
     vectors: tuple[np.ndarray, np.ndarray],
     settings: Pairing,
-    prefix_tokens: int,
     gpu: bool = False,
 ) -> list[Pair]:
     """The `settings.k` nearest of the pool for each forget sequence, nearest first.

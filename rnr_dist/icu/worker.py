@@ -38,7 +38,7 @@ UNREFINED = Refinement(enabled=False)
 
 @dataclass(frozen=True)
 class EpochJob(Job):
-    """A training by epochs. `items[i]` belong to sequence i; items after those are always trained.
+    """A training by epochs. Item i is left out while sequence i is forgotten.
 
     until: `forgotten` ends when both averages are at or below their limits, `memorised` when the
     mean EL_n is at or above `limits.extraction`. scorer: BERTScore's encoder; "" scores no text.
@@ -103,8 +103,8 @@ def epoch_loop(config: dict[str, Any]) -> dict[str, Any]:
         _keep_best(engine, job, progress, rank)
     while not _finished(job, progress):
         began = time.monotonic()
-        active = [at for at, gone in enumerate(progress.gone) if not gone]
-        chosen = [*active, *range(len(sequences), len(items))]
+        gone = {at for at, forgotten_now in enumerate(progress.gone) if forgotten_now}
+        chosen = [at for at in range(len(items)) if at not in gone]
         sums.zero_()
         for step in epoch_steps(job, items, chosen, progress.epoch):
             progress.step += 1
@@ -119,7 +119,7 @@ def epoch_loop(config: dict[str, Any]) -> dict[str, Any]:
         progress.seconds += time.monotonic() - began
         torch.distributed.all_reduce(sums)
         means = (sums[:, 0] / sums[:, 1].clamp(min=1)).tolist()
-        _read(job, look, progress, dict(zip(names, means, strict=True)), len(active))
+        _read(job, look, progress, dict(zip(names, means, strict=True)), len(chosen))
         _keep_best(engine, job, progress, rank)
         if not _finished(job, progress) and due(
             progress.epoch, job.epochs, job.workers.checkpoints + 1

@@ -83,7 +83,7 @@ def steps_figure(steps: Sequence[Step], path: Path) -> None:
     lower.set_xticks(range(len(names)), [_wrapped(name) for name in names])
     lower.set_xlim(-0.5, len(names) - 0.5)
     lower.set_xlabel("steps of Eq. 1, in order" + (" | control" if controls else ""))
-    _save(figure, path)
+    save(figure, path)
 
 
 def search_figure(trials: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -130,7 +130,7 @@ def search_figure(trials: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure.draw_without_rendering()  # settles where points lie, which labels must know
     for axes, (_, candidates) in zip(grid, panels, strict=False):
         _label(axes, candidates)
-    _save(figure, path)
+    save(figure, path)
 
 
 def front_figure(points: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -185,7 +185,7 @@ def front_figure(points: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.yaxis.set_major_formatter(PERCENT)
     axes.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9)
-    _save(figure, path)
+    save(figure, path)
 
 
 def reveal_figure(pulls: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -211,7 +211,7 @@ def reveal_figure(pulls: Sequence[Mapping[str, Any]], path: Path) -> None:
     grid[0].set_ylim(bottom=0)
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _relative(steps: Sequence[Step], measure: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -304,6 +304,6 @@ def _wrapped(name: str) -> str:
     return name.replace(" ", "\n")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     with replacing(path) as aside:
         figure.savefig(aside, format="png")

@@ -1,0 +1,57 @@
+"""Everything that an ICU run reads, loaded and checked before a model is.
+
+In: the config and a tokenizer. Out: `IcuData`. Invariant: no sequence stands in two of the sets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rnr_dist.config_icu import IcuConfig
+from rnr_dist.data.sequences import check_disjoint, load_sequences
+from rnr_dist.data.sources import load_passages
+from rnr_dist.errors import InputError
+from rnr_dist.types import Passage, Split, TokenSequence
+
+
+@dataclass(frozen=True)
+class IcuData:
+    """The sets of `task`, and general text that perplexity is read on."""
+
+    forget: tuple[TokenSequence, ...]
+    pool: tuple[TokenSequence, ...]
+    unseen: tuple[TokenSequence, ...]
+    tuning: tuple[TokenSequence, ...]
+    general: tuple[Passage, ...]
+
+
+def load_icu_data(config: IcuConfig, tokenizer: Any) -> IcuData:
+    """Raises InputError where a file, a row or a set is not what it must be."""
+    task = config.task
+    sets = {
+        f"task.{key}": load_sequences(
+            getattr(task, key), tokenizer, task.prefix_tokens, task.max_tokens
+        )
+        for key in ("forget", "pool", "unseen", "tuning")
+    }
+    check_disjoint(sets)
+    for key, sequences in sets.items():
+        least = task.prefix_tokens + task.n
+        for sequence in sequences:
+            if len(sequence.token_ids) < least:
+                raise InputError(
+                    f"{key}: {sequence.text[:40]!r} has {len(sequence.token_ids)} tokens; expected "
+                    f"at least task.prefix_tokens + task.n, {least}, to count extraction in"
+                )
+    if len(sets["task.pool"]) < config.pairing.k:
+        raise InputError(
+            f"task.pool: found {len(sets['task.pool'])} sequences, expected at least pairing.k "
+            f"{config.pairing.k}"
+        )
+    passages = [passage for source in task.general for passage in load_passages(source)]
+    final = [passage for passage in passages if passage.split is Split.FINAL]
+    if not final:
+        raise InputError("task.general: holds no text in the split final; expected some")
+    forget, pool, unseen, tuning = (tuple(sequences) for sequences in sets.values())
+    return IcuData(forget, pool, unseen, tuning, tuple(final))

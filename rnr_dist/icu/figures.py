@@ -1,0 +1,49 @@
+"""Curves by epoch: what is recalled, and how many sequences are left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from rnr_dist.report.figures import DOTS_PER_INCH, GREY, PERCENT, save
+
+MARKERS = "osv^DPX"
+
+
+def epochs_figure(
+    curves: Mapping[str, Sequence[Mapping[str, Any]]], limits: Mapping[str, float], path: Path
+) -> None:
+    """EL_n and MA (over t >= t0) of each method by epoch with the limits, and ICU's forgotten."""
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained", dpi=DOTS_PER_INCH)
+    panels = figure.subplots(1, 3)
+    titles = ("Extraction likelihood", "Memorisation accuracy", "Sequences that left")
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set_title(title, loc="left", fontsize=11)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y", alpha=0.25)
+    for axes, key in zip(panels[:2], ("extraction", "memorisation"), strict=True):
+        axes.axhline(limits[key], color=GREY, linestyle=":", label="limit")
+        axes.yaxis.set_major_formatter(PERCENT)
+        axes.set_ylim(-0.03, 1.03)
+    for place, (name, rows) in enumerate(curves.items()):
+        epochs = [row["epoch"] for row in rows]
+        shared = {"marker": MARKERS[place % len(MARKERS)], "label": name, "markersize": 5}
+        panels[0].plot(epochs, [row["extraction"] for row in rows], **shared)
+        panels[1].plot(epochs, [row["memorisation"] for row in rows], **shared)
+        if name == "icu":
+            panels[2].plot(epochs, [row["forgotten"] for row in rows], **shared)
+            for measure in ("bertscore", "bleu"):
+                panels[2].plot(
+                    epochs,
+                    [row["left_by"][measure] for row in rows],
+                    linestyle="--",
+                    label=f"below the limit of {measure}",
+                )
+    for axes in panels:
+        axes.legend(fontsize=8)
+    save(figure, path)

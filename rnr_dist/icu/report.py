@@ -1,0 +1,193 @@
+"""The report of an ICU run: one table, curves by epoch, continuations by epoch, one JSON file.
+
+In: judgements and epoch rows. Out: files in the stage's folder, and the table on the terminal.
+Invariant: the table shows where a method loses too; continuations are masked as the data is
+private: they go to files of the run only, never to the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from rnr_dist.config_icu import IcuConfig
+from rnr_dist.icu.figures import epochs_figure
+from rnr_dist.icu.judging import Judgement, read_judgement
+from rnr_dist.icu.launch import EpochRun
+from rnr_dist.report.summary import package_versions, plain
+from rnr_dist.report.table import literal
+from rnr_dist.run_dir import RunDir, read_json, replacing, write_json
+from rnr_dist.stats import interval, paired_ratio
+from rnr_dist.train.worker import SUMMARY
+from rnr_dist.types import TokenSequence
+
+KNOWN = "memorised"  # what all rows are compared with
+# Column, measure, style, whether the change against the memorised model is told.
+COLUMNS = (
+    ("EL", "extraction/el", ".1%", False),
+    ("EL t≥t0", "extraction/el_t0", ".1%", False),
+    ("MA t≥t0", "extraction/ma_t0", ".1%", False),
+    ("BERTScore", "extraction/bertscore", ".2f", False),
+    ("short prefixes", "extraction/el_short", ".1%", False),
+    ("sampled", "extraction/sampled", ".1%", False),
+    ("entropy", "output/entropy", ".2f", True),
+    ("pool NLL", "pool/nll", ".2f", True),
+    ("PPL", "perplexity/general", ".1f", True),
+)
+# Which measures the control's interval must hold for the result to pass as one that never saw.
+HIDDEN = ("extraction/sampled", "extraction/el_short")
+
+
+def write_report(
+    config: IcuConfig, run: RunDir, names: Sequence[str], judged: Path, path: Path
+) -> list[Path]:
+    """Write `path` and the figure beside it, print the table. names: of `judged`'s rows, in order.
+
+    Returns what was written.
+    """
+    found = {name: read_judgement(judged / f"{name}.json") for name in names}
+    rows = [_row(name, found, run) for name in names]
+    content = {
+        "config": config.model_dump(mode="json"),
+        "preset": config.preset,
+        "versions": package_versions(),
+        "limits": read_json(run.path / "icu" / "result.json")["limits"],
+        "rows": rows,
+    }
+    write_json(path, plain(content))
+    curves = {row["name"]: row["epochs"] for row in rows if row["epochs"] and row["name"] != KNOWN}
+    picture = path.with_name("epochs.png")
+    epochs_figure(curves, content["limits"], picture)
+    console = Console()
+    console.print(_table(rows, config))
+    for note in _notes(rows):
+        console.print(literal(f"Note: {note}"))
+    return [path, picture]
+
+
+def _row(name: str, found: Mapping[str, Judgement], run: RunDir) -> dict[str, Any]:
+    own, base = found[name], found[KNOWN]
+    scores = {}
+    for key, measure in own.measures.items():
+        ratio, bounds = paired_ratio(measure, base.measures[key])
+        scores[key] = {
+            "value": measure.value,
+            "ci95": interval(measure),
+            "vs_memorised": {"ratio": ratio, "ci95": bounds},
+        }
+    row: dict[str, Any] = {"name": name, "scores": scores, "auc": own.auc, "epochs": []}
+    control = found.get("control")
+    if control and name not in ("base", "control"):
+        row["like_control"] = {
+            key: own.measures[key].value <= interval(control.measures[key])[1] for key in HIDDEN
+        }
+        row["like_control"]["auc/nll"] = control.auc[1] <= own.auc[0] <= control.auc[2]
+    for stage in ("icu", "baselines"):
+        summary = run.path / stage / "models" / name / SUMMARY
+        choice = run.path / stage / f"{name}.json"
+        if summary.exists() and choice.exists():
+            trained = read_json(summary)
+            row["epochs"] = [_epoch(epoch) for epoch in trained["epochs"]]
+            row |= {key: trained[key] for key in ("best", "tokens", "seconds", "reading_seconds")}
+            row["met"] = trained["epochs"][trained["best"]]["violation"] == 0
+            row["tuning"] = read_json(choice)
+    return row
+
+
+def _epoch(row: Mapping[str, Any]) -> dict[str, Any]:
+    """An epoch without its texts: averages, terms, how many left and by which measure."""
+    figures = ("bertscore", "bleu", "extraction", "memorisation")
+    means = {key: float(np.mean(row[key])) for key in figures}
+    kept = ("epoch", "terms", "trained_on", "left_by", "violation", "seconds", "reading_seconds")
+    return {**means, **{key: row[key] for key in kept}, "forgotten": sum(row["forgotten"])}
+
+
+def _table(rows: Sequence[Mapping[str, Any]], config: IcuConfig) -> Table:
+    table = Table(
+        title="What is still recalled, and what was kept",
+        caption=(
+            f"preset {config.preset}; EL_{config.task.n} and MA are what training stops by; short "
+            "prefixes, sampled and AUC it never saw; changes against the memorised model; best "
+            "epoch of those trained, * where a limit was missed"
+        ),
+        box=box.HORIZONTALS,
+    )
+    for title in ("model", *(column[0] for column in COLUMNS), "AUC", "epoch"):
+        table.add_column(title, justify="left" if title == "model" else "right")
+    for row in rows:
+        cells = []
+        for _, measure, style, compared in COLUMNS:
+            score = row["scores"][measure]
+            cell = format(score["value"], style)
+            if compared and row["name"] != KNOWN:
+                cell += f"\n{score['vs_memorised']['ratio'] - 1:+.0%}"
+            cells.append(cell)
+        low, high = row["auc"][1:]
+        epochs = f"{row['best']}{'' if row['met'] else '*'}" if row["epochs"] else ""
+        table.add_row(
+            literal(row["name"]), *cells, f"{row['auc'][0]:.2f}\n{low:.2f}…{high:.2f}", epochs
+        )
+    return table
+
+
+def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    notes = []
+    for row in rows:
+        if row["epochs"] and not row["met"]:
+            last = row["epochs"][row["best"]]
+            notes.append(
+                f"{row['name']} missed a limit: mean EL {last['extraction']:.3f}, MA "
+                f"{last['memorisation']:.3f} in its best epoch, {row['best']}"
+            )
+        told = [key for key, like in row.get("like_control", {}).items() if not like]
+        if row["epochs"] and told:
+            notes.append(f"{row['name']} is told from the control by {', '.join(told)}")
+    return notes
+
+
+def write_continuations(
+    forget: Sequence[TokenSequence],
+    result: EpochRun,
+    tokenizer: Any,
+    config: IcuConfig,
+    folder: Path,
+    shown: int = 8,
+) -> Path:
+    """`continuations.md`: of some sequences prefix, truth and continuation by epoch (Figure 5).
+
+    An epoch that changed nothing is left out.
+    """
+    t0 = config.task.prefix_tokens
+    lines = ["# Continuations by epoch", ""]
+    for at, sequence in enumerate(forget[:shown]):
+        ids = sequence.token_ids
+        lines += [f"## {sequence.corpus} {sequence.id}", ""]
+        lines += [*_block("prefix", tokenizer.decode(ids[:t0]))]
+        lines += [*_block("truth", tokenizer.decode(ids[t0:]))]
+        last = None
+        for row in result.epochs:
+            said = row["continuations"][at]
+            if said != last:
+                name = "before" if row["epoch"] == 0 else f"epoch {row['epoch']}"
+                lines += _block(name, said)
+            last = said
+    path = folder / "continuations.md"
+    with replacing(path) as aside:
+        aside.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def _block(title: str, text: str) -> list[str]:
+    """Text as an indented block, which Markdown shows as it stands."""
+    inner = [f"    {line}" for line in literal_lines(text)]
+    return [f"{title}:", "", *(inner or ["    (nothing)"]), ""]
+
+
+def literal_lines(text: str) -> list[str]:
+    return [str(literal(line)) for line in text.splitlines() if line.strip()]

@@ -1,0 +1,314 @@
+"""What each stage of an ICU run does, from the files of those before it to its own.
+
+memorise -> icu -> evaluate -> baselines. In: config, data, run directory, machine, tracker. Out:
+files in the stage's folder. Invariant: what a stage has finished within itself is a file, so that a
+stage that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnr_dist.config_icu import IcuConfig, IcuMethodName
+from rnr_dist.errors import InputError
+from rnr_dist.icu.data import IcuData
+from rnr_dist.icu.forgotten import Limits
+from rnr_dist.machine import Machine
+from rnr_dist.report.progress import say
+from rnr_dist.report.tracking import Tracker
+from rnr_dist.run_dir import RunDir, read_json, read_rows, write_json, write_rows
+from rnr_dist.types import ModelRef, TokenSequence
+
+if TYPE_CHECKING:
+    from rnr_dist.icu.launch import EpochRun, EpochTrainings
+    from rnr_dist.icu.pairing import Pair
+
+# Rows of the table that are no method: the model as it came, as it is to forget, and the one that
+# never saw the forget sequences.
+BASE, MEMORISED, CONTROL = "base", "memorised", "control"
+
+
+def memorise_stage(
+    config: IcuConfig, data: IcuData, run: RunDir, machine: Machine, tracker: Tracker
+) -> None:
+    """The model that knows the sequences, and the control that never saw those to be forgotten."""
+    from rnr_dist.train.collate import Example, texts
+
+    folder = run.stage("memorise")
+    base = machine.base
+    models = {BASE: base.to_json(), MEMORISED: base.to_json()}
+    settings = config.memorise
+    if settings.enabled:
+        trainings = _trainings(config, run, folder, machine, tracker)
+
+        def memorise(
+            name: str, sequences: Sequence[TokenSequence], until: float, epochs: int
+        ) -> Any:
+            return trainings.run(
+                name,
+                data.forget,
+                texts(Example(sequence.token_ids, 0) for sequence in sequences),
+                settings.training,
+                base,
+                Limits(0, 0, until, 1),
+                "memorised",
+                epochs,
+            )
+
+        others = [*data.tuning, *data.pool]
+        known = memorise(
+            MEMORISED, [*data.forget, *others], settings.until, settings.training.epochs
+        )
+        reached = float(np.mean(known.epochs[-1]["extraction"]))
+        if reached < settings.least:
+            raise InputError(
+                f"memorise.training: mean EL_{config.task.n} is {reached:.3f} after "
+                f"{len(known.epochs) - 1} epochs; expected memorise.least {settings.least:g}: more "
+                "epochs or a higher learning_rate"
+            )
+        say(f"memorised: mean EL_{config.task.n} {reached:.3f} in {len(known.epochs) - 1} epochs")
+        models[MEMORISED] = known.model.to_json()
+        never = memorise(CONTROL, others, 2.0, len(known.epochs) - 1)
+        models[CONTROL] = never.model.to_json()
+    write_json(folder / "models.json", models)
+
+
+def icu_stage(
+    config: IcuConfig, data: IcuData, run: RunDir, machine: Machine, tracker: Tracker
+) -> None:
+    """Pairs, limits, and ICU itself: its setting chosen on the tuning sequences."""
+    from rnr_dist.icu.report import write_continuations
+
+    folder = run.stage("icu")
+    known = models_of(run)[MEMORISED]
+    pairs = _paired(config, data, machine, folder)
+    limits = _limits(config, data, machine, known, folder)
+    result = _unlearn("icu", config, data, run, machine, tracker, pairs, limits, folder)
+    write_json(
+        folder / "result.json",
+        {"model": result.model.to_json(), "best": result.best, "limits": asdict(limits)},
+    )
+    for row in result.epochs:
+        told = {
+            "EL": float(np.mean(row["extraction"])),
+            "MA": float(np.mean(row["memorisation"])),
+            "forgotten": float(sum(row["forgotten"])),
+        }
+        tracker.metrics({**told, **{f"loss/{k}": v for k, v in row["terms"].items()}}, row["epoch"])
+    tracker.artifact(write_continuations(data.forget, result, machine.tokenizer, config, folder))
+
+
+def evaluate_stage(
+    config: IcuConfig, data: IcuData, run: RunDir, machine: Machine, tracker: Tracker
+) -> None:
+    """Base, memorised model, control and result, on what stopping saw and on what it did not."""
+    from rnr_dist.icu.report import write_report
+
+    models = dict(models_of(run))
+    models["icu"] = ModelRef.from_json(read_json(run.path / "icu" / "result.json")["model"])
+    folder = run.stage("evaluate")
+    judge_models(config, data, machine, tracker, models, folder)
+    for path in write_report(config, run, list(models), folder, folder / "summary.json"):
+        tracker.artifact(path)
+
+
+def baselines_stage(
+    config: IcuConfig, data: IcuData, run: RunDir, machine: Machine, tracker: Tracker
+) -> None:
+    """The methods that ICU is compared with: one stopping rule, the same grid size, one table."""
+    from rnr_dist.cluster import trainings_at_once
+    from rnr_dist.icu.report import write_report
+    from rnr_dist.threads import side_by_side
+
+    folder = run.stage("baselines")
+    pairs = _paired(config, data, machine, run.path / "icu")
+    limits = Limits(**read_json(run.path / "icu" / "result.json")["limits"])
+    _ = machine.ray
+
+    def one(name: IcuMethodName) -> EpochRun:
+        with tracker.nested(f"method {name}", {}):
+            return _unlearn(name, config, data, run, machine, tracker, pairs, limits, folder)
+
+    names = config.methods.run
+    results = side_by_side(one, names, trainings_at_once(config))
+    models: dict[str, ModelRef] = {
+        name: result.model for name, result in zip(names, results, strict=True)
+    }
+    judge_models(config, data, machine, tracker, models, run.path / "evaluate")
+    order = [*models_of(run), "icu", *names]
+    path = folder / "baselines.json"
+    for written in write_report(config, run, order, run.path / "evaluate", path):
+        tracker.artifact(written)
+
+
+def models_of(run: RunDir) -> dict[str, ModelRef]:
+    """The rows of the table that are no method."""
+    content = read_json(run.path / "memorise" / "models.json")
+    return {name: ModelRef.from_json(value) for name, value in content.items()}
+
+
+def judge_models(
+    config: IcuConfig,
+    data: IcuData,
+    machine: Machine,
+    tracker: Tracker,
+    models: Mapping[str, ModelRef],
+    folder: Path,
+) -> None:
+    """Measures of each named model into `folder`."""
+    from rnr_dist.icu.actors import similarity_of
+    from rnr_dist.icu.judging import judge_model
+
+    for name, model in models.items():
+        with tracker.nested(f"evaluate {name}", {}), similarity_of(config, machine) as similarity:
+            found = judge_model(
+                config, data, machine.pool, similarity, machine.tokenizer, model, folder, name
+            )
+            tracker.metrics({key: measure.value for key, measure in found.measures.items()})
+            tracker.metrics({"auc/nll": found.auc[0]})
+
+
+def _trainings(
+    config: IcuConfig, run: RunDir, folder: Path, machine: Machine, tracker: Tracker
+) -> EpochTrainings:
+    from rnr_dist.icu.launch import EpochTrainings
+
+    return EpochTrainings(config, folder, tracker, lambda: machine.ray)
+
+
+def _paired(
+    config: IcuConfig, data: IcuData, machine: Machine, folder: Path
+) -> dict[str, list[TokenSequence]]:
+    """{id: its pairs} of the forget and the tuning sequences; `pairs.parquet` keeps them."""
+    from rnr_dist.icu.actors import embedded
+    from rnr_dist.icu.pairing import Pair, pair_up
+
+    path = folder / "pairs.parquet"
+    wanted = [*data.forget, *data.tuning]
+    if not path.exists():
+        _ = machine.ray
+        texts = [sequence.text for sequence in [*wanted, *data.pool]]
+        vectors = embedded(config.pairing.embedder, texts, config.workers.gpus_each > 0)
+        found = pair_up(
+            wanted,
+            data.pool,
+            (vectors[: len(wanted)], vectors[len(wanted) :]),
+            config.pairing,
+            config.workers.gpus_each > 0,
+        )
+        write_rows(path, found)
+        write_json(folder / "pairs.json", _shown(found, [*wanted, *data.pool]))
+        say(f"paired {len(wanted)} sequences, mean cosine {np.mean([p.cosine for p in found]):.2f}")
+    by_id = {sequence.id: sequence for sequence in data.pool}
+    pairs: dict[str, list[TokenSequence]] = {}
+    for pair in read_rows(path, Pair):
+        pairs.setdefault(pair.forget, []).append(by_id[pair.learn])
+    return pairs
+
+
+def _shown(pairs: Sequence[Pair], sequences: Sequence[TokenSequence]) -> list[dict[str, Any]]:
+    text = {sequence.id: sequence.text for sequence in sequences}
+    return [
+        {"cosine": pair.cosine, "forget": text[pair.forget], "learn": text[pair.learn]}
+        for pair in pairs
+    ]
+
+
+def _limits(
+    config: IcuConfig, data: IcuData, machine: Machine, known: ModelRef, folder: Path
+) -> Limits:
+    """Limits of the config, and where it leaves one out what never-seen sequences reach."""
+    from rnr_dist.icu.actors import similarity_of
+    from rnr_dist.icu.judging import recalled
+
+    path = folder / "limits.json"
+    given, stop = config.refinement, config.stopping
+    if not path.exists():
+        t0, tokenizer = config.task.prefix_tokens, machine.tokenizer
+        found = recalled(
+            machine.pool, config, known, data.unseen, tokenizer.eos_token_id, t0, "never seen"
+        )
+        said = [tokenizer.decode(one.continuation, skip_special_tokens=True) for one in found]
+        truth = [tokenizer.decode(sequence.token_ids[t0:]) for sequence in data.unseen]
+        with similarity_of(config, machine) as similarity:
+            alike, bleu = similarity(said, truth)
+        level = {
+            "bertscore": float(np.quantile(alike, given.calibration_quantile)),
+            "bleu": float(np.quantile(bleu, given.calibration_quantile)),
+            "extraction": float(np.mean([one.extraction for one in found])),
+            "memorisation": float(np.mean([one.accuracy(t0) for one in found])),
+        }
+        write_json(path, level)
+    level = read_json(path)
+    chosen = {
+        "bertscore": given.bertscore_below,
+        "bleu": given.bleu_below,
+        "extraction": stop.extraction,
+        "memorisation": stop.memorisation,
+    }
+    limits = Limits(**{k: level[k] if value is None else value for k, value in chosen.items()})
+    say(
+        f"forgotten: BERTScore below {limits.bertscore:.3f} {given.combine} BLEU below "
+        f"{limits.bleu:.3f}; end at EL {limits.extraction:.4f} and MA {limits.memorisation:.3f}"
+    )
+    return limits
+
+
+def _unlearn(
+    name: IcuMethodName,
+    config: IcuConfig,
+    data: IcuData,
+    run: RunDir,
+    machine: Machine,
+    tracker: Tracker,
+    pairs: Mapping[str, Sequence[TokenSequence]],
+    limits: Limits,
+    folder: Path,
+) -> EpochRun:
+    """Choose the method's setting on the tuning sequences, then forget with it."""
+    from rnr_dist.icu.actors import scorer_name
+    from rnr_dist.icu.items import unlearning_items
+
+    method = getattr(config.methods, name)
+    trainings = _trainings(config, run, folder, machine, tracker)
+    known = models_of(run)[MEMORISED]
+    refined = name == "icu" and config.refinement.enabled
+
+    def forget(label: str, sequences: Sequence[TokenSequence], training: Any) -> EpochRun:
+        items = unlearning_items(
+            name, training, sequences, pairs, data.pool, config.task.prefix_tokens, config.seed
+        )
+        return trainings.run(
+            label,
+            sequences,
+            items,
+            training,
+            known,
+            limits,
+            "forgotten",
+            config.stopping.epochs,
+            scorer_name(config) if refined else "",
+            refined,
+        )
+
+    path = folder / f"{name}.json"
+    if not path.exists():
+        from rnr_dist.icu.tuning import choose
+
+        write_json(path, choose(name, method, config, data, machine, forget, folder))
+    chosen = read_json(path)["chosen"]
+    result = forget(name, data.forget, method.trained_with(chosen))
+    first = result.epochs[0]
+    if len(result.epochs) == 1:
+        raise InputError(
+            f"task.forget: all {len(data.forget)} sequences count as forgotten before the first "
+            f"epoch (mean EL {np.mean(first['extraction']):.3f}, MA "
+            f"{np.mean(first['memorisation']):.3f}); expected sequences that the model knows"
+        )
+    say(f"{name}: epoch {result.best} of {len(result.epochs) - 1} is the best")
+    return result
