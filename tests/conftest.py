@@ -54,3 +54,21 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def _tiny_tokenizer(folder, vocabulary):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {f"w{number}": number for number in range(vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="w1", unk_token="w0"
+    ).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """Writes a tokenizer of the words w0, w1 (the end token)... to a checkpoint's folder."""
+    return _tiny_tokenizer

@@ -1,0 +1,239 @@
+"""Epochs on Ray and DeepSpeed: memorising, unlearning, who leaves, and what a kill changes."""
+
+import contextlib
+import os
+import random
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rnr_dist.config_icu import IcuConfig
+from rnr_dist.config_objectives import IcuObjective
+from rnr_dist.config_training import Training
+from rnr_dist.errors import InputError
+from rnr_dist.icu.forgotten import Limits
+from rnr_dist.icu.items import unlearning_items
+from rnr_dist.icu.launch import EpochTrainings
+from rnr_dist.icu.worker import readings_of
+from rnr_dist.models import checkpoint_digest
+from rnr_dist.run_dir import read_json
+from rnr_dist.train.collate import Example, texts
+from rnr_dist.types import ModelRef, TokenSequence
+from tests.ray.test_training import processes
+
+T0, T, N = 8, 24, 3
+NEVER = Limits(0, 0, 0, 0)  # met by nothing: all epochs are run
+FULL = Training(
+    parameters="full",
+    schedule="constant",
+    warmup_share=0,
+    learning_rate=3e-3,
+    batch_size=4,
+    micro_batch_tokens=64,
+)
+
+
+class Heard:
+    """A tracker that only remembers."""
+
+    def __init__(self):
+        self.told = []
+
+    @contextlib.contextmanager
+    def nested(self, name, params):
+        yield
+
+    def metrics(self, values, step=0):
+        self.told.append((step, values))
+
+
+def sequence(number, length=T):
+    draw = random.Random(f"sequence {number}")
+    ids = tuple(draw.randrange(2, 61) for _ in range(length))
+    return TokenSequence(f"s{number}", "test", ids, " ".join(f"w{i}" for i in ids))
+
+
+# One is shorter, so that shards are uneven.
+FORGET = [*map(sequence, range(4)), sequence(4, 19)]
+POOL = [*map(sequence, range(10, 15))]
+PAIRS = {one.id: [POOL[at]] for at, one in enumerate(FORGET)}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, tiny_llama, tiny_tokenizer):
+    folder = tiny_llama(tmp_path_factory.mktemp("base"), vocabulary=61)
+    tiny_tokenizer(folder, 61)
+    return ModelRef(str(folder), checkpoint_digest(folder))
+
+
+@pytest.fixture
+def trainings(tmp_path, ray_cluster):
+    def made(name="run", count=1, **workers):
+        config = IcuConfig(
+            name="test",
+            task={"name": "extraction", "prefix_tokens": T0, "max_tokens": T, "n": N},
+            workers={"count": count, "cpus_each": 1, "dtype": "float32", **workers},
+            refinement={"combine": "or"},
+        )
+        folder = tmp_path / name
+        return EpochTrainings(config, folder, Heard(), lambda: None)
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def memorised(ray_cluster, base, tmp_path_factory):
+    """A model that knows the forget sequences and the pool."""
+    folder = tmp_path_factory.mktemp("memorised")
+    config = IcuConfig(
+        name="test",
+        task={"name": "extraction", "prefix_tokens": T0, "max_tokens": T, "n": N},
+        workers={"cpus_each": 1, "dtype": "float32"},
+    )
+    known = EpochTrainings(config, folder, Heard(), lambda: None).run(
+        "memorised",
+        FORGET,
+        texts(Example(one.token_ids, 0) for one in [*FORGET, *POOL]),
+        FULL,
+        base,
+        Limits(0, 0, 0.95, 1),
+        "memorised",
+        150,
+    )
+    assert readings_of(known.epochs)[-1].mean_extraction >= 0.95
+    assert len(known.epochs) < 151
+    return known
+
+
+def unlearn(trainings, known, limits, epochs, refined=False, training=None, **more):
+    training = training or FULL.model_copy(update={"objective": IcuObjective()})
+    return trainings.run(
+        "icu",
+        FORGET,
+        unlearning_items("icu", training, FORGET, PAIRS, POOL, T0, 0),
+        training,
+        known.model,
+        limits,
+        "forgotten",
+        epochs,
+        refined=refined,
+        **more,
+    )
+
+
+def weights(run):
+    return load_file(f"{run.model.checkpoint}/model.safetensors")
+
+
+def test_what_was_memorised_is_forgotten_and_the_best_epoch_is_kept(memorised, trainings, tmp_path):
+    limits = Limits(0, 0, 0.1, 0.3)
+    run = unlearn(trainings(), memorised, limits, 40)
+    readings = readings_of(run.epochs)
+    assert readings[0].mean_extraction > 0.9
+    last = readings[-1]
+    assert last.mean_extraction <= 0.1 and last.mean_memorisation <= 0.3
+    assert run.best == last.epoch == len(readings) - 1
+    # It ended with the first epoch that met both.
+    assert all(r.mean_extraction > 0.1 or r.mean_memorisation > 0.3 for r in readings[:-1])
+    assert run.model.digest != memorised.model.digest
+    assert {"forget", "learn", "kl"} == run.epochs[1]["terms"].keys()
+    assert run.epochs[1]["terms"]["kl"] >= 0
+    # Done once.
+    again = unlearn(trainings(), memorised, limits, 40)
+    assert again.model == run.model and again.epochs == run.epochs
+    assert not (tmp_path / "run" / "train").exists() or not list(
+        (tmp_path / "run" / "train").iterdir()
+    )
+
+
+def test_two_workers_and_filtered_shards_train_like_one(memorised, trainings):
+    """After a step in which two of five sequences have left, uneven over the ranks."""
+    runs = []
+    # BLEU is 1 without a scorer and so is BERTScore: a limit of 2 for one would drop all.
+    for count in (1, 2):
+        one_step = FULL.model_copy(update={"objective": IcuObjective(), "batch_size": 8})
+        runs.append(
+            unlearn(trainings(f"run{count}", count), memorised, NEVER, 1, training=one_step)
+        )
+    one, two = (weights(run) for run in runs)
+    before = load_file(f"{memorised.model.checkpoint}/model.safetensors")
+    assert one.keys() == two.keys()
+    assert any(not torch.equal(one[name], before[name]) for name in one)
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, atol=1e-6, rtol=0)
+    for a, b in zip(runs[0].epochs, runs[1].epochs, strict=True):
+        assert a["extraction"] == pytest.approx(b["extraction"], abs=1e-9)
+        assert a["terms"] == pytest.approx(b["terms"], abs=1e-4)
+
+
+def test_a_killed_worker_goes_on_from_its_last_epoch_to_the_same_weights(memorised, trainings):
+    whole = unlearn(trainings("whole"), memorised, NEVER, 5)
+    killed = []
+    disturbed = trainings("disturbed", max_failures=1)
+    metrics = disturbed.tracker.metrics
+
+    def kill_once(values, step=0):
+        if step == 3 and not killed:
+            killed.append(processes("RayTrainWorker")[-1].pid)
+            os.kill(killed[0], signal.SIGKILL)
+        metrics(values, step)
+
+    disturbed.tracker.metrics = kill_once
+    again = unlearn(disturbed, memorised, NEVER, 5)
+    assert killed
+    assert [row["extraction"] for row in again.epochs] == [
+        row["extraction"] for row in whole.epochs
+    ]
+    for name, weight in weights(whole).items():
+        assert torch.equal(weights(again)[name], weight), name
+
+
+def test_a_loss_that_is_not_finite_names_step_and_epoch(memorised, trainings):
+    huge = FULL.model_copy(update={"objective": IcuObjective(), "learning_rate": 1e30})
+    with pytest.raises(InputError, match=r"the loss is nan in step \d+, epoch 1.*learning_rate"):
+        unlearn(trainings(), memorised, NEVER, 3, training=huge)
+
+
+def test_forgotten_sequences_leave_and_a_lora_is_kept_as_a_term(memorised, trainings, tmp_path):
+    from rnr_dist.icu.similarity import scorer_folder
+
+    lora = Training(
+        objective=IcuObjective(),
+        schedule="constant",
+        warmup_share=0,
+        learning_rate=2e-2,
+        batch_size=4,
+        target_modules=["q_proj", "v_proj", "down_proj"],
+    )
+    run = unlearn(
+        trainings(),
+        memorised,
+        Limits(2, 0.01, 0, 0.2),  # by "or" and BERTScore's limit all would have left
+        12,
+        refined=False,
+        training=lora,
+    )
+    assert run.model.checkpoint == memorised.model.checkpoint
+    [term] = run.model.terms
+    assert term.coefficient == 1
+    assert readings_of(run.epochs)[run.best].mean_extraction < 0.5
+
+    limits = Limits(0.0, 0.01, 0, 0)  # BLEU alone decides
+    refined = unlearn(
+        trainings("refined"),
+        memorised,
+        limits,
+        12,
+        refined=True,
+        training=FULL.model_copy(update={"objective": IcuObjective()}),
+        scorer=scorer_folder("embedded:minilm"),
+    )
+    for row, following in zip(refined.epochs, refined.epochs[1:], strict=False):
+        assert row["forgotten"] == [value < 0.01 for value in row["bleu"]]
+        assert following["trained_on"] == len(FORGET) - sum(row["forgotten"])
+    assert refined.epochs[0]["trained_on"] == 0
+    assert sum(refined.epochs[-1]["forgotten"]) == len(FORGET)
+    assert len(refined.epochs) < 13  # nothing was left
+    assert read_json(tmp_path / "refined" / "models" / "icu.json")["model"]
