@@ -251,9 +251,9 @@ def test_the_whole_report_prints_from_the_file(tmp_path):
 def drawn(monkeypatch):
     """The figures as they are saved."""
     held = []
-    save = figures._save
+    save = figures.save
     monkeypatch.setattr(
-        figures, "_save", lambda figure, path: (held.append(figure), save(figure, path))
+        figures, "save", lambda figure, path: (held.append(figure), save(figure, path))
     )
     return held
 
