@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from rnr_dist.cluster import check_room
-from rnr_dist.config import Config
+from rnr_dist.config import Config, RunConfig
 from rnr_dist.config_file import load_any_config
 from rnr_dist.config_icu import IcuConfig
 from rnr_dist.config_training import Training
@@ -44,12 +44,12 @@ def check_inputs(config: Config) -> TaskData:
     return load_task(config.task, config.evaluate.split)
 
 
-def check_checkpoint(config: Config | IcuConfig, folder: Path) -> None:
+def check_checkpoint(config: RunConfig, folder: Path) -> None:
     """Raises InputError where a checkpoint on this disk is not what the config needs."""
     check_room(config, weights_bytes(folder))
     if isinstance(config, IcuConfig):
         check_icu_layers(config, folder)
-    else:
+    elif isinstance(config, Config):
         check_layers(config, folder)
         check_chat_template(config, folder)
 
@@ -87,7 +87,7 @@ def check_icu_layers(config: IcuConfig, checkpoint: Path) -> None:
             require_trained(checkpoint, training, f"methods.{name}.training")
 
 
-def _check_cpu_weights(config: Config | IcuConfig) -> None:
+def _check_cpu_weights(config: RunConfig) -> None:
     if config.engines.weights == "lora" and not config.engines.gpus_each:
         raise InputError(
             "engines.weights: found lora on CPUs, where vLLM 0.32 ends when it reads likelihoods "

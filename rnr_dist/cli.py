@@ -26,8 +26,6 @@ app = typer.Typer(
 )
 
 RUNS = Path("runs")
-# The command that goes as far as a stage, where it is not called like it.
-COMMANDS = {"report": "run"}
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, see configs/.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
@@ -43,7 +41,12 @@ Resume = Annotated[
 
 
 def _pipeline(
-    config: Path, overrides: list[str], run: Path | None, resume: Path | None, until: StageName
+    command: str,
+    config: Path,
+    overrides: list[str],
+    run: Path | None,
+    resume: Path | None,
+    until: StageName,
 ) -> None:
     from rnr_dist.checks import check_baselines, check_icu_inputs, check_inputs
     from rnr_dist.config_file import load_any_config
@@ -57,10 +60,12 @@ def _pipeline(
     if resume and not (resume / "config.json").exists():
         raise InputError(f"--resume {resume}: no run directory (no config.json)")
     loaded = load_any_config(config, overrides)
-    if until not in stages_of(loaded):
-        wanted = ", ".join(stages_of(loaded))
+    stages = stages_of(loaded)
+    wanted = "icu" if command == "icu" else until
+    if wanted not in stages:
         raise InputError(
-            f"{config}: task {loaded.task.name} has no stage {until}; expected one of {wanted}"
+            f"{config}: task {loaded.task.name} has no stage {wanted}; expected one of "
+            f"{', '.join(stages)}"
         )
     data: Any
     if isinstance(loaded, IcuConfig):
@@ -76,76 +81,51 @@ def _pipeline(
     try:
         run_pipeline(loaded, data, directory, until)
     except KeyboardInterrupt:
-        again = f"rnr {COMMANDS.get(until, until)} {config} --resume {path}"
+        again = f"rnr {command} {config} --resume {path}"
         say(f"interrupted; what is finished is kept. Go on with: {again}")
         raise
     print(directory.path)
 
 
-@app.command()
-def run(
-    config: ConfigPath,
-    overrides: Overrides = [],  # noqa: B006 (typer copies it)
-    run: NewRun = None,
-    resume: Resume = None,
-) -> None:
-    """Reveal, release, evaluate and report: the whole picture."""
-    _pipeline(config, overrides, run, resume, "report")
+def _stage_command(name: str, until: StageName, describe: str) -> None:
+    """`rnr NAME CONFIG`: everything up to and with a stage."""
+
+    @app.command(name, help=describe)
+    def command(
+        config: ConfigPath,
+        overrides: Overrides = [],  # noqa: B006 (typer copies it)
+        run: NewRun = None,
+        resume: Resume = None,
+    ) -> None:
+        _pipeline(name, config, overrides, run, resume, until)
 
 
-@app.command()
-def reveal(
-    config: ConfigPath,
-    overrides: Overrides = [],  # noqa: B006
-    run: NewRun = None,
-    resume: Resume = None,
-) -> None:
-    """Search instructions that make the model speak about the target; write the forget set."""
-    _pipeline(config, overrides, run, resume, "reveal")
-
-
-@app.command()
-def release(
-    config: ConfigPath,
-    overrides: Overrides = [],  # noqa: B006
-    run: NewRun = None,
-    resume: Resume = None,
-) -> None:
-    """Train forget and retain adapters and search their weights (after reveal)."""
-    _pipeline(config, overrides, run, resume, "release")
-
-
-@app.command()
-def evaluate(
-    config: ConfigPath,
-    overrides: Overrides = [],  # noqa: B006
-    run: NewRun = None,
-    resume: Resume = None,
-) -> None:
-    """Measure base, control and every step on the evaluated split (after release)."""
-    _pipeline(config, overrides, run, resume, "evaluate")
-
-
-@app.command()
-def baselines(
-    config: ConfigPath,
-    overrides: Overrides = [],  # noqa: B006
-    run: NewRun = None,
-    resume: Resume = None,
-) -> None:
-    """Put the methods that R&R is compared with beside it, at its budget (after the report)."""
-    _pipeline(config, overrides, run, resume, "baselines")
-
-
-@app.command()
-def icu(
-    config: ConfigPath,
-    overrides: Overrides = [],  # noqa: B006
-    run: NewRun = None,
-    resume: Resume = None,
-) -> None:
-    """Make a model forget given sequences: memorise, pair, unlearn, measure (task extraction)."""
-    _pipeline(config, overrides, run, resume, "evaluate")
+_stage_command("run", "report", "Reveal, release, evaluate and report: the whole picture.")
+_stage_command(
+    "reveal",
+    "reveal",
+    "Search instructions that make the model speak about the target; write the forget set.",
+)
+_stage_command(
+    "release",
+    "release",
+    "Train forget and retain adapters and search their weights (after reveal).",
+)
+_stage_command(
+    "evaluate",
+    "evaluate",
+    "Measure base, control and every step on the evaluated split (after release).",
+)
+_stage_command(
+    "baselines",
+    "baselines",
+    "Put the methods that R&R, or ICU, is compared with beside it, at its budget.",
+)
+_stage_command(
+    "icu",
+    "evaluate",
+    "Make a model forget given sequences: memorise, pair, unlearn, measure (task extraction).",
+)
 
 
 @app.command()

@@ -209,8 +209,8 @@ class Tracking(Section):
     """Experiment name."""
 
 
-class Config(Section):
-    """A whole run."""
+class RunConfig(Section):
+    """What every run has, whatever its task."""
 
     name: str
     """Names the run."""
@@ -220,16 +220,46 @@ class Config(Section):
     """`embedded:NAME`, a local folder, or a hub name."""
     trust_remote_code: bool = False
     """Run code that a hub model brings. Off unless you trust its author."""
-    task: ToxicityTask
     engines: Engines = Engines()
     workers: Workers = Workers()
+    perplexity: Perplexity = Perplexity()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> RunConfig:
+        if self.perplexity.window >= self.engines.max_model_len:
+            raise ValueError(
+                f"perplexity.window {self.perplexity.window} must be below engines.max_model_len "
+                f"{self.engines.max_model_len}"
+            )
+        return self
+
+    @property
+    def engine_slots(self) -> int:
+        """Engines that live at once."""
+        return self.engines.count
+
+    def fingerprint(self, *keys: str) -> str:
+        """Digest of the named sections (dotted keys), for stage manifests."""
+        content = self.model_dump(mode="json")
+        chosen = {}
+        for key in keys:
+            value: Any = content
+            for part in key.split("."):
+                value = value[part]
+            chosen[key] = value
+        return digest(chosen)
+
+
+class Config(RunConfig):
+    """A whole run of Reveal-and-Release."""
+
+    task: ToxicityTask
     reveal: Reveal = Reveal()
     retain: Retain = Retain()
     release: Release = Release()
-    perplexity: Perplexity = Perplexity()
     evaluate: Evaluate = Evaluate()
     baselines: Baselines = Baselines()
-    tracking: Tracking = Tracking()
 
     @model_validator(mode="after")
     def _adapters_fit(self) -> Config:
@@ -242,27 +272,7 @@ class Config(Section):
             )
         return self
 
-    @model_validator(mode="after")
-    def _windows_fit(self) -> Config:
-        if self.perplexity.window >= self.engines.max_model_len:
-            raise ValueError(
-                f"perplexity.window {self.perplexity.window} must be below engines.max_model_len "
-                f"{self.engines.max_model_len}"
-            )
-        return self
-
     @property
     def engine_slots(self) -> int:
-        """Engines that live at once: the pool's, and one of the instruction writer for a while."""
+        """The pool's engines, and one of the instruction writer for a while."""
         return self.engines.count + bool(self.reveal.writer)
-
-    def fingerprint(self, *keys: str) -> str:
-        """Digest of the named sections (dotted keys), for stage manifests."""
-        content = self.model_dump(mode="json")
-        chosen = {}
-        for key in keys:
-            value: Any = content
-            for part in key.split("."):
-                value = value[part]
-            chosen[key] = value
-        return digest(chosen)

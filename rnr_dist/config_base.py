@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -35,3 +36,31 @@ class Sampling(Section):
         if self.temperature == 0 and self.n > 1:
             raise ValueError(f"temperature 0 gives the same text {self.n} times; n must be 1")
         return self
+
+
+def merged(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` with the overrides in it; another objective takes its whole section's place."""
+    if {"name"} <= content.keys() & overrides.keys() and content["name"] != overrides["name"]:
+        return dict(overrides)
+    result = dict(content)
+    for key, value in overrides.items():
+        inner = result.get(key)
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            value = merged(inner, value)
+        result[key] = value
+    return result
+
+
+def above_defaults(section: type[Section], kind: type[Section], content: Any) -> Any:
+    """Plain values of `section` in which one of `kind` may name single keys.
+
+    The other keys stay as the section's own default has them, not as `kind`'s.
+    """
+    if not isinstance(content, Mapping):
+        return content
+    given = dict(content)
+    for name, value in content.items():
+        field = section.model_fields.get(name)
+        if field and isinstance(field.default, kind) and isinstance(value, Mapping):
+            given[name] = merged(field.default.model_dump(), value)
+    return given

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from rnr_dist.config_base import Count, Fraction, Positive, Section
+from rnr_dist.config_base import Count, Fraction, Positive, Section, above_defaults, merged
 from rnr_dist.config_objectives import CmdObjective, DpoObjective, RmuObjective
 from rnr_dist.config_sources import ContextSource
 from rnr_dist.config_training import Training
@@ -45,19 +45,6 @@ class Tuned(Section):
     def trained_with(self, overrides: Mapping[str, Any]) -> Training:
         """The training of one place of the grid."""
         return Training.model_validate(merged(self.training.model_dump(), overrides))
-
-
-def merged(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`content` with the overrides in it; another objective takes its whole section's place."""
-    if {"name"} <= content.keys() & overrides.keys() and content["name"] != overrides["name"]:
-        return dict(overrides)
-    result = dict(content)
-    for key, value in overrides.items():
-        inner = result.get(key)
-        if isinstance(inner, Mapping) and isinstance(value, Mapping):
-            value = merged(inner, value)
-        result[key] = value
-    return result
 
 
 def _rates(*rates: float) -> list[dict[str, Any]]:
@@ -128,14 +115,7 @@ class Baselines(Section):
     @classmethod
     def _above_the_defaults(cls, content: Any) -> Any:
         """A method's section may name single keys; its paper's settings stay for the others."""
-        if not isinstance(content, Mapping):
-            return content
-        given = dict(content)
-        for name, value in content.items():
-            default = cls.model_fields[name].default if name in cls.model_fields else None
-            if isinstance(default, Tuned) and isinstance(value, Mapping):
-                given[name] = merged(default.model_dump(), value)
-        return given
+        return above_defaults(cls, Tuned, content)
 
     @model_validator(mode="after")
     def _objectives_fit(self) -> Baselines:

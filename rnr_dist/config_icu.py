@@ -11,9 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from rnr_dist.config import Engines, Perplexity, Tracking
-from rnr_dist.config_base import Count, Fraction, Sampling, Section
-from rnr_dist.config_baselines import merged
+from rnr_dist.config import RunConfig
+from rnr_dist.config_base import Count, Fraction, Sampling, Section, above_defaults, merged
 from rnr_dist.config_objectives import (
     DpoObjective,
     IcuObjective,
@@ -22,8 +21,8 @@ from rnr_dist.config_objectives import (
     LlmuObjective,
 )
 from rnr_dist.config_sources import TextSource
-from rnr_dist.config_training import Training, Workers
-from rnr_dist.types import Split, digest
+from rnr_dist.config_training import Training
+from rnr_dist.types import Split
 
 Preset = Literal["default", "paper", "reference"]
 IcuMethodName = Literal["icu", "kumpr", "kl", "dpo", "llmu"]
@@ -82,6 +81,15 @@ class ExtractionTask(Section):
         return self
 
 
+def require_constant(training: Training) -> None:
+    """Raises ValueError for a learning rate that follows the steps to an end nobody knows."""
+    if training.schedule != "constant":
+        raise ValueError(
+            f"training.schedule {training.schedule}: epochs end by what is recalled, at no step "
+            "known before; expected constant"
+        )
+
+
 class Memorise(Section):
     """Fine-tune the model until it knows the sequences, as one tests unlearning."""
 
@@ -99,6 +107,16 @@ class Memorise(Section):
     """Mean EL_n over t >= t0 of the forget sequences at which it ends."""
     least: Fraction = 0.8
     """Mean EL_n below which memorising has failed and the run ends."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _above_the_defaults(cls, content: Any) -> Any:
+        return above_defaults(cls, Training, content)
+
+    @model_validator(mode="after")
+    def _without_end(self) -> Memorise:
+        require_constant(self.training)
+        return self
 
 
 class Pairing(Section):
@@ -160,7 +178,7 @@ class Unlearning(Section):
     @model_validator(mode="after")
     def _usable(self) -> Unlearning:
         for overrides in self.grid:
-            self.trained_with(overrides)
+            require_constant(self.trained_with(overrides))
         return self
 
     def trained_with(self, overrides: Mapping[str, Any]) -> Training:
@@ -203,14 +221,7 @@ class Methods(Section):
     @model_validator(mode="before")
     @classmethod
     def _above_the_defaults(cls, content: Any) -> Any:
-        if not isinstance(content, Mapping):
-            return content
-        given = dict(content)
-        for name, value in content.items():
-            default = cls.model_fields[name].default if name in cls.model_fields else None
-            if isinstance(default, Unlearning) and isinstance(value, Mapping):
-                given[name] = merged(default.model_dump(), value)
-        return given
+        return above_defaults(cls, Unlearning, content)
 
     @model_validator(mode="after")
     def _objectives_fit(self) -> Methods:
@@ -230,31 +241,19 @@ class Judging(Section):
     """Tokens of the n-grams that sampled extraction is counted in."""
 
 
-class IcuConfig(Section):
+class IcuConfig(RunConfig):
     """A whole ICU run."""
 
-    name: str
-    """Names the run."""
-    seed: int = 0
-    """Seeds trainings and bootstrap."""
     preset: Preset = "default"
     """`paper` or `reference` fill in what these do where the file says nothing else; every number
     that comes out names its preset."""
-    model: str = "embedded:smollm2-135m-instruct"
-    """`embedded:NAME`, a local folder, or a hub name."""
-    trust_remote_code: bool = False
-    """Run code that a hub model brings. Off unless you trust its author."""
     task: ExtractionTask = ExtractionTask()
-    engines: Engines = Engines()
-    workers: Workers = Workers()
     memorise: Memorise = Memorise()
     pairing: Pairing = Pairing()
     refinement: Refinement = Refinement()
     stopping: Stopping = Stopping()
     methods: Methods = Methods()
-    perplexity: Perplexity = Perplexity()
     evaluate: Judging = Judging()
-    tracking: Tracking = Tracking()
 
     @model_validator(mode="before")
     @classmethod
@@ -264,27 +263,22 @@ class IcuConfig(Section):
         return merged(PRESETS.get(str(content.get("preset", "default")), {}), content)
 
     @model_validator(mode="after")
-    def _windows_fit(self) -> IcuConfig:
-        for key, length in (
-            ("task.max_tokens", self.task.max_tokens),
-            ("perplexity.window", self.perplexity.window),
-        ):
-            if length >= self.engines.max_model_len:
-                raise ValueError(
-                    f"{key} {length} must be below engines.max_model_len "
-                    f"{self.engines.max_model_len}"
-                )
+    def _sequences_fit(self) -> IcuConfig:
+        if self.task.max_tokens >= self.engines.max_model_len:
+            raise ValueError(
+                f"task.max_tokens {self.task.max_tokens} must be below engines.max_model_len "
+                f"{self.engines.max_model_len}"
+            )
         return self
 
-    @property
-    def engine_slots(self) -> int:
-        """Engines that live at once."""
-        return self.engines.count
-
-    def fingerprint(self, *keys: str) -> str:
-        """Digest of the named sections, for stage manifests."""
-        content = self.model_dump(mode="json")
-        return digest({key: content[key] for key in keys})
+    @model_validator(mode="after")
+    def _whole_weights(self) -> IcuConfig:
+        if self.workers.zero_stage == 3:
+            raise ValueError(
+                "workers.zero_stage 3: after each epoch the workers generate, each by itself, "
+                "which needs whole weights; expected 0 to 2"
+            )
+        return self
 
 
 def _icu(**objective: Any) -> dict[str, Any]:

@@ -13,8 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from rnr_dist.cluster import ray_session
-from rnr_dist.config import Config
-from rnr_dist.config_icu import IcuConfig
+from rnr_dist.config import Config, RunConfig
 from rnr_dist.report.progress import say
 from rnr_dist.types import ModelRef
 
@@ -22,7 +21,7 @@ from rnr_dist.types import ModelRef
 class Machine:
     """Lazily started resources of one run; use as a context manager."""
 
-    def __init__(self, config: Config | IcuConfig):
+    def __init__(self, config: RunConfig):
         self.config = config
         self._stack = contextlib.ExitStack()
 

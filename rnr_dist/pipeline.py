@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rnr_dist import stages
-from rnr_dist.config import Config
-from rnr_dist.config_icu import IcuConfig
+from rnr_dist.config import Config, RunConfig
 from rnr_dist.icu import stages as icu_stages
 from rnr_dist.machine import Machine
 from rnr_dist.report.meter import Meter
@@ -35,8 +34,17 @@ STAGES: Stages = {
     "report": (tuple(Config.model_fields), stages.report_stage),
     "baselines": ((*EVALUATE_KEYS, "baselines"), stages.baselines_stage),
 }
-MEMORISE_KEYS = ("seed", "model", "task", "memorise")
-ICU_KEYS = (*MEMORISE_KEYS, "preset", "pairing", "refinement", "stopping", "methods", "perplexity")
+MEMORISE_KEYS = ("seed", "model", "task", "memorise", "workers.dtype")
+ICU_KEYS = (
+    *MEMORISE_KEYS,
+    "engines.dtype",
+    "preset",
+    "pairing",
+    "refinement",
+    "stopping",
+    "methods",
+    "perplexity",
+)
 ICU_STAGES: Stages = {
     "memorise": (MEMORISE_KEYS, icu_stages.memorise_stage),
     "icu": (ICU_KEYS, icu_stages.icu_stage),
@@ -45,9 +53,7 @@ ICU_STAGES: Stages = {
 }
 
 
-def run_pipeline(
-    config: Config | IcuConfig, data: Any, run: RunDir, until: StageName = "report"
-) -> None:
+def run_pipeline(config: RunConfig, data: Any, run: RunDir, until: StageName = "report") -> None:
     """Do what is not done yet, up to and with the stage `until` of the config's picture."""
     uri = config.tracking.uri or default_uri(run.path.parent)
     tracker = Tracker(uri, config.tracking.experiment, run.path / "mlflow-spool.jsonl")
@@ -73,7 +79,7 @@ def run_pipeline(
         tracker.close()
 
 
-def stages_of(config: Config | IcuConfig) -> Stages:
+def stages_of(config: RunConfig) -> Stages:
     """The stages of a config's picture, in order."""
     return STAGES if isinstance(config, Config) else ICU_STAGES
 

@@ -60,15 +60,17 @@ def _tiny_tokenizer(folder, vocabulary):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = {f"w{number}": number for number in range(vocabulary)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    # Special tokens are found within words too, so none may begin like one.
+    words = {f"w{number}": number for number in range(2, vocabulary)}
+    words |= {"<unknown>": 0, "<end>": 1}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unknown>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="w1", unk_token="w0"
+        tokenizer_object=tokenizer, eos_token="<end>", unk_token="<unknown>"
     ).save_pretrained(folder)
 
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
-    """Writes a tokenizer of the words w0, w1 (the end token)... to a checkpoint's folder."""
+    """Writes a tokenizer of <unknown>, <end> and the words w2, w3... to a checkpoint's folder."""
     return _tiny_tokenizer

@@ -13,8 +13,7 @@ from typing import Any
 
 import ray
 
-from rnr_dist.config import Config, Engines
-from rnr_dist.config_icu import IcuConfig
+from rnr_dist.config import Engines, RunConfig
 from rnr_dist.generate.actor import Generator, actor_options
 from rnr_dist.generate.pool import EngineDiedError, Pool
 from rnr_dist.generate.requests import Request, Response
@@ -111,7 +110,7 @@ class PoolHandle:
 
 @contextlib.contextmanager
 def generator_pool(
-    config: Config | IcuConfig, base: ModelRef, generator: type = Generator
+    config: RunConfig, base: ModelRef, generator: type = Generator
 ) -> Iterator[PoolHandle]:
     """Start the engines and their pool; end them with the block.
 

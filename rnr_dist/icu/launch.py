@@ -1,7 +1,7 @@
 """Start a training by epochs from the driver: memorising, ICU, or a method beside it.
 
-In: sequences, items, a method's training, limits. Out: a `Trained run`: the model that it ended
-with and a row an epoch. Invariant: done once: what was trained with the same inputs is taken as it
+In: sequences, items, a method's training, limits. Out: an `EpochRun`: the model of the best
+epoch and a row an epoch. Invariant: done once: what was trained with the same inputs is taken as it
 is, and what was interrupted goes on from its last epoch kept.
 """
 

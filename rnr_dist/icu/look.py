@@ -67,9 +67,14 @@ class Look:
             t0,
             eos=self._tokenizer.eos_token_id,
         )
+        if not self._reader.finite:
+            # A model whose logits are no numbers recalls nothing, and has not forgotten.
+            nan = float("nan")
+            return [(nan, nan, nan, nan, "")] * len(sequences)
         said = [decode(one.continuation, skip_special_tokens=True) for one in read]
         truth = [decode(sequence.token_ids[t0:]) for sequence in sequences]
-        alike, bleu = [1.0] * len(said), [1.0] * len(said)
+        # Not asked for: no number, which is below no limit.
+        alike = bleu = [float("nan")] * len(said)
         if self._similarity:
             alike = self._similarity.bertscore(said, truth).tolist()
             bleu = self._similarity.bleu(said, truth).tolist()

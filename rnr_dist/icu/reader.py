@@ -24,13 +24,17 @@ SEQUENCES = 16  # sequences whose keys and values are held together
 
 
 class TorchReader:
-    """device and autocast follow the model that is given."""
+    """Device follows the model. `finite`: whether all logits of the last `matches` were numbers.
+
+    autocast: a context that the model runs in.
+    """
 
     def __init__(self, model: Any, eos: int | None, autocast: Any = None):
         self._model = model
         self._eos = eos
         self._autocast = autocast or contextlib.nullcontext()
         self._device = next(model.parameters()).device
+        self.finite = True
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -45,12 +49,17 @@ class TorchReader:
     def matches(self, sequences: Sequence[Ids]) -> list[np.ndarray]:
         found: list[np.ndarray] = []
         head = self._model.get_output_embeddings()
+        self.finite = True
         with self._reading():
             for start in range(0, len(sequences), SEQUENCES):
                 part = [Example(ids, 0) for ids in sequences[start : start + SEQUENCES]]
                 rows = {key: value.to(self._device) for key, value in pad(part).items()}
                 states = label_states(self._model, rows)
-                guesses = [head(piece).argmax(-1) for piece in states.tensor_split(HEAD_PARTS)]
+                guesses = []
+                for piece in states.tensor_split(HEAD_PARTS):
+                    logits = head(piece)
+                    self.finite = self.finite and bool(logits.isfinite().all())
+                    guesses.append(logits.argmax(-1))
                 targets = rows["labels"][:, 1:][rows["labels"][:, 1:] >= 0]
                 right = (torch.cat(guesses) == targets).cpu().numpy()
                 ends = np.cumsum([len(example.token_ids) - 1 for example in part])

@@ -164,13 +164,14 @@ def judge_models(
     from rnr_dist.icu.actors import similarity_of
     from rnr_dist.icu.judging import judge_model
 
-    for name, model in models.items():
-        with tracker.nested(f"evaluate {name}", {}), similarity_of(config, machine) as similarity:
-            found = judge_model(
-                config, data, machine.pool, similarity, machine.tokenizer, model, folder, name
-            )
-            tracker.metrics({key: measure.value for key, measure in found.measures.items()})
-            tracker.metrics({"auc/nll": found.auc[0]})
+    with similarity_of(config, machine) as similarity:
+        for name, model in models.items():
+            with tracker.nested(f"evaluate {name}", {}):
+                found = judge_model(
+                    config, data, machine.pool, similarity, machine.tokenizer, model, folder, name
+                )
+                tracker.metrics({key: measure.value for key, measure in found.measures.items()})
+                tracker.metrics({"auc/nll": found.auc[0]})
 
 
 def _trainings(

@@ -9,6 +9,7 @@ epoch to the same weights.
 from __future__ import annotations
 
 import json
+import math
 import resource
 import time
 from collections.abc import Sequence
@@ -31,7 +32,6 @@ from rnr_dist.train.collate import Item, plan_steps
 from rnr_dist.train.worker import SUMMARY, Job, accumulate_step, autocast, build_engine
 from rnr_dist.types import TokenSequence
 
-READINGS = "readings.json"
 NO_LIMITS = Limits(0, 0, 0, 0)
 UNREFINED = Refinement(enabled=False)
 
@@ -69,7 +69,7 @@ class EpochProgress:
 
 
 def epoch_loop(config: dict[str, Any]) -> dict[str, Any]:
-    """Run `config["job"]`; returns the epochs' rows (also in the output's `readings.json`)."""
+    """Run `config["job"]`; returns the epochs' rows (also in the output's `training.json`)."""
     job: EpochJob = config["job"]
     import ray
     import torch
@@ -120,6 +120,9 @@ def epoch_loop(config: dict[str, Any]) -> dict[str, Any]:
         torch.distributed.all_reduce(sums)
         means = (sums[:, 0] / sums[:, 1].clamp(min=1)).tolist()
         _read(job, look, progress, dict(zip(names, means, strict=True)), len(chosen))
+        if not math.isfinite(readings_of(progress.told)[-1].mean_extraction):
+            report({"epoch": progress.epoch, "loss": float("nan"), "step": progress.step})
+            return {}
         _keep_best(engine, job, progress, rank)
         if not _finished(job, progress) and due(
             progress.epoch, job.epochs, job.workers.checkpoints + 1
@@ -229,7 +232,6 @@ def _keep_best(engine: Any, job: EpochJob, progress: EpochProgress, rank: int) -
     if rank == 0:
         with replacing_folder(job.output) as aside:
             engine.module.trained.save(aside)
-            (aside / READINGS).write_text(json.dumps(progress.told) + "\n")
 
 
 def _told(progress: EpochProgress) -> dict[str, Any]:

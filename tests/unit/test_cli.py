@@ -173,6 +173,11 @@ BAD_INPUTS = {
     "missing model": (nothing, ["model=./nowhere"], ["./nowhere", "no such folder"]),
     "unknown embedded model": (nothing, ["model=embedded:gpt"], ["embedded:gpt", "smollm2"]),
     "missing embedder": (nothing, ["reveal.embedder=./none"], ["./none", "no such folder"]),
+    "adapters beside the base on CPUs": (
+        nothing,
+        ["engines.weights=lora"],
+        ["engines.weights", "found lora on CPUs", "expected reload"],
+    ),
     "more generators than cores": (
         nothing,
         ["engines.count=3"],

@@ -77,6 +77,11 @@ def test_every_import_is_a_declared_dependency():
     assert undeclared == set()
 
 
+def test_every_folder_of_modules_is_a_package():
+    folders = {path.parent for path in (ROOT / "rnr_dist").rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
+
+
 def test_builtin_texts_are_package_data():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     package = ROOT / "rnr_dist"

@@ -7,109 +7,23 @@ import numpy as np
 import pytest
 
 from rnr_dist.generate import pool as pool_module
-from rnr_dist.generate.pool import MAX_ATTEMPTS, EngineDiedError, Pool
+from rnr_dist.generate.pool import EngineDiedError, Pool
 from rnr_dist.generate.requests import Generate, ReadLikelihood, Response, batches
-from rnr_dist.types import Adapter, ModelRef, SamplingSettings
-
-BASE = ModelRef("/base", "base")
-ONE = BASE.plus(-1.0, Adapter("/a", "a", "base", "forget"))
-TWO = BASE.plus(0.5, Adapter("/b", "b", "base", "retain"))
-DEADLINE = 10.0
-
-
-def requests(count, first=0, n=1):
-    return [Generate(SamplingSettings(n=n), (first + i,)) for i in range(count)]
-
-
-class FakeGenerator:
-    """A GeneratorLink that notes what it does; `log` is shared, so that order can be seen.
-
-    `dies_at`: numbers of the runs under which the engine dies; it is back when asked again.
-    `gone_after`: so many runs, then it is gone for good.
-    """
-
-    def __init__(self, dies_at=(), gone_after=None, restarts_in=0, fails=lambda request: False):
-        self.loaded, self.alive = BASE.digest, True
-        self.dies_at, self.gone_after, self.fails = set(dies_at), gone_after, fails
-        self.restarts_in, self.asked_while_dead = restarts_in, 0
-        self.runs, self.under_way, self.most_under_way = 0, 0, 0
-        self.loads, self.answered = [], Counter()
-
-    @property
-    def gone(self):
-        return self.gone_after is not None and self.runs >= self.gone_after
-
-    async def ready(self):
-        await asyncio.sleep(0)
-        if self.gone:
-            raise RuntimeError("gone for good")
-        if not self.alive:
-            self.asked_while_dead += 1
-            if self.asked_while_dead <= self.restarts_in:
-                raise EngineDiedError("restarting")
-            self.alive, self.loaded = True, BASE.digest  # a new engine holds the base
-        return [self.loaded]
-
-    async def load(self, model):
-        assert self.under_way == 0, "weights exchanged under running requests"
-        await asyncio.sleep(0)
-        if self.gone or not self.alive:
-            raise EngineDiedError("dead")
-        self.loaded = ""
-        await asyncio.sleep(0.001)
-        assert self.under_way == 0
-        self.loaded = model.digest
-        self.loads.append(model.digest)
-        return [self.loaded]
-
-    async def run(self, requests, model):
-        assert isinstance(model, str)
-        if self.gone or not self.alive:
-            raise EngineDiedError("dead")
-        if model != self.loaded:
-            raise RuntimeError(f"asked for model {model}, loaded is {self.loaded}")
-        self.runs += 1
-        number = self.runs
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
-        try:
-            await asyncio.sleep(0.002)
-            if number in self.dies_at:
-                self.alive = False
-            if not self.alive:  # takes everything that is under way with it
-                raise EngineDiedError("died")
-            if any(self.fails(request) for request in requests):
-                raise ValueError("cannot be answered")
-            self.answered.update(request.token_ids[0] for request in requests)
-            return [self.respond(request) for request in requests]
-        finally:
-            self.under_way -= 1
-
-    def respond(self, request):
-        return Response(self.loaded, log_likelihoods=(float(request.token_ids[0]),))
+from rnr_dist.types import Adapter, SamplingSettings
+from tests.unit.pool_fakes import (
+    BASE,
+    ONE,
+    TWO,
+    FakeGenerator,
+    answers_of,
+    requests,
+    serve,
+)
 
 
 @pytest.fixture(autouse=True)
 def restarts_are_polled_quickly(monkeypatch):
     monkeypatch.setattr(pool_module, "RESTART_POLL_SECONDS", 0.001)
-
-
-def serve(links, work, batch=3, in_flight=2, beside=False):
-    """Run `work(pool)` against a started pool."""
-
-    async def scenario():
-        pool = Pool(links, batch, in_flight, beside)
-        try:
-            await asyncio.wait_for(pool.start(), DEADLINE)
-            return await asyncio.wait_for(work(pool), DEADLINE)
-        finally:
-            await pool.close()
-
-    return asyncio.run(scenario())
-
-
-def answers_of(model, asked):
-    return [Response(model.digest, log_likelihoods=(float(r.token_ids[0]),)) for r in asked]
 
 
 # Batches
@@ -224,128 +138,6 @@ def test_an_engine_holds_no_more_batches_than_it_may(in_flight):
     links = [FakeGenerator(), FakeGenerator()]
     serve(links, lambda pool: pool.submit(BASE, requests(90)), in_flight=in_flight)
     assert [link.most_under_way for link in links] == [in_flight] * 2
-
-
-# Failures
-
-
-def test_what_a_dead_engine_held_is_issued_again():
-    links = [FakeGenerator(dies_at=[2], restarts_in=3), FakeGenerator()]
-    asked = requests(60)
-    assert serve(links, lambda pool: pool.submit(ONE, asked)) == answers_of(ONE, asked)
-    assert links[0].asked_while_dead == 4
-    answered = sum((link.answered for link in links), Counter())
-    assert answered == Counter(range(60))
-
-
-def test_a_revived_engine_gets_its_model_again():
-    link = FakeGenerator(dies_at=[2], restarts_in=1)
-    asked = requests(30)
-    assert serve([link], lambda pool: pool.submit(ONE, asked)) == answers_of(ONE, asked)
-    assert link.loads == [ONE.digest, ONE.digest]
-
-
-def test_an_engine_that_restarted_unseen_is_asked_what_it_holds():
-    link = FakeGenerator()
-    asked = requests(9)
-
-    async def work(pool):
-        await pool.submit(ONE, asked)
-        link.loaded = BASE.digest  # died while idle; Ray has started it again
-        return await pool.submit(ONE, asked)
-
-    assert serve([link], work) == answers_of(ONE, asked)
-
-
-def test_deaths_between_batches_are_not_held_against_a_batch():
-    class DiesWhileLoading(FakeGenerator):
-        deaths = 0
-
-        async def load(self, model):
-            if self.deaths < MAX_ATTEMPTS:
-                self.deaths += 1
-                self.alive = False
-            return await super().load(model)
-
-    asked = requests(4)
-    assert serve([DiesWhileLoading()], lambda pool: pool.submit(ONE, asked)) == answers_of(
-        ONE, asked
-    )
-
-
-def test_a_batch_that_kills_every_engine_fails_its_job_alone():
-    class Poisoned(FakeGenerator):
-        async def run(self, requests, model):
-            if any(request.token_ids[0] == 13 for request in requests):
-                self.alive = False
-            return await super().run(requests, model)
-
-    links = [Poisoned(), Poisoned()]
-
-    async def work(pool):
-        jobs = [pool.submit(BASE, requests(20)), pool.submit(ONE, requests(20, first=100))]
-        return await asyncio.gather(*jobs, return_exceptions=True)
-
-    poisoned, other = serve(links, work, in_flight=1)
-    assert isinstance(poisoned, EngineDiedError)
-    assert other == answers_of(ONE, requests(20, first=100))
-
-
-def test_a_batch_that_always_fails_raises_its_error_after_the_attempts():
-    link = FakeGenerator(fails=lambda request: request.token_ids[0] == 4)
-
-    async def work(pool):
-        with pytest.raises(ValueError, match="cannot be answered"):
-            await pool.submit(BASE, requests(6))
-        return await pool.submit(BASE, requests(3, first=10))
-
-    assert serve([link], work, in_flight=1) == answers_of(BASE, requests(3, first=10))
-    assert link.answered[0] == 1  # the good batch was not asked again
-    assert link.runs == 1 + MAX_ATTEMPTS + 1
-
-
-def test_weights_that_cannot_be_loaded_fail_the_job():
-    class Refusing(FakeGenerator):
-        async def load(self, model):
-            raise OSError("no such adapter")
-
-    async def work(pool):
-        with pytest.raises(OSError, match="no such adapter"):
-            await pool.submit(ONE, requests(6))
-        return await pool.submit(BASE, requests(6))
-
-    assert serve([Refusing()], work) == answers_of(BASE, requests(6))
-
-
-@pytest.mark.parametrize("model", [BASE, ONE])
-def test_a_generator_that_is_gone_leaves_its_work_to_the_other(model):
-    links = [FakeGenerator(gone_after=2), FakeGenerator()]
-    asked = requests(60)
-    assert serve(links, lambda pool: pool.submit(model, asked)) == answers_of(model, asked)
-
-
-def test_when_all_are_gone_the_job_fails_and_so_does_the_next():
-    links = [FakeGenerator(gone_after=2), FakeGenerator(gone_after=3)]
-
-    async def work(pool):
-        with pytest.raises(RuntimeError, match="gone for good"):
-            await pool.submit(BASE, requests(60))
-        with pytest.raises(EngineDiedError, match="no generator is left"):
-            await pool.submit(BASE, requests(1))
-
-    serve(links, work)
-
-
-def test_a_pool_whose_generators_never_come_up_does_not_start():
-    with pytest.raises(RuntimeError, match="gone for good"):
-        serve([FakeGenerator(gone_after=0)] * 2, lambda pool: pool.submit(BASE, requests(1)))
-
-
-def test_one_generator_that_never_comes_up_is_done_without():
-    links = [FakeGenerator(gone_after=0), FakeGenerator()]
-    assert serve(links, lambda pool: pool.submit(BASE, requests(9))) == answers_of(
-        BASE, requests(9)
-    )
 
 
 class Shelf(FakeGenerator):

@@ -1,0 +1,1 @@
+"""Iterative Contrastive Unlearning: pure pairing, filter and stopping; Ray Train around them."""

@@ -1,0 +1,166 @@
+"""Who is forgotten, when it ends, who is paired with whom: without Ray, by hand or brute force."""
+
+import random
+
+import numpy as np
+import pytest
+
+from rnr_dist.config_icu import IcuConfig, Pairing
+from rnr_dist.errors import InputError
+from rnr_dist.icu.forgotten import EpochReading, Limits, best_epoch, forgotten, left_by, violation
+from rnr_dist.icu.items import unlearning_items
+from rnr_dist.icu.judging import auc_interval
+from rnr_dist.icu.pairing import make_index, pair_up, shares_words
+from rnr_dist.icu.similarity import sentence_bleu
+from rnr_dist.stats import ClusterMean
+from rnr_dist.types import TokenSequence
+
+LIMITS = Limits(bertscore=0.3, bleu=0.01, extraction=0.05, memorisation=0.6)
+
+
+def reading(bertscore=(0.2, 0.2, 0.9), bleu=(0.0, 0.5, 0.0), el=0.2, ma=0.9, epoch=1):
+    many = len(bertscore)
+    return EpochReading(epoch, bertscore, bleu, (el,) * many, (ma,) * many)
+
+
+def test_and_asks_both_and_or_either():
+    both = forgotten(reading(), LIMITS, "and")
+    either = forgotten(reading(), LIMITS, "or")
+    assert both == [True, False, False]
+    assert either == [True, True, True]
+    assert left_by(reading(), LIMITS) == {"bertscore": 2, "bleu": 2}
+
+
+def test_or_drops_whatever_and_drops():
+    draw = np.random.default_rng(0)
+    for _ in range(50):
+        one = reading(tuple(draw.random(8)), tuple(draw.random(8) / 30))
+        both, either = (forgotten(one, LIMITS, combine) for combine in ("and", "or"))
+        assert all(other for this, other in zip(both, either, strict=True) if this)
+
+
+def test_what_is_remembered_again_comes_back_unless_it_is_sticky():
+    first = forgotten(reading(), LIMITS, "and")
+    again = reading(bertscore=(0.9, 0.9, 0.9))
+    assert forgotten(again, LIMITS, "and") == [False] * 3
+    assert forgotten(again, LIMITS, "and", first) == [True, False, False]
+
+
+def test_a_score_that_is_no_number_is_below_no_limit():
+    nan = float("nan")
+    assert forgotten(reading((nan,), (nan,)), LIMITS, "or") == [False]
+
+
+def test_the_first_epoch_that_meets_both_limits_is_the_best():
+    readings = [
+        reading(el=0.9, ma=0.95, epoch=0),
+        reading(el=0.04, ma=0.7, epoch=1),
+        reading(el=0.04, ma=0.5, epoch=2),
+        reading(el=0.0, ma=0.1, epoch=3),
+    ]
+    assert [violation(one, LIMITS) == 0 for one in readings] == [False, False, True, True]
+    assert best_epoch(readings, LIMITS).epoch == 2
+    assert best_epoch(readings[:2], LIMITS).epoch == 1  # none meets them: the nearest
+
+
+def sequence(name, text, tokens=()):
+    return TokenSequence(name, "test", tuple(tokens), text)
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_pairs_are_the_nearest_by_brute_force():
+    draw = np.random.default_rng(1)
+    forget = [sequence(f"f{n}", f"words of f{n}") for n in range(7)]
+    pool = [sequence(f"p{n}", f"quite other talk p{n}") for n in range(40)]
+    vectors = unit(draw.normal(size=(7, 16))), unit(draw.normal(size=(40, 16)))
+    pairs = pair_up(forget, pool, vectors, Pairing(k=3))
+    cosines = vectors[0] @ vectors[1].T
+    for place, one in enumerate(forget):
+        found = [pair for pair in pairs if pair.forget == one.id]
+        nearest = np.argsort(-cosines[place])[:3]
+        assert [pair.learn for pair in found] == [pool[at].id for at in nearest]
+        assert [pair.cosine for pair in found] == pytest.approx(cosines[place][nearest], abs=1e-6)
+
+
+def test_content_exclusion_takes_the_nearest_that_shares_no_run_of_words():
+    said = "the number of the account is nine one one four and no other"
+    forget = [sequence("f", f"my name is Ada and {said}")]
+    copies = [sequence(f"c{n}", f"record {n} says {said}") for n in range(20)]
+    pool = [*copies, sequence("other", "a table of tides for the coming year, hour by hour")]
+    vectors = unit(np.ones((1, 4))), unit(np.array([[1, 1, 1, 1]] * 20 + [[-1, 1, 1, 1]], float))
+    [pair] = pair_up(forget, pool, vectors, Pairing())
+    assert pair.learn == "other"
+    [near] = pair_up(forget, pool, vectors, Pairing(exclude_content=False))
+    assert near.learn in {copy.id for copy in copies}
+    with pytest.raises(InputError, match="0 of 20 pool sequences are left for forget sequence f"):
+        pair_up(forget, copies, (vectors[0], vectors[1][:20]), Pairing())
+
+
+def test_a_sequence_is_never_its_own_pair_and_a_small_pool_is_named():
+    forget = [sequence("f", "one two")]
+    vectors = unit(np.ones((1, 4))), unit(np.ones((1, 4)))
+    settings = Pairing(exclude_content=False)
+    with pytest.raises(InputError, match="0 of 1 pool sequences are left"):
+        pair_up(forget, forget, vectors, settings)
+    with pytest.raises(InputError, match=r"task\.pool: found 1 sequences, expected .*k 2"):
+        pair_up(forget, forget, vectors, Pairing(k=2))
+
+
+def test_runs_of_words_ignore_case_and_spacing():
+    assert shares_words("A b  C d", "x a B c D y", 4)
+    assert not shares_words("a b c d", "a b x c d", 3)
+    assert shares_words("a b", "A  B", 8)  # short and equal
+
+
+def test_the_approximate_index_finds_what_the_exact_one_does():
+    pytest.importorskip("faiss")
+    draw = np.random.default_rng(2)
+    vectors = unit(draw.normal(size=(3000, 8)))
+    exact, near = make_index(vectors, 10_000), make_index(vectors, 100)
+    assert type(near).__name__ == "IndexIVFFlat"
+    asked = vectors[:200]
+    same = (exact.search(asked, 1)[1] == near.search(asked, 1)[1]).mean()
+    assert same > 0.95
+
+
+@pytest.mark.parametrize("name", ["icu", "kumpr", "kl", "dpo", "llmu"])
+def test_items_stand_in_their_objectives_roles(name):
+    from rnr_dist.objectives import check_items, make_objective
+
+    draw = random.Random(0)
+    forget, pool = (
+        [sequence(f"{kind}{n}", "", (draw.randrange(50) for _ in range(20))) for n in range(4)]
+        for kind in "fp"
+    )
+    training = getattr(IcuConfig(name="t").methods, name).training
+    pairs = {one.id: pool[:2] for one in forget}
+    items = unlearning_items(name, training, forget, pairs, pool, 8, 0)
+    check_items(make_objective(training.objective), items, "here")
+    assert items == unlearning_items(name, training, forget, pairs, pool, 8, 0)
+    whole = getattr(training.objective, "whole", False)
+    for one, item in zip(forget, items, strict=True):
+        [target] = item["rejected" if name == "dpo" else "forget"]
+        assert target.token_ids == one.token_ids
+        assert target.prompt_tokens == (0 if whole else 8)
+        for wrong in (*item["mismatch"], *item["chosen"]):
+            assert wrong.token_ids[:8] == one.token_ids[:8]
+            assert wrong.token_ids[8:] in [other.token_ids[8:] for other in pool]
+
+
+def test_bleu_is_four_common_words_in_a_row_or_nothing():
+    assert sentence_bleu("one two three", "one two three") < 0.01
+    assert sentence_bleu("one two three four", "One two three four") == pytest.approx(1)
+    assert sentence_bleu("one two three x four five six", "one two three four five six") == 0
+    assert sentence_bleu("  ", "one two") == 0
+
+
+def test_the_auc_of_equals_is_a_half_within_its_interval():
+    draw = np.random.default_rng(0)
+    lengths = np.full(40, 50.0)
+    low, high, same = (ClusterMean(50 * draw.normal(mean, 1, 40), lengths) for mean in (1, 9, 1))
+    assert auc_interval(low, high) == (1, 1, 1)
+    value, lower, upper = auc_interval(low, same)
+    assert lower < 0.5 < upper and lower < value < upper
