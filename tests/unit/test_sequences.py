@@ -48,9 +48,7 @@ def test_every_format_gives_the_same_tokens(load):
     found = [
         load("a.csv", lambda path: path.write_text(csv)),
         load("a.jsonl", lambda p: p.write_text("\n".join(told))),
-        load(
-            "b.jsonl", lambda p: p.write_text("\n".join(json.dumps({"token_ids": r}) for r in rows))
-        ),
+        load("b.jsonl", lambda path: path.write_text("\n".join(ids))),
         load("a.parquet", lambda path: pq.write_table(pa.table({"text": texts}), path)),
         load("a.npy", lambda path: np.save(path, np.array(rows))),
     ]
