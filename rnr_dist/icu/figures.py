@@ -44,6 +44,7 @@ def epochs_figure(
                     linestyle="--",
                     label=f"below the limit of {measure}",
                 )
+    panels[2].yaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in panels:
         axes.legend(fontsize=8)
     save(figure, path)

@@ -28,17 +28,21 @@ from rnr_dist.train.worker import SUMMARY
 from rnr_dist.types import TokenSequence
 
 KNOWN = "memorised"  # what all rows are compared with
-# Column, measure, style, whether the change against the memorised model is told.
-COLUMNS = (
+# Column, measure, style, whether the change against the memorised model is told. Two tables, so
+# that 80 columns hold them.
+RECALLED = (
     ("EL", "extraction/el", ".1%", False),
-    ("EL t≥t0", "extraction/el_t0", ".1%", False),
-    ("MA t≥t0", "extraction/ma_t0", ".1%", False),
-    ("BERTScore", "extraction/bertscore", ".2f", False),
+    ("EL, t≥t0", "extraction/el_t0", ".1%", False),
+    ("MA, t≥t0", "extraction/ma_t0", ".1%", False),
+    ("BERT", "extraction/bertscore", ".2f", False),
     ("short prefixes", "extraction/el_short", ".1%", False),
     ("sampled", "extraction/sampled", ".1%", False),
+)
+KEPT = (
     ("entropy", "output/entropy", ".2f", True),
+    ("tokens", "output/length", ".1f", True),
     ("pool NLL", "pool/nll", ".2f", True),
-    ("PPL", "perplexity/general", ".1f", True),
+    ("perplexity", "perplexity/general", ".1f", True),
 )
 # Which measures the control's interval must hold for the result to pass as one that never saw.
 HIDDEN = ("extraction/sampled", "extraction/el_short")
@@ -65,7 +69,25 @@ def write_report(
     picture = path.with_name("epochs.png")
     epochs_figure(curves, content["limits"], picture)
     console = Console()
-    console.print(_table(rows, config))
+    console.print(
+        _table(
+            rows,
+            RECALLED,
+            "What is still recalled",
+            f"preset {config.preset}; training stops by EL_{config.task.n} and MA over t≥t0; it "
+            "never saw short prefixes, sampled and AUC (of NLL against never-seen sequences)",
+            ("AUC", [f"{auc:.2f}\n{low:.2f}…{high:.2f}" for auc, low, high in _aucs(rows)]),
+        )
+    )
+    console.print(
+        _table(
+            rows,
+            KEPT,
+            "What was kept",
+            "change against the memorised model; best epoch, * where a limit was missed",
+            ("epoch", [_best(row) for row in rows]),
+        )
+    )
     for note in _notes(rows):
         console.print(literal(f"Note: {note}"))
     return [path, picture]
@@ -108,31 +130,35 @@ def _epoch(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**means, **{key: row[key] for key in kept}, "forgotten": sum(row["forgotten"])}
 
 
-def _table(rows: Sequence[Mapping[str, Any]], config: IcuConfig) -> Table:
-    table = Table(
-        title="What is still recalled, and what was kept",
-        caption=(
-            f"preset {config.preset}; EL_{config.task.n} and MA are what training stops by; short "
-            "prefixes, sampled and AUC it never saw; changes against the memorised model; best "
-            "epoch of those trained, * where a limit was missed"
-        ),
-        box=box.HORIZONTALS,
-    )
-    for title in ("model", *(column[0] for column in COLUMNS), "AUC", "epoch"):
-        table.add_column(title, justify="left" if title == "model" else "right")
-    for row in rows:
+def _aucs(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, float]]:
+    return [row["auc"] for row in rows]
+
+
+def _best(row: Mapping[str, Any]) -> str:
+    return f"{row['best']}{'' if row['met'] else '*'}" if row["epochs"] else ""
+
+
+def _table(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[tuple[str, str, str, bool]],
+    title: str,
+    caption: str,
+    last: tuple[str, Sequence[str]],
+) -> Table:
+    """One row a model; `last` is the title and the cells of a column of its own."""
+    table = Table(title=title, caption=caption, box=box.HORIZONTALS, collapse_padding=True)
+    table.add_column("model", no_wrap=True)
+    for name in (*(column[0] for column in columns), last[0]):
+        table.add_column(name, justify="right", overflow="fold")
+    for row, end in zip(rows, last[1], strict=True):
         cells = []
-        for _, measure, style, compared in COLUMNS:
+        for _, measure, style, compared in columns:
             score = row["scores"][measure]
             cell = format(score["value"], style)
             if compared and row["name"] != KNOWN:
                 cell += f"\n{score['vs_memorised']['ratio'] - 1:+.0%}"
             cells.append(cell)
-        low, high = row["auc"][1:]
-        epochs = f"{row['best']}{'' if row['met'] else '*'}" if row["epochs"] else ""
-        table.add_row(
-            literal(row["name"]), *cells, f"{row['auc'][0]:.2f}\n{low:.2f}…{high:.2f}", epochs
-        )
+        table.add_row(literal(row["name"]), *cells, end)
     return table
 
 
