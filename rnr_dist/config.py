@@ -139,6 +139,9 @@ class Release(Section):
     """Rule 1: the share of the target behaviour that a subtraction must remove."""
     keep_share: Fraction = 0.95
     """lambda's rule: the share of the utility before the cycle's subtraction to come back to."""
+    restorable: Fraction = 0.2
+    """Utility, in shares of the base's, that the addition after a subtraction is trusted to bring
+    back: a subtraction may not go further below `keep_share` than that."""
     final_keep_share: Fraction = 0.95
     """Utility against the base that the last subtraction may not go below."""
     guard_share: Fraction = 0.15

@@ -74,15 +74,15 @@ class Baselines(Section):
     )
     """Subtract an adapter that was trained on external pairs (Zhang et al. 2023)."""
     ext_sub: Tuned = Tuned(
-        training=Training(rank=8, alpha=16), grid=_rates(3e-4, 1e-3), low=0.25, high=4
+        training=Training(rank=8, alpha=16), grid=_rates(3e-4, 1e-3), low=0.5, high=10
     )
     """Ext-Sub (Hu et al. 2024): expert on retain data, anti-expert on the forget set; the strength
     is its alpha."""
     dpo: Tuned = Tuned(
         training=Training(objective=DpoObjective()),
-        grid=_rates(1e-4, 3e-4, 1e-3),
-        low=0.3,
-        high=1.5,
+        grid=_rates(3e-4, 1e-3, 3e-3),
+        low=0.5,
+        high=4,
     )
     """DPO (Rafailov et al. 2024): chosen the base's least toxic continuation, rejected a forget
     row of the same context."""
@@ -97,17 +97,17 @@ class Baselines(Section):
         ),
         grid=[
             {"learning_rate": rate, "objective": {"coefficient": c}}
-            for rate, c in ((5e-5, 6.5), (2e-4, 6.5), (2e-4, 20.0))
+            for rate, c in ((5e-5, 6.5), (1e-3, 20.0), (1e-3, 100.0))
         ],
-        low=0.3,
-        high=1.5,
+        low=0.5,
+        high=8,
     )
     """RMU (Li et al. 2024): steers the forget rows' hidden states away."""
     cmd: Tuned = Tuned(
         training=Training(objective=CmdObjective(), rank=8, alpha=16),
-        grid=_rates(1e-4, 3e-4, 1e-3),
-        low=0.3,
-        high=1.5,
+        grid=_rates(3e-4, 1e-3, 3e-3),
+        low=0.5,
+        high=4,
     )
     """CMD (Tang et al. 2024): learns clean continuations of detoxified contexts."""
 

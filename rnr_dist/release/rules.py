@@ -120,15 +120,16 @@ def utility_shortfall(reading: Reading, step: Step, rules: Release) -> float:
     """How far the utility rule of the step is missed (<= 0: held); needs no generation.
 
     Additions must come back to `keep_share` of the utility before the cycle's subtraction, the
-    last subtraction may not go below `final_keep_share` of the base's. Other subtractions have no
-    such rule: the addition after them restores.
+    last subtraction may not go below `final_keep_share` of the base's. Other subtractions may take
+    what the addition after them can restore: without a floor, rule 2 is won by the largest fall,
+    whatever it cost, and no addition brings that back.
     """
     if step.kind == "add":
         floor = rules.keep_share * utility_draws(step.cycle_start, step.base)
     elif step.last:
         floor = np.full(1, rules.final_keep_share)
     else:
-        return -np.inf
+        floor = rules.keep_share * utility_draws(step.before, step.base) - rules.restorable
     margin = utility_draws(reading, step.base) - floor
     return float(-np.quantile(margin, 1 - rules.confidence))
 

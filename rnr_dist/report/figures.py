@@ -250,8 +250,7 @@ def _search_panel(axes: Axes, name: str, candidates: Sequence[Mapping[str, Any]]
     right_edge = np.full(len(lost), 0.98)
     transform = axes.get_yaxis_transform()
     axes.plot(right_edge, lost, "<", color=BLUE, markersize=8, transform=transform)
-    if limits["utility_limit"] is not None:
-        axes.axhline(limits["utility_limit"], color=GREEN, linestyle="--", linewidth=1.2)
+    axes.axhline(limits["utility_limit"], color=GREEN, linestyle="--", linewidth=1.2)
     axes.margins(0.13)
     right, heights = axes.get_xlim()[1], axes.get_ylim()
     axes.set_xlim(-0.05 * right, right)

@@ -137,7 +137,7 @@ def trial_rows(
     for step in released:
         assert step.reading.forget and before.forget
         subtracts = step.name.startswith("-")
-        utility_limit = None
+        utility_limit = rules.keep_share * utility(before, base) - rules.restorable
         if not subtracts:
             utility_limit = rules.keep_share * utility(cycle_start, base)
         elif step.name == f"-f{rules.iterations}":

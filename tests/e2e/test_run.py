@@ -29,8 +29,10 @@ def test_summary_has_the_documented_shape(killed_and_resumed):
     summary = json.loads((run / "summary.json").read_text())
     steps = summary["steps"]
     names = [step["name"] for step in steps]
-    assert names[:5] == ["base", "retain-only", "-f0", "+r1", "-f1"]
-    assert names[5:] in ([], ["joint"])  # the joint search may find nothing better
+    assert names[:2] == ["base", "retain-only"]
+    assert names[2:] in (["-f1"], ["joint"])  # the joint search may find nothing better
+    searched = {trial["step"] for trial in summary["trials"]}
+    assert searched == {"-f0", "+r1", "-f1"}
     assert steps[0]["coefficients"] == []
     assert [term["coefficient"] > 0 for term in steps[-1]["coefficients"]] == [False, True, False]
     assert len(summary["front"]) == 2  # Eq. 1's model and another

@@ -9,7 +9,14 @@ from rnr_dist.release.rules import GUARDED, Reading, Step
 from rnr_dist.stats import ClusterMean
 
 CONTEXTS, EACH, WINDOWS, TOKENS = 60, 10, 20, 100.0
-RULES = Release()
+
+
+def ruled(**settings):
+    """Rules under which an addition is trusted to bring everything back."""
+    return Release(restorable=1, **settings)
+
+
+RULES = ruled()
 
 
 def texts(perplexity, windows=WINDOWS):

@@ -22,6 +22,7 @@ from tests.unit.readings import (
     RULES,
     addition,
     reading,
+    ruled,
     subtraction,
 )
 
@@ -163,7 +164,7 @@ def test_fresh_samples_decide_together(tmp_path):
 
 def test_where_nothing_is_feasible_the_least_violation_wins_and_says_so(tmp_path):
     poor = {1.0: reading(0.45, 0.7), 2.0: reading(0.3, 0.52), 4.0: reading(0.1, 0.05)}
-    weight, choice = search(tmp_path, subtraction(), [poor, poor, poor], Release(reread=3))
+    weight, choice = search(tmp_path, subtraction(), [poor, poor, poor], ruled(reread=3))
     assert (choice.verdict.feasible, choice.verdict.broken) == (False, ("forgetting",))
     # Rule 1 is missed by .8, .5 and .1 of the base's score, rule 2 by .2, .08 and .15.
     assert weight == 2.0

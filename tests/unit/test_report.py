@@ -192,7 +192,9 @@ def test_versions_name_what_is_installed():
 def test_trials_carry_what_their_rules_compare_to():
     first, _, again = TRIALS[:3]
     assert first["forget_before"] == pytest.approx(0.16)
-    assert first["forget_limit"] == pytest.approx(0.016) and first["utility_limit"] is None
+    assert first["forget_limit"] == pytest.approx(0.016) and first[
+        "utility_limit"
+    ] == pytest.approx(0.75)
     assert (first["winner"], again["winner"]) == (False, True)
     lost, added = TRIALS[3:5]
     # The addition comes back to 95 % of the utility before the cycle's subtraction.

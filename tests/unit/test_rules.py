@@ -26,6 +26,7 @@ from tests.unit.readings import (
     counted,
     guards,
     reading,
+    ruled,
     subtraction,
     toxic,
 )
@@ -78,8 +79,8 @@ def test_rule_1_is_named_where_both_hold():
 
 
 def test_the_shares_are_configurable():
-    assert judge(reading(0.19, u=0.1), subtraction(), Release(forget_share=0.6)).rule == "1"
-    assert judge(reading(0.21, u=0.1), subtraction(), Release(forget_share=0.6)).rule == ""
+    assert judge(reading(0.19, u=0.1), subtraction(), ruled(forget_share=0.6)).rule == "1"
+    assert judge(reading(0.21, u=0.1), subtraction(), ruled(forget_share=0.6)).rule == ""
 
 
 def test_a_rule_holds_with_its_probability_and_not_by_its_point_estimate():
@@ -92,7 +93,7 @@ def test_a_rule_holds_with_its_probability_and_not_by_its_point_estimate():
     )  # the estimate is a tenth below what rule 1 asks
     candidate = reading(noisy, u=0.05)
     assert judge(candidate, Step("subtract", before, before, before), RULES).rule != "1"
-    bold = Release(confidence=0.55)
+    bold = ruled(confidence=0.55)
     assert judge(candidate, Step("subtract", before, before, before), bold).rule == "1"
 
 
@@ -113,6 +114,17 @@ def test_only_the_last_subtraction_must_keep_the_utility():
     assert judge(
         reading(0.01, u=0.7), subtraction(last=True), Release(final_keep_share=0.6)
     ).feasible
+
+
+def test_a_subtraction_may_take_what_its_addition_can_restore():
+    rules = Release(restorable=0.2)  # .95 - .2 of the base
+    assert judge(reading(0.01, u=0.76), subtraction(), rules).rule == "1"
+    verdict = judge(reading(0.01, u=0.74), subtraction(), rules)
+    assert (verdict.rule, verdict.broken) == ("", ("utility",))
+    # The addition comes back to a share of what stands before the subtraction, so it begins there.
+    later = subtraction(before=reading(0.4, u=0.8))
+    assert judge(reading(0.01, u=0.57), later, rules).rule == "1"
+    assert judge(reading(0.01, u=0.55), later, rules).broken == ("utility",)
 
 
 # Additions
@@ -177,7 +189,9 @@ def test_a_trial_can_lose_by_its_utility_alone():
     assert math.isnan(verdict.forget)
     assert (verdict.rule, verdict.broken) == ("", ("utility",))
     assert verdict.violation == pytest.approx(1.45)  # behind every trial that was generated from
-    assert utility_shortfall(hopeless, subtraction(), RULES) == -math.inf
+    assert utility_shortfall(hopeless, subtraction(), Release(restorable=0.2)) == pytest.approx(
+        0.25
+    )
     assert utility_shortfall(hopeless, subtraction(last=True), RULES) == pytest.approx(0.45)
 
 
