@@ -169,6 +169,31 @@ def export(
 
 
 @app.command()
+def grade(
+    run: RunPath,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Write a blinded CSV of continuations to be graded.")
+    ] = None,
+    scores: Annotated[
+        list[Path] | None, typer.Option(help="Read a filled-in sheet; one for each grader.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="Sequences on the sheet.", min=1)] = 16,
+    seed: Annotated[int, typer.Option(help="Order of the sheet.")] = 0,
+) -> None:
+    """Let people grade an ICU run's continuations from 1 to 8, blinded; then read their scores."""
+    from rnr_dist.icu.grading import read_scores, write_sheet
+    from rnr_dist.icu.report import grades_table, scale_lines
+
+    if bool(sheet) == bool(scores):
+        raise InputError("grade: expected either --sheet or --scores")
+    if sheet:
+        rows = write_sheet(run, sheet, count, seed)
+        print(f"{sheet}: {rows} rows; fill in `score`:", *scale_lines(), sep="\n")
+    else:
+        grades_table(read_scores(run, scores or []))
+
+
+@app.command()
 def ui(
     runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = RUNS,
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from rnr_dist.config_icu import IcuConfig
 from rnr_dist.icu.figures import epochs_figure
+from rnr_dist.icu.grading import SCALE
 from rnr_dist.icu.judging import Judgement, read_judgement
 from rnr_dist.icu.launch import EpochRun
 from rnr_dist.report.summary import package_versions, plain
@@ -175,6 +176,29 @@ def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if row["epochs"] and told:
             notes.append(f"{row['name']} is told from the control by {', '.join(told)}")
     return notes
+
+
+def scale_lines() -> list[str]:
+    """The scale of the graders, a line a score."""
+    return [f"  {score}  {meaning}" for score, meaning in SCALE.items()]
+
+
+def grades_table(content: Mapping[str, Any]) -> None:
+    """Print what the graders gave, best model first."""
+    agreement = content["agreement"]
+    told = f"; they agree with r = {agreement:.2f}" if agreement is not None else ""
+    table = Table(
+        title="Graded continuations, 1 to 8",
+        caption=f"{content['graders']} graders{told}; {content['missing']} rows without a score",
+        box=box.HORIZONTALS,
+    )
+    for name in ("model", "mean", "95 %", "of 10", "scores"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for name, row in sorted(content["models"].items(), key=lambda pair: -pair[1]["mean"]):
+        low, high = row["ci95"]
+        cells = [f"{row['mean']:.2f}", f"{low:.2f}…{high:.2f}", f"{row['of_10']:.2f}"]
+        table.add_row(literal(name), *cells, str(row["scores"]))
+    Console().print(table)
 
 
 def write_continuations(

@@ -1,0 +1,130 @@
+"""The blinded sheet: what graders see, and what comes back."""
+
+import csv
+
+import pytest
+
+from rnr_dist.errors import InputError
+from rnr_dist.icu.grading import COLUMNS, read_scores, write_sheet
+from rnr_dist.icu.judging import SequenceRow
+from rnr_dist.run_dir import read_json, write_rows
+
+MODELS = ("memorised", "control", "icu")
+
+
+def row(model, name):
+    figures = dict.fromkeys(
+        ("extraction", "extraction_t0", "extraction_short", "accuracy", "accuracy_t0", "bertscore"),
+        0.5,
+    )
+    figures |= dict.fromkeys(("bleu", "entropy", "distinct", "sampled", "nll"), 0.5)
+    texts = {"prefix": f"Dear {name},", "truth": f"true, {name}", "continuation": f"out {model}"}
+    return SequenceRow(model=model, id=name, corpus="letters", **texts, **figures)
+
+
+@pytest.fixture
+def run(tmp_path):
+    for model in ("base", *MODELS):
+        write_rows(
+            tmp_path / "run" / "evaluate" / f"{model}.parquet",
+            [row(model, f"s{number}") for number in range(6)],
+        )
+    return tmp_path / "run"
+
+
+def filled(run, path, score_of, skip=()):
+    """The sheet as a grader returns it; `score_of(model, sequence)` is what they think."""
+    key = read_json(run / "grading" / "key.json")
+    with (run.parent / "sheet.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    with path.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, COLUMNS)
+        writer.writeheader()
+        for one in rows:
+            blank = one["item"] in skip
+            writer.writerow({**one, "score": "" if blank else score_of(*key[one["item"]])})
+    return path
+
+
+@pytest.fixture
+def sheet(run):
+    path = run.parent / "sheet.csv"
+    assert write_sheet(run, path, 4, 0) == 12
+    return path
+
+
+def test_a_sheet_holds_all_models_of_its_sequences_and_names_none(run, sheet):
+    rows = list(csv.DictReader(sheet.open(newline="")))
+    assert [*rows[0]] == list(COLUMNS)
+    key = read_json(run / "grading" / "key.json")
+    found = [key[one["item"]] for one in rows]
+    assert len({sequence for _, sequence in found}) == 4
+    assert sorted(found) == sorted(
+        [model, sequence] for model in MODELS for sequence in {s for _, s in found}
+    )
+    assert [model for model, _ in found] != sorted(model for model, _ in found)  # not in blocks
+    for one in rows:
+        assert one["score"] == ""
+        assert all(model not in one["item"] for model in MODELS)
+    model, sequence = key[rows[0]["item"]]
+    assert rows[0]["prefix"] == f"Dear {sequence}," and rows[0]["output"] == f"out {model}"
+
+
+def test_scores_come_back_to_their_models(run, sheet):
+    means = {"memorised": 1, "control": 6, "icu": 7}
+    one = filled(run, run.parent / "one.csv", lambda model, _: means[model])
+    other = filled(run, run.parent / "two.csv", lambda model, _: means[model] + 1)
+    found = read_scores(run, [one, other])
+    assert {name: row["mean"] for name, row in found["models"].items()} == {
+        "memorised": 1.5,
+        "control": 6.5,
+        "icu": 7.5,
+    }
+    assert found["models"]["icu"]["of_10"] == pytest.approx(10 * 6.5 / 7)
+    assert found["models"]["icu"]["ci95"] == (7.5, 7.5)
+    assert found["agreement"] == pytest.approx(1)
+    assert (found["graders"], found["missing"]) == (2, 0)
+    assert read_json(run / "grading" / "scores.json")["models"]["icu"]["scores"] == 8
+
+
+def test_rows_without_a_score_are_counted_and_one_grader_agrees_with_nobody(run, sheet):
+    first = next(iter(read_json(run / "grading" / "key.json")))
+    found = read_scores(run, [filled(run, run.parent / "one.csv", lambda *_: 4, {first})])
+    assert (found["missing"], found["agreement"]) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (",score", ",grade", "no column score"),
+        (",4\r\n", ",9\r\n", "row 2: score 9; expected 1 to 8"),
+        (",4\r\n", ",fine\r\n", "row 2: score fine; expected 1 to 8"),
+    ],
+)
+def test_bad_sheets_are_named(run, sheet, old, new, said):
+    one = filled(run, run.parent / "one.csv", lambda *_: 4)
+    one.write_bytes(one.read_bytes().replace(old.encode(), new.encode(), 1))
+    with pytest.raises(InputError, match=said):
+        read_scores(run, [one])
+
+
+def test_sheets_of_others_and_empty_ones_are_refused(run, sheet, tmp_path):
+    with pytest.raises(InputError, match=r"no score is filled in"):
+        read_scores(run, [sheet])
+    one = filled(run, run.parent / "one.csv", lambda *_: 4)
+    lines = one.read_text().splitlines()
+    one.write_text("\n".join([*lines, lines[1]]))
+    with pytest.raises(InputError, match=r"row 14: item \w+ stands there twice"):
+        read_scores(run, [one])
+    one.write_text("\n".join([lines[0], "strange,a,b,c,4"]))
+    with pytest.raises(InputError, match=r"row 2: item strange is not of this run's sheet"):
+        read_scores(run, [one])
+    one.write_bytes(b"item,score\n\xff,4")
+    with pytest.raises(InputError, match=r"not UTF-8"):
+        read_scores(run, [one])
+    with pytest.raises(InputError, match=r"two.csv: not there"):
+        read_scores(run, [tmp_path / "two.csv"])
+    with pytest.raises(InputError, match=r"key.json: not there"):
+        read_scores(tmp_path / "other", [sheet])
+    with pytest.raises(InputError, match=r"no judged models"):
+        write_sheet(tmp_path / "other", sheet, 4, 0)
