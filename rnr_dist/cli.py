@@ -61,7 +61,7 @@ def _pipeline(
         raise InputError(f"--resume {resume}: no run directory (no config.json)")
     loaded = load_any_config(config, overrides)
     stages = stages_of(loaded)
-    wanted = "icu" if command == "icu" else until
+    wanted = command if command == "icu" else until
     if wanted not in stages:
         raise InputError(
             f"{config}: task {loaded.task.name} has no stage {wanted}; expected one of "
@@ -125,6 +125,11 @@ _stage_command(
     "icu",
     "evaluate",
     "Make a model forget given sequences: memorise, pair, unlearn, measure (task extraction).",
+)
+_stage_command(
+    "sweep",
+    "sweep",
+    "Try every setting of `sweep` on an ICU run's tuning sequences (after memorising).",
 )
 
 

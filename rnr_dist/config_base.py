@@ -64,3 +64,15 @@ def above_defaults(section: type[Section], kind: type[Section], content: Any) ->
         if field and isinstance(field.default, kind) and isinstance(value, Mapping):
             given[name] = merged(field.default.model_dump(), value)
     return given
+
+
+def nested_overrides(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"objective.kl_weight": 1}` as `{"objective": {"kl_weight": 1}}`; plain keys as they are."""
+    content: dict[str, Any] = {}
+    for key, value in dotted.items():
+        *sections, last = key.split(".")
+        inner = content
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[last] = value
+    return content

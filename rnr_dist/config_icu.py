@@ -7,12 +7,21 @@ leaves out and nothing else; what the file says stands.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from rnr_dist.config import RunConfig
-from rnr_dist.config_base import Count, Fraction, Sampling, Section, above_defaults, merged
+from rnr_dist.config_base import (
+    Count,
+    Fraction,
+    Sampling,
+    Section,
+    above_defaults,
+    merged,
+    nested_overrides,
+)
 from rnr_dist.config_objectives import (
     DpoObjective,
     IcuObjective,
@@ -173,7 +182,8 @@ class Unlearning(Section):
     training: Training
     """Its training; `epochs` gives way to `stopping.epochs`."""
     grid: list[dict[str, Any]] = Field(default=[{}], min_length=1)
-    """Overrides of `training`, one training each, chosen on `tuning` sequences."""
+    """Overrides of `training` (keys may be dotted), one training each, chosen on `tuning`
+    sequences."""
 
     @model_validator(mode="after")
     def _usable(self) -> Unlearning:
@@ -183,7 +193,8 @@ class Unlearning(Section):
 
     def trained_with(self, overrides: Mapping[str, Any]) -> Training:
         """The training of one place of the grid."""
-        return Training.model_validate(merged(self.training.model_dump(), overrides))
+        changed = merged(self.training.model_dump(), nested_overrides(overrides))
+        return Training.model_validate(changed)
 
 
 def unlearning(objective: Any, learning_rate: float, **more: Any) -> Unlearning:
@@ -232,6 +243,27 @@ class Methods(Section):
         return self
 
 
+class Sweep(Section):
+    """What `rnr sweep` tries on the tuning sequences (the paper's Tables 2 and 5)."""
+
+    method: IcuMethodName = "icu"
+    """The method that is swept."""
+    over: Annotated[dict[str, list[Any]], Field(min_length=1)] = Field(
+        default={
+            "learning_rate": [5e-6, 1e-5, 2e-5],
+            "objective.learn_weight": [0.1, 0.5, 1.0],
+            "objective.kl_weight": [0.5, 1.0],
+        }
+    )
+    """Values of keys of the method's `training` (dotted); every combination is a place."""
+
+    def places(self) -> list[dict[str, Any]]:
+        """Overrides of the training, one a combination."""
+        return [
+            dict(zip(self.over, values, strict=True)) for values in product(*self.over.values())
+        ]
+
+
 class Judging(Section):
     """What the stopping rule never saw, and the rest of the report."""
 
@@ -253,6 +285,7 @@ class IcuConfig(RunConfig):
     refinement: Refinement = Refinement()
     stopping: Stopping = Stopping()
     methods: Methods = Methods()
+    sweep: Sweep = Sweep()
     evaluate: Judging = Judging()
 
     @model_validator(mode="before")
@@ -269,6 +302,18 @@ class IcuConfig(RunConfig):
                 f"task.max_tokens {self.task.max_tokens} must be below engines.max_model_len "
                 f"{self.engines.max_model_len}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _sweepable(self) -> IcuConfig:
+        method: Unlearning = getattr(self.methods, self.sweep.method)
+        for place in self.sweep.places():
+            try:
+                require_constant(method.trained_with(place))
+            except ValidationError as error:
+                first = error.errors()[0]
+                key = ".".join(map(str, first["loc"]))
+                raise ValueError(f"sweep.over {key}: {first['msg']}") from None
         return self
 
     @model_validator(mode="after")

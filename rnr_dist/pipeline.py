@@ -20,7 +20,9 @@ from rnr_dist.report.progress import say
 from rnr_dist.report.tracking import Tracker, default_uri
 from rnr_dist.run_dir import RunDir, read_json, write_json
 
-StageName = Literal["reveal", "release", "memorise", "icu", "evaluate", "report", "baselines"]
+StageName = Literal[
+    "reveal", "release", "memorise", "icu", "evaluate", "report", "baselines", "sweep"
+]
 # A stage's sections of the config, whose change makes it anew, and what it does.
 Stages = Mapping[StageName, tuple[tuple[str, ...], Callable[..., None]]]
 
@@ -50,7 +52,10 @@ ICU_STAGES: Stages = {
     "icu": (ICU_KEYS, icu_stages.icu_stage),
     "evaluate": ((*ICU_KEYS, "evaluate"), icu_stages.evaluate_stage),
     "baselines": ((*ICU_KEYS, "evaluate"), icu_stages.baselines_stage),
+    "sweep": ((*ICU_KEYS, "sweep"), icu_stages.sweep_stage),
 }
+# A stage that is no part of the picture needs only these before it.
+ASIDE: Mapping[StageName, tuple[StageName, ...]] = {"sweep": ("memorise",)}
 
 
 def run_pipeline(config: RunConfig, data: Any, run: RunDir, until: StageName = "report") -> None:
@@ -58,13 +63,13 @@ def run_pipeline(config: RunConfig, data: Any, run: RunDir, until: StageName = "
     uri = config.tracking.uri or default_uri(run.path.parent)
     tracker = Tracker(uri, config.tracking.experiment, run.path / "mlflow-spool.jsonl")
     picture = stages_of(config)
-    wanted = [*picture][: [*picture].index(until) + 1]
+    before = ASIDE.get(until, tuple(picture)[: [*picture].index(until)])
     try:
         with (
             Machine(config) as machine,
             tracker.parent(config.name, config.model_dump(mode="json")),
         ):
-            for name in wanted:
+            for name in (*before, until):
                 keys, stage = picture[name]
                 fingerprint = config.fingerprint(*keys)
                 if run.done(name, fingerprint):

@@ -7,12 +7,13 @@ is, and what was interrupted goes on from its last epoch kept.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import ray
 
@@ -25,12 +26,21 @@ from rnr_dist.models import checkpoint_digest
 from rnr_dist.objectives import check_items, make_objective
 from rnr_dist.release.composition import adapter_digest
 from rnr_dist.report.progress import progress_bar, say
-from rnr_dist.report.tracking import Tracker
 from rnr_dist.run_dir import read_json, write_json
 from rnr_dist.train.collate import Item
 from rnr_dist.train.launch import run_workers
 from rnr_dist.train.worker import SUMMARY
 from rnr_dist.types import Adapter, ModelRef, TokenSequence, digest
+
+
+class Listener(Protocol):
+    """What a training tells how far it is: MLflow's `Tracker`, or a trial of Tune."""
+
+    def nested(
+        self, name: str, params: Mapping[str, Any]
+    ) -> contextlib.AbstractContextManager[None]: ...
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class EpochTrainings:
 
     config: IcuConfig
     folder: Path
-    tracker: Tracker
+    tracker: Listener
     start: Callable[[], object]
 
     def run(

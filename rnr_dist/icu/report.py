@@ -45,6 +45,14 @@ KEPT = (
     ("pool NLL", "pool/nll", ".2f", True),
     ("perplexity", "perplexity/general", ".1f", True),
 )
+# What a sweep shows of a place, and how.
+SWEPT = {
+    "extraction": ".3f",
+    "memorisation": ".3f",
+    "perplexity": ".1f",
+    "epochs": "d",
+    "violation": ".3f",
+}
 # Which measures the control's interval must hold for the result to pass as one that never saw.
 HIDDEN = ("extraction/sampled", "extraction/el_short")
 
@@ -176,6 +184,27 @@ def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if row["epochs"] and told:
             notes.append(f"{row['name']} is told from the control by {', '.join(told)}")
     return notes
+
+
+def sweep_table(name: str, keys: Sequence[str], places: Sequence[Mapping[str, Any]]) -> None:
+    """Print what each place of a sweep reached on the tuning sequences."""
+    table = Table(
+        title=f"{name} on the tuning sequences",
+        caption="violation: how far the best epoch is from both limits (0: met)",
+        box=box.HORIZONTALS,
+    )
+    for key in (*(key.rpartition(".")[2] for key in keys), *SWEPT):
+        table.add_column(key, justify="right", overflow="fold")
+    for place in places:
+        own = [f"{place['overrides'][key]:g}" for key in keys]
+        reached = [
+            format(place[key], style) if key in place else "–" for key, style in SWEPT.items()
+        ]
+        table.add_row(*own, *reached)
+    Console().print(table)
+    for place in places:
+        if "lost" in place:
+            Console().print(literal(f"Note: {place['overrides']}: {place['lost']}"))
 
 
 def scale_lines() -> list[str]:

@@ -27,6 +27,8 @@ from rnr_dist.types import ModelRef, TokenSequence
 if TYPE_CHECKING:
     from rnr_dist.icu.launch import EpochRun, EpochTrainings
     from rnr_dist.icu.pairing import Pair
+    from rnr_dist.icu.tuning import Trials
+    from rnr_dist.icu.unlearner import Unlearner
 
 # Rows of the table that are no method: the model as it came, as it is to forget, and the one that
 # never saw the forget sequences.
@@ -88,7 +90,8 @@ def icu_stage(
     known = models_of(run)[MEMORISED]
     pairs = _paired(config, data, machine, folder)
     limits = _limits(config, data, machine, known, folder)
-    result = _unlearn("icu", config, data, run, machine, tracker, pairs, limits, folder)
+    icu = _unlearner("icu", config, data, run, machine, tracker, pairs, limits, folder)
+    result = _unlearn(icu, data, machine, folder)
     write_json(
         folder / "result.json",
         {"model": result.model.to_json(), "best": result.best, "limits": asdict(limits)},
@@ -101,6 +104,27 @@ def icu_stage(
         }
         tracker.metrics({**told, **{f"loss/{k}": v for k, v in row["terms"].items()}}, row["epoch"])
     tracker.artifact(write_continuations(data.forget, result, machine.tokenizer, config, folder))
+
+
+def sweep_stage(
+    config: IcuConfig, data: IcuData, run: RunDir, machine: Machine, tracker: Tracker
+) -> None:
+    """Every place of `sweep` on the tuning sequences: the paper's Tables 2 and 5."""
+    from rnr_dist.icu.report import sweep_table
+
+    folder, shared = run.stage("sweep"), run.stage("icu")
+    known = models_of(run)[MEMORISED]
+    pairs = _paired(config, data, machine, shared)
+    limits = _limits(config, data, machine, known, shared)
+    name, places = config.sweep.method, config.sweep.places()
+    own = _unlearner(name, config, data, run, machine, tracker, pairs, limits, folder)
+    found = _trials(own, data, machine, folder).run(places)
+    for place in found:
+        with tracker.nested(f"sweep {name}", place["overrides"]):
+            tracker.metrics({k: float(v) for k, v in place.items() if isinstance(v, (int, float))})
+    write_json(folder / "sweep.json", {"method": name, "limits": asdict(limits), "places": found})
+    tracker.artifact(folder / "sweep.json")
+    sweep_table(name, [*config.sweep.over], found)
 
 
 def evaluate_stage(
@@ -132,7 +156,8 @@ def baselines_stage(
 
     def one(name: IcuMethodName) -> EpochRun:
         with tracker.nested(f"method {name}", {}):
-            return _unlearn(name, config, data, run, machine, tracker, pairs, limits, folder)
+            own = _unlearner(name, config, data, run, machine, tracker, pairs, limits, folder)
+            return _unlearn(own, data, machine, folder)
 
     names = config.methods.run
     results = side_by_side(one, names, trainings_at_once(config))
@@ -260,7 +285,7 @@ def _limits(
     return limits
 
 
-def _unlearn(
+def _unlearner(
     name: IcuMethodName,
     config: IcuConfig,
     data: IcuData,
@@ -270,40 +295,49 @@ def _unlearn(
     pairs: Mapping[str, Sequence[TokenSequence]],
     limits: Limits,
     folder: Path,
-) -> EpochRun:
-    """Choose the method's setting on the tuning sequences, then forget with it."""
+) -> Unlearner:
     from rnr_dist.icu.actors import scorer_name
-    from rnr_dist.icu.items import unlearning_items
+    from rnr_dist.icu.unlearner import Unlearner
 
-    method = getattr(config.methods, name)
-    trainings = _trainings(config, run, folder, machine, tracker)
-    known = models_of(run)[MEMORISED]
     refined = name == "icu" and config.refinement.enabled
+    return Unlearner(
+        name,
+        config,
+        pairs,
+        data.pool,
+        models_of(run)[MEMORISED],
+        limits,
+        scorer_name(config) if refined else "",
+        _trainings(config, run, folder, machine, tracker),
+    )
 
-    def forget(label: str, sequences: Sequence[TokenSequence], training: Any) -> EpochRun:
-        items = unlearning_items(
-            name, training, sequences, pairs, data.pool, config.task.prefix_tokens, config.seed
-        )
-        return trainings.run(
-            label,
-            sequences,
-            items,
-            training,
-            known,
-            limits,
-            "forgotten",
-            config.stopping.epochs,
-            scorer_name(config) if refined else "",
-            refined,
-        )
 
+def _trials(unlearner: Unlearner, data: IcuData, machine: Machine, folder: Path) -> Trials:
+    from rnr_dist.cluster import trainings_at_once
+    from rnr_dist.evaluate.perplexity import windows
+    from rnr_dist.icu.tuning import Trials
+
+    config = unlearner.config
+    _ = machine.ray
+    return Trials(
+        unlearner,
+        getattr(config.methods, unlearner.name),
+        data.tuning,
+        list(windows(data.general, machine.tokenizer, config.perplexity)),
+        machine.pool,
+        folder,
+        trainings_at_once(config),
+    )
+
+
+def _unlearn(unlearner: Unlearner, data: IcuData, machine: Machine, folder: Path) -> EpochRun:
+    """Choose the method's setting on the tuning sequences, then forget with it."""
+    name = unlearner.name
     path = folder / f"{name}.json"
     if not path.exists():
-        from rnr_dist.icu.tuning import choose
-
-        write_json(path, choose(name, method, config, data, machine, forget, folder))
-    chosen = read_json(path)["chosen"]
-    result = forget(name, data.forget, method.trained_with(chosen))
+        write_json(path, _trials(unlearner, data, machine, folder).choose())
+    method = getattr(unlearner.config.methods, name)
+    result = unlearner.forget(name, data.forget, method.trained_with(read_json(path)["chosen"]))
     first = result.epochs[0]
     if len(result.epochs) == 1:
         raise InputError(

@@ -1,65 +1,175 @@
-"""Which setting of a method is taken: each place of its grid unlearns the tuning sequences.
+"""Which setting of a method is taken, and what others would do: places of a grid, by Ray Tune.
 
-In: a method's grid. Out: the chosen place, and what each reached. Invariant: the forget sequences
-play no part, and every method has as many places as its config says, told beside the table.
+In: a method and overrides of its training. Out: what each reached on the tuning sequences.
+Invariant: the forget sequences play no part; a place is a file once it is finished, so a sweep
+goes on where it was; one that ends in a loss that is no number has lost and ends no other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rnr_dist.config_icu import IcuConfig, IcuMethodName, Unlearning
-from rnr_dist.evaluate.perplexity import perplexity, windows
-from rnr_dist.icu.data import IcuData
-from rnr_dist.machine import Machine
-from rnr_dist.report.progress import say
+from rnr_dist.config_icu import Unlearning
+from rnr_dist.errors import InputError
+from rnr_dist.evaluate.perplexity import perplexity
+from rnr_dist.icu.unlearner import Unlearner
+from rnr_dist.report.progress import progress_bar, say
 from rnr_dist.run_dir import read_json, write_json
+from rnr_dist.types import TokenSequence, digest
+
+TRIAL_CPUS = 0.01  # a trial waits for the training that it starts
 
 
-def choose(
-    name: IcuMethodName,
-    method: Unlearning,
-    config: IcuConfig,
-    data: IcuData,
-    machine: Machine,
-    forget: Callable[[str, Sequence[Any], Any], Any],
-    folder: Path,
-) -> dict[str, Any]:
-    """`{"chosen": overrides, "places": [...]}`.
+@dataclass(frozen=True)
+class Trials:
+    """Trains one method's places and reads their perplexity on general text.
 
-    Among places that met both limits the lowest perplexity on general text; none did: the least
-    violation. A grid of one place is taken as it is.
+    general: likelihood requests. folder: of the places' files and models. at_once: trainings that
+    the cluster has room for.
     """
-    if len(method.grid) == 1:
-        return {"chosen": method.grid[0], "places": []}
-    asked = list(windows(data.general, machine.tokenizer, config.perplexity))
-    places = []
-    for number, overrides in enumerate(method.grid):
-        path = folder / "tuning" / f"{name}-{number}.json"
-        if not path.exists():
-            result = forget(f"{name}-tuning-{number}", data.tuning, method.trained_with(overrides))
-            best = result.epochs[result.best]
-            fluent = perplexity(machine.pool.run(result.model, asked)).value
-            place = {
-                "overrides": overrides,
-                "violation": best["violation"],
-                "extraction": float(np.mean(best["extraction"])),
-                "memorisation": float(np.mean(best["memorisation"])),
-                "epochs": result.best,
-                "perplexity": fluent,
-            }
-            write_json(path, place)
-            told = f"violation {place['violation']:.2f}, perplexity {fluent:.1f}"
-            say(f"{name} {json.dumps(overrides)}: {told}")
-            if method.training.parameters == "full":
-                # As large as the model, and read for the last time.
-                for file in Path(result.model.checkpoint).glob("*.safetensors"):
-                    file.unlink()
-        places.append(read_json(path))
-    winner = min(places, key=lambda place: (place["violation"], place["perplexity"]))
-    return {"chosen": winner["overrides"], "places": places}
+
+    unlearner: Unlearner
+    method: Unlearning
+    tuning: Sequence[TokenSequence]
+    general: Sequence[Any]
+    pool: Any
+    folder: Path
+    at_once: int
+
+    def choose(self) -> dict[str, Any]:
+        """`{"chosen": overrides, "places": [...]}` of the method's grid.
+
+        Among places that met both limits the lowest perplexity on general text; none did: the least
+        violation. A grid of one place is taken as it is. Raises InputError when every place ended
+        in a loss that is no number.
+        """
+        grid = self.method.grid
+        if len(grid) == 1:
+            return {"chosen": grid[0], "places": []}
+        places = self.run(grid)
+        finished = [place for place in places if "lost" not in place]
+        if not finished:
+            raise InputError(places[0]["lost"])
+        winner = min(finished, key=lambda place: (place["violation"], place["perplexity"]))
+        return {"chosen": winner["overrides"], "places": places}
+
+    def run(self, grid: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """What each place of the grid reached, in its order; `lost` says why one reached nothing.
+
+        violation: how far the best epoch is from both limits (0: met). epochs: up to the best one.
+        """
+        missing = [place for place in grid if not self._file(place).exists()]
+        if missing:
+            self._tune(missing)
+        return [read_json(self._file(place)) for place in grid]
+
+    def _file(self, overrides: Mapping[str, Any]) -> Path:
+        name = f"{self.unlearner.name}-{digest(overrides)[:8]}"
+        return self.folder.absolute() / "tuning" / f"{name}.json"
+
+    def _tune(self, missing: Sequence[Mapping[str, Any]]) -> None:
+        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune 2.60 prints tables whatever `verbose` says
+        from ray import tune
+
+        def trial(setting: dict[str, Any], trials: Trials) -> None:
+            trials.finish(setting["place"])
+
+        describe = f"{self.unlearner.name}: settings on the tuning sequences"
+        with progress_bar(describe, len(missing)) as advance:
+
+            class Shown(tune.Callback):
+                done = 0
+
+                def on_trial_result(
+                    self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any
+                ) -> None:
+                    told = json.dumps(trial.config["place"])
+                    if "extraction" in result:
+                        told += f", epoch {result['epoch']}: EL {result['extraction']:.3f}"
+                    advance(self.done, told)
+
+                def on_trial_complete(
+                    self, iteration: int, trials: list[Any], trial: Any, **info: Any
+                ) -> None:
+                    self.done += 1
+                    advance(self.done)
+
+            results = tune.Tuner(
+                tune.with_resources(tune.with_parameters(trial, trials=self), {"cpu": TRIAL_CPUS}),
+                param_space={"place": tune.grid_search([dict(place) for place in missing])},
+                tune_config=tune.TuneConfig(max_concurrent_trials=self.at_once),
+                run_config=tune.RunConfig(
+                    name=f"{self.unlearner.name}-{digest([*missing])[:8]}",
+                    storage_path=str(self.folder.absolute() / "tune"),
+                    verbose=0,
+                    callbacks=[Shown()],
+                ),
+            ).fit()
+        for result in results:
+            if result.error:
+                raise result.error
+        for place in missing:
+            found = read_json(self._file(place))
+            say(f"{self.unlearner.name} {json.dumps(place)}: {_told(found)}")
+
+    def finish(self, overrides: Mapping[str, Any]) -> None:
+        """Train one place to its file; runs in a trial."""
+        path = self._file(overrides)
+        trainings = replace(
+            self.unlearner.trainings,
+            folder=self.folder.absolute(),
+            tracker=TrialTracker(),
+            start=lambda: None,
+        )
+        unlearner = replace(self.unlearner, trainings=trainings)
+        place: dict[str, Any] = {"overrides": dict(overrides)}
+        try:
+            result = unlearner.forget(
+                f"{path.stem}-tuning", self.tuning, self.method.trained_with(overrides)
+            )
+        except InputError as error:
+            write_json(path, {**place, "lost": str(error)})
+            return
+        best = result.epochs[result.best]
+        place |= {
+            "violation": best["violation"],
+            "extraction": float(np.mean(best["extraction"])),
+            "memorisation": float(np.mean(best["memorisation"])),
+            "epochs": result.best,
+            "perplexity": perplexity(self.pool.run(result.model, self.general)).value,
+        }
+        write_json(path, place)
+        if self.method.training.parameters == "full":
+            # As large as the model, and read for the last time.
+            for file in Path(result.model.checkpoint).glob("*.safetensors"):
+                file.unlink()
+
+
+class TrialTracker:
+    """In a trial there is no MLflow: what a training tells goes to the driver, through Tune."""
+
+    @contextlib.contextmanager
+    def nested(self, name: str, params: Mapping[str, Any]) -> Iterator[None]:
+        yield
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        from ray import tune
+
+        tune.report({**values, "epoch": step})
+
+
+def _told(place: Mapping[str, Any]) -> str:
+    if "lost" in place:
+        return f"lost ({place['lost']})"
+    return (
+        f"epoch {place['epochs']}, EL {place['extraction']:.3f}, MA {place['memorisation']:.3f}, "
+        f"perplexity {place['perplexity']:.1f}"
+    )

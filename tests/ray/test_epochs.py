@@ -1,6 +1,7 @@
 """Epochs on Ray and DeepSpeed: memorising, unlearning, who leaves, and what a kill changes."""
 
 import contextlib
+import math
 import os
 import random
 import signal
@@ -9,14 +10,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rnr_dist.config_icu import IcuConfig
+from rnr_dist.config_icu import IcuConfig, Unlearning
 from rnr_dist.config_objectives import IcuObjective
 from rnr_dist.config_training import Training
 from rnr_dist.errors import InputError
+from rnr_dist.generate.requests import ReadLikelihood, Response
 from rnr_dist.icu.forgotten import Limits
 from rnr_dist.icu.items import unlearning_items
 from rnr_dist.icu.launch import EpochTrainings
 from rnr_dist.icu.similarity import scorer_folder
+from rnr_dist.icu.tuning import Trials
+from rnr_dist.icu.unlearner import Unlearner
 from rnr_dist.icu.worker import readings_of
 from rnr_dist.models import checkpoint_digest
 from rnr_dist.train.collate import Example, texts
@@ -229,3 +233,36 @@ def test_forgotten_sequences_leave_and_a_lora_is_kept_as_a_term(memorised, train
     assert term.coefficient == 1
     readings = readings_of(run.epochs)
     assert readings[run.best].mean_extraction < readings[0].mean_extraction / 2
+
+
+class NoPool:
+    """Answers likelihoods as one that knows nothing; no engine."""
+
+    def run(self, model, requests, describe=""):
+        return [Response(model.digest, log_likelihoods=(-1.0,) * 4) for _ in requests]
+
+
+def test_a_sweep_trains_each_place_once_and_a_lost_one_ends_no_other(
+    memorised, trainings, tmp_path
+):
+    own = trainings("sweep", max_failures=0)
+    trials = Trials(
+        Unlearner("icu", own.config, PAIRS, POOL, memorised.model, Limits(0, 0, 0.5, 0.9), "", own),
+        Unlearning(
+            training=LORA, grid=[{"learning_rate": 1e30}, {"learning_rate": 2e-2, "rank": 4}]
+        ),
+        FORGET,
+        [ReadLikelihood((1, 2, 3, 4, 5), 1)],
+        NoPool(),
+        tmp_path / "icu",
+        2,
+    )
+    chosen = trials.choose()
+    lost, kept = chosen["places"]
+    assert "lower learning_rate" in lost["lost"]
+    assert chosen["chosen"] == kept["overrides"] == {"learning_rate": 2e-2, "rank": 4}
+    assert kept["violation"] == 0 and kept["extraction"] <= 0.5 and kept["epochs"] > 0
+    assert kept["perplexity"] == pytest.approx(math.e)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "icu" / "tuning").iterdir()}
+    assert trials.choose() == chosen
+    assert {path: path.stat().st_mtime_ns for path in before} == before

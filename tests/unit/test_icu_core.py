@@ -164,3 +164,27 @@ def test_the_auc_of_equals_is_a_half_within_its_interval():
     assert auc_interval(low, high) == (1, 1, 1)
     value, lower, upper = auc_interval(low, same)
     assert lower < 0.5 < upper and lower < value < upper
+
+
+def test_a_sweep_is_every_combination_of_its_values():
+    over = {"learning_rate": [1e-5, 1e-6], "objective.kl_weight": [0, 1]}
+    config = IcuConfig(name="x", sweep={"over": over})
+    places = config.sweep.places()
+    assert len(places) == 4
+    assert places[1] == {"learning_rate": 1e-5, "objective.kl_weight": 1}
+    training = config.methods.icu.trained_with(places[0])
+    assert (training.learning_rate, training.objective.kl_weight) == (1e-5, 0)
+    assert training.objective.learn_weight == 0.5  # what a place says nothing of stays
+
+
+@pytest.mark.parametrize(
+    ("over", "said"),
+    [
+        ({"objective.alpha": [1]}, r"sweep.over objective.*alpha: Extra inputs"),
+        ({"learning_rate": [-1]}, r"sweep.over learning_rate: Input should be greater than 0"),
+        ({}, r"at least 1 item"),
+    ],
+)
+def test_a_sweep_over_what_a_training_has_not_is_refused(over, said):
+    with pytest.raises(ValueError, match=said):
+        IcuConfig(name="x", sweep={"over": over})

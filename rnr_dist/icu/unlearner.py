@@ -1,0 +1,59 @@
+"""One method of unlearning, ready to run on any sequences with any of its settings.
+
+In: sequences and a training. Out: an `EpochRun`. Invariant: it holds plain data besides its
+`trainings`, so that Ray can carry it to a trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rnr_dist.config_icu import IcuConfig, IcuMethodName
+from rnr_dist.config_training import Training
+from rnr_dist.icu.forgotten import Limits
+from rnr_dist.icu.items import unlearning_items
+from rnr_dist.icu.launch import EpochRun, EpochTrainings
+from rnr_dist.types import ModelRef, TokenSequence
+
+
+@dataclass(frozen=True)
+class Unlearner:
+    """`pairs` goes by a sequence's id; `known` is the model that has memorised; `scorer` is empty
+    where nothing leaves the epochs."""
+
+    name: IcuMethodName
+    config: IcuConfig
+    pairs: Mapping[str, Sequence[TokenSequence]]
+    pool: Sequence[TokenSequence]
+    known: ModelRef
+    limits: Limits
+    scorer: str
+    trainings: EpochTrainings
+
+    def forget(
+        self, label: str, sequences: Sequence[TokenSequence], training: Training
+    ) -> EpochRun:
+        """Train until `sequences` are forgotten; raises InputError where the loss is not finite."""
+        task = self.config.task
+        items = unlearning_items(
+            self.name,
+            training,
+            sequences,
+            self.pairs,
+            self.pool,
+            task.prefix_tokens,
+            self.config.seed,
+        )
+        return self.trainings.run(
+            label,
+            sequences,
+            items,
+            training,
+            self.known,
+            self.limits,
+            "forgotten",
+            self.config.stopping.epochs,
+            self.scorer,
+            bool(self.scorer),
+        )
