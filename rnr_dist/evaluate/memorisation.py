@@ -55,7 +55,12 @@ class Recall:
 
     def accuracy(self, first: int = 1) -> float:
         """MA over the tokens from `first` on (0-based; nothing predicts token 0)."""
-        return float(self.matches[max(first, 1) - 1 :].mean())
+        return accuracy(self.matches, first)
+
+
+def accuracy(matches: np.ndarray, first: int = 1) -> float:
+    """MA of one sequence over its tokens from `first` on."""
+    return float(matches[max(first, 1) - 1 :].mean())
 
 
 def recall(
@@ -66,13 +71,14 @@ def recall(
     first: int = 1,
     denominator: Denominator = "generated",
     eos: int | None = None,
+    matches: Sequence[np.ndarray] | None = None,
 ) -> list[Recall]:
     """Recall of each sequence for prefixes of `first` to T - n tokens (Eq. 7's 1 to T - n).
 
     denominator: Eq. 8 divides by the generated n-grams, the reference code by the label's. eos:
-    token that ends a generation.
+    token that ends a generation. matches: `reader.matches(sequences)` where it is known already.
     """
-    matches = reader.matches(sequences)
+    matches = reader.matches(sequences) if matches is None else matches
     starts = [
         (place, found)
         for place, (ids, match) in enumerate(zip(sequences, matches, strict=True))

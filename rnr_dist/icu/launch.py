@@ -142,7 +142,9 @@ class EpochTrainings:
                     {k: v for k, v in told.items() if math.isfinite(v)}, int(report["epoch"])
                 )
                 if "extraction" in report:
-                    note = f"EL {report['extraction']:.3f}, MA {report['memorisation']:.3f}"
+                    note = f"MA {report['memorisation']:.3f}"
+                    if math.isfinite(report["extraction"]):
+                        note = f"EL {report['extraction']:.3f}, {note}"
                     advance(int(report["epoch"]), note)
 
             run_workers(epoch_loop, job, storage, show)

@@ -7,11 +7,14 @@ the whole, so they don't depend on the number of ranks.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rnr_dist.evaluate.memorisation import recall
+import numpy as np
+
+from rnr_dist.evaluate.memorisation import accuracy, recall
 from rnr_dist.icu.reader import TorchReader
 from rnr_dist.types import TokenSequence
 
@@ -40,11 +43,25 @@ class Look:
         self._all = list(sequences)
         self._mine = range(get_rank(), len(self._all), get_world_size())
 
-    def at_all(self) -> tuple[dict[str, tuple[float, ...]], list[str]]:
-        """({figure: (sequences,)}, continuation of each prefix as text); all ranks call."""
+    def at_all(self, worth: float = -math.inf) -> tuple[dict[str, tuple[float, ...]], list[str]]:
+        """({figure: (sequences,)}, continuation of each prefix as text); all ranks call.
+
+        worth: mean MA below which EL and continuations are left unread (no numbers, no text): a
+        model that recalls little asks for a decode at nearly every token.
+        """
         from torch.distributed import all_gather_object, get_world_size
 
-        rows = self._at([self._all[at] for at in self._mine])
+        own = [self._all[at] for at in self._mine]
+        matches = self._reader.matches([sequence.token_ids for sequence in own])
+        recalled = [accuracy(match, self._job.prefix_tokens) for match in matches]
+        everyone: list[Any] = [None] * get_world_size()
+        all_gather_object(everyone, recalled)
+        if np.mean([value for part in everyone for value in part]) < worth:
+            nan = float("nan")
+            finite = self._reader.finite
+            rows: Any = [(nan, nan, nan, ma if finite else nan, "") for ma in recalled]
+        else:
+            rows = self._at(own, matches)
         parts: list[Any] = [None] * get_world_size()
         all_gather_object(parts, list(zip(self._mine, rows, strict=True)))
         ordered = [row for _, row in sorted(pair for part in parts for pair in part)]
@@ -54,7 +71,9 @@ class Look:
             [row[-1] for row in ordered],
         )
 
-    def _at(self, sequences: Sequence[TokenSequence]) -> list[tuple[Any, ...]]:
+    def _at(
+        self, sequences: Sequence[TokenSequence], matches: Sequence[np.ndarray]
+    ) -> list[tuple[Any, ...]]:
         if not sequences:
             return []
         job, decode = self._job, self._tokenizer.decode
@@ -66,6 +85,7 @@ class Look:
             job.n,
             t0,
             eos=self._tokenizer.eos_token_id,
+            matches=matches,
         )
         if not self._reader.finite:
             # A model whose logits are no numbers recalls nothing, and has not forgotten.

@@ -120,7 +120,7 @@ def epoch_loop(config: dict[str, Any]) -> dict[str, Any]:
         torch.distributed.all_reduce(sums)
         means = (sums[:, 0] / sums[:, 1].clamp(min=1)).tolist()
         _read(job, look, progress, dict(zip(names, means, strict=True)), len(chosen))
-        if not math.isfinite(readings_of(progress.told)[-1].mean_extraction):
+        if not math.isfinite(readings_of(progress.told)[-1].mean_memorisation):
             report({"epoch": progress.epoch, "loss": float("nan"), "step": progress.step})
             return {}
         _keep_best(engine, job, progress, rank)
@@ -189,7 +189,9 @@ def _read(
 ) -> None:
     """Add the epoch's row: figures by sequence, what is forgotten from now on, the loss's terms."""
     began = time.monotonic()
-    scores, texts = look.at_all()
+    # While MA is below what EL must reach, memorising goes on: EL need not be known.
+    early = job.until == "memorised" and progress.epoch < job.epochs
+    scores, texts = look.at_all(job.limits.extraction) if early else look.at_all()
     reading = EpochReading(progress.epoch, **scores)
     if job.refinement.enabled:
         before = progress.gone if job.refinement.sticky else []
