@@ -25,7 +25,7 @@ lint: .venv/dev.stamp  ## Check style and types
 	@$(BIN)/mypy
 
 bench: .venv/dev.stamp  ## Run the side-by-side timings
-	@set -e; for name in generation release reveal; do $(BIN)/python benchmarks/$$name.py; done
+	@set -e; for name in generation release reveal icu; do $(BIN)/python benchmarks/$$name.py; done
 
 clean:  ## Remove the environment and caches; runs are kept
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache
