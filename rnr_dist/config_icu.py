@@ -114,6 +114,9 @@ class Memorise(Section):
     """Its training; `epochs` is the most that it takes."""
     until: Fraction = 0.9
     """Mean EL_n over t >= t0 of the forget sequences at which it ends."""
+    control: bool = True
+    """Also train the model that never saw the forget sequences, for as many epochs: what a result
+    should be like. false saves as much time as memorising takes."""
     least: Fraction = 0.8
     """Mean EL_n below which memorising has failed and the run ends."""
 

@@ -75,8 +75,9 @@ def memorise_stage(
             )
         say(f"memorised: mean EL_{config.task.n} {reached:.3f} in {len(known.epochs) - 1} epochs")
         models[MEMORISED] = known.model.to_json()
-        never = memorise(CONTROL, others, 2.0, len(known.epochs) - 1)
-        models[CONTROL] = never.model.to_json()
+        if settings.control:
+            never = memorise(CONTROL, others, 2.0, len(known.epochs) - 1)
+            models[CONTROL] = never.model.to_json()
     write_json(folder / "models.json", models)
 
 

@@ -43,7 +43,7 @@ def test_what_was_known_is_recalled_less_and_the_report_says_what_it_cost(finish
     run, done = finished
     content = json.loads((run / "evaluate" / "summary.json").read_text())
     rows = {row["name"]: row for row in content["rows"]}
-    assert list(rows) == ["base", "memorised", "control", "icu"]
+    assert list(rows) == ["base", "memorised", "icu"]
     recalled = {name: row["scores"]["extraction/el_t0"]["value"] for name, row in rows.items()}
     assert recalled["memorised"] > recalled["base"]
     assert recalled["icu"] < recalled["memorised"]
@@ -58,8 +58,8 @@ def test_what_was_known_is_recalled_less_and_the_report_says_what_it_cost(finish
 def test_the_sequences_stay_in_the_run_and_off_the_terminal(finished):
     run, done = finished
     told = (run / "icu" / "continuations.md").read_text()
-    assert "Spirit of God" in told
-    assert "Spirit" not in done.stdout + done.stderr
+    assert "darkness was upon the face" in told
+    assert "darkness" not in done.stdout + done.stderr
 
 
 def test_pairs_are_kept_with_their_distances(finished):
@@ -91,7 +91,7 @@ def test_compare_export_and_grade_take_the_run(finished, tmp_path):
     sheet = tmp_path / "sheet.csv"
     assert rnr(["grade", str(run), "--sheet", str(sheet), "--count", "2"], tmp_path).returncode == 0
     rows = list(csv.DictReader(sheet.open(newline="")))
-    assert len(rows) == 2 * 3  # memorised, control, icu
+    assert len(rows) == 2 * 2  # memorised, icu
     sheet.write_text(sheet.read_text().replace(",\n", ",6\n"))
     read = rnr(["grade", str(run), "--scores", str(sheet)], tmp_path)
     assert read.returncode == 0, read.stderr
