@@ -1,0 +1,92 @@
+"""ICU and the methods beside it on memorised records, seed by seed: `rnr baselines`, resumable.
+
+Each seed has its run in RUNS/seed-K and records of its own; its rows, with commit, config hash and
+every sequence's continuations, go to `docs/results/icu_table/`. The last line is one JSON object:
+the means over the seeds.
+
+    python benchmarks/table_icu.py RUNS [SEEDS]
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from rnr_dist.cli import app
+from rnr_dist.config_file import load_any_config
+from rnr_dist.run_dir import read_json, write_json
+from rnr_dist.types import digest
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / "configs" / "icu_table.yaml"
+RESULTS = ROOT / "docs" / "results" / "icu_table"
+SHOWN = ("extraction/el_t0", "extraction/ma_t0", "extraction/sampled", "extraction/el_short")
+KEPT = ("output/entropy", "pool/nll", "perplexity/general")
+APART = 1000  # numbers of records between two seeds
+
+
+def settings(seed: int) -> list[str]:
+    """Overrides of a seed: its own records in every set."""
+    config = load_any_config(CONFIG, [])
+    sets = ("forget", "pool", "unseen", "tuning")
+    firsts = {name: getattr(config.task, name).first + seed * APART for name in sets}
+    return [f"seed={seed}", *(f"task.{name}.first={first}" for name, first in firsts.items())]
+
+
+def measured(seed: int, runs: Path) -> dict[str, Any]:
+    """The rows of a seed: from its file where it was measured with this config before."""
+    overrides = settings(seed)
+    config = load_any_config(CONFIG, overrides).model_dump(mode="json")
+    path = RESULTS / f"seed-{seed}.json"
+    if path.exists() and (kept := read_json(path))["config_hash"] == digest(config):
+        return kept
+    run = runs / f"seed-{seed}"
+    where = "--resume" if (run / "config.json").exists() else "--run"
+    said = [part for override in overrides for part in ("--set", override)]
+    app(["baselines", str(CONFIG), *said, where, str(run)], standalone_mode=False)
+    table = read_json(run / "baselines" / "baselines.json")
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.strip()
+    stages = read_json(run / "stages.json")
+    samples = RESULTS / f"seed-{seed}"
+    samples.mkdir(parents=True, exist_ok=True)
+    for row in table["rows"]:
+        shutil.copy(run / "evaluate" / f"{row['name']}.parquet", samples)
+    content = {
+        "seed": seed,
+        "commit": commit,
+        "date": time.strftime("%Y-%m-%d"),
+        "config_hash": digest(config),
+        "machine": stages[-1]["machine"],
+        "minutes": sum(stage["wall_seconds"] for stage in stages) / 60,
+        "samples": str(samples.relative_to(ROOT)),
+        **table,
+    }
+    write_json(path, content)
+    return content
+
+
+def main(runs: Path, seeds: int) -> dict[str, Any]:
+    tables = [measured(seed, runs.absolute()) for seed in range(seeds)]
+    figures: dict[str, Any] = {"seeds": seeds}
+    found: dict[str, list[float]] = {}
+    for table in tables:
+        for row in table["rows"]:
+            for key in SHOWN:
+                found.setdefault(f"{row['name']} {key}", []).append(row["scores"][key]["value"])
+            found.setdefault(f"{row['name']} auc", []).append(row["auc"][0])
+            for key in KEPT:
+                ratio = row["scores"][key]["vs_memorised"]["ratio"]
+                found.setdefault(f"{row['name']} {key}", []).append(ratio - 1)
+    return figures | {key: mean(values) for key, values in found.items()}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]), int((sys.argv[2:] or ["1"])[0]))))
