@@ -16,6 +16,7 @@ from rnr_dist.config_training import Training
 from rnr_dist.data.sources import load_contexts
 from rnr_dist.errors import InputError
 from rnr_dist.icu.data import IcuData, load_icu_data
+from rnr_dist.icu.pairing import check_exclusion
 from rnr_dist.models import (
     check_model,
     checkpoint_here,
@@ -60,18 +61,28 @@ def check_icu_inputs(config: IcuConfig) -> IcuData:
 
     check_model(config.model)
     _check_cpu_weights(config)
-    resolve_embedder(config.pairing.embedder)
+    _encoder(config.pairing.embedder, "pairing.embedder")
     _check_scorer(config)
     here = checkpoint_here(config.model)
     check_room(config, weights_bytes(here) if here else 0)
     base = here or Path(resolve_model(config.model, config.trust_remote_code).checkpoint)
     check_icu_layers(config, base)
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=config.trust_remote_code)
-    return load_icu_data(config, tokenizer)
+    data = load_icu_data(config, tokenizer)
+    check_exclusion([*data.forget, *data.tuning], data.pool, config.pairing)
+    return data
+
+
+def _encoder(name: str, key: str) -> Path:
+    """Folder or hub name of the encoder that stands under `key`."""
+    try:
+        return Path(resolve_embedder(name))
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from error
 
 
 def _check_scorer(config: IcuConfig) -> None:
-    scorer = Path(resolve_embedder(config.refinement.scorer))
+    scorer = _encoder(config.refinement.scorer, "refinement.scorer")
     if scorer.is_absolute() and not (scorer / "config.json").exists():
         raise InputError(
             f"refinement.scorer: found no config.json in {scorer}; expected embedded:minilm, an "

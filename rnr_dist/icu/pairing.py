@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -62,14 +63,30 @@ def pair_up(
             if len(chosen) == settings.k or width == len(pool):
                 break
             width = min(len(pool), width * WIDER)
-        if len(chosen) < settings.k:
-            raise InputError(
-                f"pairing: {len(chosen)} of {len(pool)} pool sequences are left for forget "
-                f"sequence {sequence.id} ({sequence.text[:40]!r}) after content exclusion; "
-                f"expected pairing.k {settings.k}"
-            )
+        require_left(sequence, len(chosen), len(pool), settings)
         pairs += chosen
     return pairs
+
+
+def check_exclusion(
+    forget: Sequence[TokenSequence], pool: Sequence[TokenSequence], settings: Pairing
+) -> None:
+    """Raises InputError where content exclusion leaves a sequence less than `settings.k` pairs.
+
+    Needs no embedding, so that it is known before anything is memorised.
+    """
+    for sequence in forget:
+        allowed = (other for other in pool if _allowed(sequence, other, settings))
+        require_left(sequence, len([*islice(allowed, settings.k)]), len(pool), settings)
+
+
+def require_left(sequence: TokenSequence, left: int, pool: int, settings: Pairing) -> None:
+    """Raises InputError where fewer than `settings.k` of the pool are left for a sequence."""
+    if left < settings.k:
+        raise InputError(
+            f"pairing: {left} of {pool} pool sequences are left for the sequence {sequence.id} "
+            f"({sequence.text[:40]!r}) after content exclusion; expected pairing.k {settings.k}"
+        )
 
 
 def make_index(vectors: np.ndarray, approximate_above: int, gpu: bool = False) -> Any:

@@ -95,7 +95,7 @@ def test_content_exclusion_takes_the_nearest_that_shares_no_run_of_words():
     assert pair.learn == "other"
     [near] = pair_up(forget, pool, vectors, Pairing(exclude_content=False))
     assert near.learn in {copy.id for copy in copies}
-    with pytest.raises(InputError, match="0 of 20 pool sequences are left for forget sequence f"):
+    with pytest.raises(InputError, match="0 of 20 pool sequences are left for the sequence f"):
         pair_up(forget, copies, (vectors[0], vectors[1][:20]), Pairing())
 
 

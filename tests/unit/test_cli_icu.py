@@ -1,0 +1,105 @@
+"""`rnr icu` through the command: bad input is one sentence and exit code 2, before a model runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rnr_dist.cli import app, guarded
+
+WORDS = [f"word{n}" for n in range(400)]
+
+
+def text(start, count=40):
+    return " ".join(WORDS[(start + n) % len(WORDS)] for n in range(count))
+
+
+def config(**changed):
+    task = {
+        "name": "extraction",
+        "forget": {"source": "forget.csv"},
+        "pool": {"source": "builtin:records", "count": 3},
+        "unseen": {"source": "builtin:records", "first": 100, "count": 2},
+        "tuning": {"source": "builtin:records", "first": 200, "count": 1},
+        "prefix_tokens": 20,
+        "max_tokens": 40,
+    }
+    return {"name": "small", "engines": {"count": 1}, "task": task, **changed}
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """Run `rnr icu` on these files; returns its one sentence. Nothing may have been made."""
+    monkeypatch.chdir(tmp_path)
+
+    def sentence(content, forget=None):
+        (tmp_path / "forget.csv").write_bytes(
+            forget if forget is not None else f"doc_id,corpus,text\n1,web,{text(0)}\n".encode()
+        )
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+        before = sorted(tmp_path.rglob("*"))
+        assert guarded(lambda: app(["icu", "config.yaml"], standalone_mode=False)) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert sorted(tmp_path.rglob("*")) == before
+        return line
+
+    return sentence
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("doc_id,corpus,words\n1,web,hello\n", "row 1: has no `text`"),
+        (f"doc_id,corpus,text\n1,web,{text(0)}\n2,web,{text(0)}\n", "is the same sequence as"),
+        (f"doc_id,corpus,text\n1,web,{text(0)}\n2,web,one two\n", "expected more than task.prefix"),
+        (f"doc_id,corpus,text\n1,web,{text(0)}\n2,web,\n", "row 2"),
+    ],
+)
+def test_rows_of_the_forget_set_are_named(refused, rows, said):
+    line = refused(config(), rows.encode())
+    assert "forget.csv" in line and said in line
+
+
+def test_a_file_that_is_not_utf8_is_named(refused):
+    line = refused(config(), b"doc_id,corpus,text\n1,web,\xff\xfe\n")
+    assert "forget.csv" in line and "UTF-8" in line
+
+
+def test_a_long_sequence_is_refused_where_it_may_not_be_cut(refused):
+    content = config()
+    content["task"]["forget"]["cut"] = False
+    assert "expected at most task.max_tokens 40" in refused(content)
+
+
+def test_a_pool_smaller_than_k_is_refused(refused):
+    line = refused(config(pairing={"k": 4}))
+    assert "task.pool: found 3 sequences, expected at least pairing.k 4" in line
+
+
+def test_a_pool_that_exclusion_leaves_nothing_of_is_refused_before_memorising(refused, tmp_path):
+    content = config()
+    content["task"]["forget"]["count"] = 1
+    content["task"]["pool"] = {"source": "pool.jsonl"}
+    # Another beginning, the same words afterwards.
+    shared = "quite another start " + text(3)
+    (tmp_path / "pool.jsonl").write_text(json.dumps({"text": shared}) + "\n")
+    assert "0 of 1 pool sequences are left" in refused(content)
+
+
+def test_a_missing_scorer_is_refused(refused, tmp_path):
+    line = refused(config(refinement={"scorer": str(tmp_path / "nowhere")}))
+    assert "refinement.scorer" in line and "nowhere" in line
+
+
+def test_a_sweep_over_unknown_keys_is_refused(refused):
+    line = refused(config(sweep={"over": {"objective.alpha": [1]}}))
+    assert "sweep" in line and "objective" in line and "config.yaml" in line
+
+
+@pytest.mark.parametrize("command", ["sweep", "icu"])
+def test_stages_of_the_other_picture_are_refused(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    toxic = Path(__file__).parents[2] / "configs" / "demo.yaml"
+    assert guarded(lambda: app([command, str(toxic)], standalone_mode=False)) == 2
+    assert f"task toxicity has no stage {command}" in capsys.readouterr().err
