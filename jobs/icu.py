@@ -1,0 +1,12 @@
+"""`rnr icu` as a Ray job, on the cluster that the job runs in.
+
+    ray job submit --address http://HEAD:8265 --working-dir . \\
+        --runtime-env cluster/runtime_env.yaml -- python jobs/icu.py configs/icu.yaml
+"""
+
+import sys
+
+from rnr_dist.cli import run_as_job
+
+if __name__ == "__main__":
+    sys.exit(run_as_job("icu"))
