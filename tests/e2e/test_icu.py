@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from rnr_dist.after import export_result
+from rnr_dist.errors import InputError
 from tests.e2e.command import rnr
 
 pytestmark = pytest.mark.timeout(900)
@@ -69,30 +71,22 @@ def test_pairs_are_kept_with_their_distances(finished):
     assert all(-1 <= pair["cosine"] <= 1 and pair["learn"] for pair in pairs)
 
 
-def test_compare_export_and_grade_take_the_run(finished, tmp_path):
+def test_the_result_is_exported_and_graded(finished, tmp_path):
     import torch
     from transformers import AutoModelForCausalLM
 
     run, _ = finished
-    shown = rnr(["compare", str(run), "We hold these truths", "--n", "1"], tmp_path)
-    assert shown.returncode == 0, shown.stderr
-    assert "before" in shown.stdout and "after" in shown.stdout
-    done = rnr(["export", str(run), "--merged", str(tmp_path / "merged")], tmp_path)
-    assert done.returncode == 0, done.stderr
+    export_result(run, None, tmp_path / "merged")
     result = json.loads((run / "icu" / "result.json").read_text())["model"]["checkpoint"]
     one, other = (
         AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).state_dict()
         for path in (tmp_path / "merged", result)
     )
     assert all(torch.allclose(one[name], other[name], atol=1e-2) for name in one)
-    refused = rnr(["export", str(run), "--adapter", str(tmp_path / "adapter")], tmp_path)
-    assert refused.returncode == 2
-    assert len(refused.stderr.strip().splitlines()) == 1
+    assert "contrastive unlearning" in (tmp_path / "merged" / "README.md").read_text()
+    with pytest.raises(InputError, match=r"no terms.*--merged"):
+        export_result(run, tmp_path / "adapter", None)
     sheet = tmp_path / "sheet.csv"
-    assert rnr(["grade", str(run), "--sheet", str(sheet), "--count", "2"], tmp_path).returncode == 0
-    rows = list(csv.DictReader(sheet.open(newline="")))
-    assert len(rows) == 2 * 2  # memorised, icu
-    sheet.write_text(sheet.read_text().replace(",\n", ",6\n"))
-    read = rnr(["grade", str(run), "--scores", str(sheet)], tmp_path)
-    assert read.returncode == 0, read.stderr
-    assert "6.00" in read.stdout
+    done = rnr(["grade", str(run), "--sheet", str(sheet), "--count", "2"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(list(csv.DictReader(sheet.open(newline="")))) == 2 * 2  # memorised, icu

@@ -72,6 +72,7 @@ def test_job_runs_reveal_on_a_cluster(head, runtime_env, tmp_path):
     command += ["--runtime-env", runtime_env, "--"]
     command += [sys.executable, "jobs/reveal.py", TINY, "--run", run]
     command += ["--set", "engines.count=1", "--set", "reveal.outer_iterations=1"]
+    command += ["--set", "reveal.arms=6", "--set", "reveal.budget=2"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert (run / "reveal" / "manifest.json").exists()

@@ -154,13 +154,13 @@ def test_baselines_stand_beside_the_result_at_its_budget(killed_and_resumed):
     run, _, _, log = killed_and_resumed
     content = json.loads((run / "baselines" / "baselines.json").read_text())
     rows = {row["name"]: row for row in content["rows"]}
-    assert list(rows) == ["base", "retain-only", "R&R", "cmd", "pem_external"]
+    assert list(rows) == ["base", "retain-only", "R&R", "cmd"]
     ours = rows["R&R"]
-    for row in (rows["cmd"], rows["pem_external"]):
-        assert row["candidates"] == ours["candidates"] == 5
-        # Whole steps are trained: the last one may go over.
-        assert ours["tokens"] <= row["tokens"] < 1.5 * ours["tokens"]
-        assert row["scores"]["toxicity/challenging/fraction_gt_0.5"]["split"] == "final"
-        difference = row["against_ours"]["toxicity/challenging/fraction_gt_0.5"]
-        assert difference["ci95"][0] <= difference["difference"] <= difference["ci95"][1]
+    row = rows["cmd"]
+    assert row["candidates"] == ours["candidates"] == 5
+    # Whole steps are trained: the last one may go over.
+    assert ours["tokens"] <= row["tokens"] < 1.5 * ours["tokens"]
+    assert row["scores"]["toxicity/challenging/fraction_gt_0.5"]["split"] == "final"
+    difference = row["against_ours"]["toxicity/challenging/fraction_gt_0.5"]
+    assert difference["ci95"][0] <= difference["difference"] <= difference["ci95"][1]
     assert "Methods side by side" in log

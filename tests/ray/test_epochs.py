@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import random
+import re
 import signal
 
 import pytest
@@ -13,7 +14,6 @@ from safetensors.torch import load_file
 from rnr_dist.config_icu import IcuConfig, Unlearning
 from rnr_dist.config_objectives import IcuObjective
 from rnr_dist.config_training import Training
-from rnr_dist.errors import InputError
 from rnr_dist.generate.requests import ReadLikelihood, Response
 from rnr_dist.icu.forgotten import Limits
 from rnr_dist.icu.items import unlearning_items
@@ -208,13 +208,6 @@ def test_a_killed_worker_goes_on_from_its_last_epoch_to_the_same_weights(memoris
         assert torch.equal(weights(again)[name], weight), name
 
 
-def test_a_model_of_no_numbers_has_not_forgotten(memorised, trainings):
-    """Its one step had a finite loss; it shows only when the model is looked at."""
-    huge = LORA.model_copy(update={"learning_rate": 1e30, "batch_size": 16})
-    with pytest.raises(InputError, match=r"the loss is nan in step 1, epoch 1.*learning_rate"):
-        unlearn(trainings(), memorised, NEVER, 3, training=huge)
-
-
 def test_forgotten_sequences_leave_and_a_lora_is_kept_as_a_term(memorised, trainings):
     run = unlearn(
         trainings(),
@@ -253,7 +246,11 @@ def test_a_sweep_trains_each_place_once_and_a_lost_one_ends_no_other(
     trials = Trials(
         Unlearner("icu", own.config, PAIRS, POOL, memorised.model, Limits(0, 0, 0.5, 0.9), "", own),
         Unlearning(
-            training=LORA, grid=[{"learning_rate": 1e30}, {"learning_rate": 2e-2, "rank": 4}]
+            training=LORA,
+            grid=[
+                {"learning_rate": 1e30, "batch_size": 16},
+                {"learning_rate": 2e-2, "rank": 4},
+            ],
         ),
         FORGET,
         [ReadLikelihood((1, 2, 3, 4, 5), 1)],
@@ -263,7 +260,7 @@ def test_a_sweep_trains_each_place_once_and_a_lost_one_ends_no_other(
     )
     chosen = trials.choose()
     lost, kept = chosen["places"]
-    assert "lower learning_rate" in lost["lost"]
+    assert re.search(r"the loss is nan in step 1, epoch 1.*lower learning_rate", lost["lost"])
     assert chosen["chosen"] == kept["overrides"] == {"learning_rate": 2e-2, "rank": 4}
     assert kept["violation"] == 0 and kept["extraction"] <= 0.5 and kept["epochs"] > 0
     assert kept["perplexity"] == pytest.approx(math.e)
