@@ -130,7 +130,8 @@ def release_stage(
             for number, point in enumerate(points):
                 told = {"utility": point.utility, "forget": point.forget}
                 tracker.metrics({key: v for key, v in told.items() if v is not None}, number)
-        say(f"joint search: {choice.candidate}, toxic {choice.verdict.forget:.2%}")
+        assert choice.reading.forget  # read whole, also where the candidate had lost before
+        say(f"joint search: {choice.candidate}, toxic {choice.reading.forget.value:.2%}")
         if choice.candidate != AS_IT_WAS:
             models.append({"name": "joint", "model": result.to_json()})
             fallbacks += ["joint"] * (not choice.verdict.feasible)

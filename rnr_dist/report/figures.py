@@ -172,9 +172,40 @@ def front_figure(points: Sequence[Mapping[str, Any]], path: Path) -> None:
             textcoords="offset points",
             fontsize=9,
         )
+    lost = [p for p in points if p["fresh"] is None and p["forget"] is None]
+    for point in lost:
+        axes.plot(
+            0.98,
+            point["utility"],
+            "<",
+            color=VERMILION if point["winner"] else BLUE,
+            markersize=8,
+            transform=axes.get_yaxis_transform(),
+        )
+        axes.annotate(
+            point["candidate"].removeprefix("joint "),
+            (0.98, point["utility"]),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(-9, -3),
+            textcoords="offset points",
+            horizontalalignment="right",
+            fontsize=9,
+        )
+    if lost:
+        axes.plot([], [], "<", color=BLUE, label="lost on utility, not generated from")
+    if len(lost) == len(points):
+        axes.set_xticks([])  # there is no forget score to stand at
+    heights = [p["utility"] for p in points] + [p["fresh"][1] for p in again]
+    room = max(0.01, 0.1 * (max(heights) - min(heights)))
+    axes.set_ylim(min(heights) - room, max(heights) + room)
     front = sorted(tuple(p["fresh"]) for p in again if p["front"])
     axes.plot(
-        *zip(*front, strict=True), "--", color=BLUE, label="front, on fresh samples", zorder=2
+        [forget for forget, _ in front],
+        [kept for _, kept in front],
+        "--",
+        color=BLUE,
+        label="front, on fresh samples",
+        zorder=2,
     )
     axes.plot([], [], "s", color=BLUE, label="read again, fresh samples")
     axes.plot([], [], "s", color=BLUE, markerfacecolor="white", label="misses the rules")

@@ -8,7 +8,7 @@ import pytest
 from rnr_dist.config import Config, Joint, Release
 from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.release.choice import Reader
-from rnr_dist.release.joint import AS_IT_WAS, pareto, scaled, search_jointly
+from rnr_dist.release.joint import AS_IT_WAS, Point, pareto, scaled, search_jointly
 from rnr_dist.release.loop import release
 from rnr_dist.release.probe import read_model
 from rnr_dist.report.figures import front_figure
@@ -93,6 +93,21 @@ def test_points_of_the_front_are_read_again(tmp_path):
     assert {point.candidate for point in points if point.front} <= again
     front_figure([asdict(point) for point in points], tmp_path / "front.png")
     assert (tmp_path / "front.png").stat().st_size > 5000
+
+
+def test_points_that_all_lost_on_utility_stand_in_the_figure(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("rnr_dist.report.figures.save", lambda figure, path: drawn.append(figure))
+    lost = [
+        Point(name, (-3.0, 1.0), None, kept, False, winner=name == "joint 1")
+        for name, kept in (("Eq. 1", 0.85), ("joint 1", 0.88))
+    ]
+    front_figure([asdict(point) for point in lost], tmp_path / "front.png")
+    [axes] = drawn[0].axes
+    heights = {float(y) for line in axes.lines for y in line.get_ydata()}
+    assert heights == {0.85, 0.88}
+    assert axes.get_ylim() == pytest.approx((0.84, 0.89))
+    assert {text.get_text() for text in axes.texts} == {"Eq. 1", "1"}
 
 
 def test_an_interrupted_search_goes_on_with_the_same_points(tmp_path):
