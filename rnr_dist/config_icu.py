@@ -139,7 +139,7 @@ class Pairing(Section):
     k: Count = 1
     """Nearest neighbours that are learnt for each forget sequence."""
     exclude_content: bool = True
-    """Never pair with a sequence that shares `exclude_words` words in a row after the prefix."""
+    """Never pair with a sequence that shares `exclude_words` words in a row, prefix included."""
     exclude_words: Count = 8
     """Words in a row (numbers and names included) that make two sequences too alike."""
     approximate_above: Count = 200_000
