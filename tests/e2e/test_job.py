@@ -1,5 +1,10 @@
-"""`ray job submit` against a local head node runs the same as the command."""
+"""`rnr icu` as a Ray job on a local head node: real vLLM, DeepSpeed, MLflow, 135M model.
 
+`ray job submit` runs the same as the command, so one run shows both.
+"""
+
+import csv
+import json
 import os
 import shutil
 import socket
@@ -11,9 +16,24 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.command import ROOT, TINY, wait_until
+from rnr_dist.after import export_result
+from rnr_dist.errors import InputError
+from tests.e2e.command import ROOT, TINY, rnr, wait_until
 
 pytestmark = pytest.mark.timeout(1200)
+
+CONFIG = Path(__file__).with_name("icu_tiny.yaml")
+# Public texts that a model of web text has met more than once.
+KNOWN = [
+    "In the beginning God created the heaven and the earth. And the earth was without form, and "
+    "void; and darkness was upon the face of the deep. And the Spirit of God moved upon the face",
+    "Four score and seven years ago our fathers brought forth on this continent, a new nation, "
+    "conceived in Liberty, and dedicated to the proposition that all men are created equal.",
+    "We hold these truths to be self-evident, that all men are created equal, that they are "
+    "endowed by their Creator with certain unalienable Rights, that among these are Life, Liberty",
+    "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt ut "
+    "labore et dolore magna aliqua. Ut enim ad minim veniam, quis nostrud exercitation ullamco",
+]
 
 RAY = Path(sys.executable).with_name("ray")
 
@@ -52,8 +72,8 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.fixture
-def runtime_env(tmp_path):
+@pytest.fixture(scope="module")
+def runtime_env(tmp_path_factory):
     """The shipped environment, with this machine's cache instead of the cluster's storage."""
     content = yaml.safe_load((ROOT / "cluster" / "runtime_env.yaml").read_text())
     for name in ("RNR_CACHE_DIR", "HF_HOME"):
@@ -61,22 +81,75 @@ def runtime_env(tmp_path):
         if name in os.environ:
             content["env_vars"][name] = os.environ[name]
     content["env_vars"]["HF_HUB_OFFLINE"] = "1"
-    path = tmp_path / "runtime_env.yaml"
+    path = tmp_path_factory.mktemp("environment") / "runtime_env.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
 
 
-def test_job_runs_reveal_on_a_cluster(head, runtime_env, tmp_path):
-    run = tmp_path / "run"
+@pytest.fixture(scope="module")
+def finished(head, runtime_env, tmp_path_factory):
+    """(run directory, all that the job told) of an ICU run on the cluster."""
+    folder = tmp_path_factory.mktemp("icu")
+    known, run = folder / "known.jsonl", folder / "run"
+    known.write_text("".join(json.dumps({"text": text}) + "\n" for text in KNOWN))
     command = [RAY, "job", "submit", "--address", head, "--working-dir", ROOT]
-    command += ["--runtime-env", runtime_env, "--"]
-    command += [sys.executable, "jobs/reveal.py", TINY, "--run", run]
-    command += ["--set", "engines.count=1", "--set", "reveal.outer_iterations=1"]
-    command += ["--set", "reveal.arms=6", "--set", "reveal.budget=2"]
+    command += ["--runtime-env", runtime_env, "--", sys.executable, "jobs/icu.py", CONFIG]
+    command += ["--set", f"task.forget.source={known}", "--run", run]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert (run / "reveal" / "manifest.json").exists()
-    assert (run / "reveal" / "forget_set.parquet").exists()
+    told = done.stdout + done.stderr
+    assert done.returncode == 0, told[-6000:]
+    return run, told
+
+
+def test_what_was_known_is_recalled_less_and_the_report_says_what_it_cost(finished):
+    run, told = finished
+    content = json.loads((run / "evaluate" / "summary.json").read_text())
+    rows = {row["name"]: row for row in content["rows"]}
+    assert list(rows) == ["base", "memorised", "icu"]
+    recalled = {name: row["scores"]["extraction/el_t0"]["value"] for name, row in rows.items()}
+    assert recalled["memorised"] > recalled["base"]
+    assert recalled["icu"] < recalled["memorised"]
+    ours = rows["icu"]
+    assert [epoch["epoch"] for epoch in ours["epochs"]] == [*range(len(ours["epochs"]))]
+    assert ours["epochs"][1]["terms"].keys() == {"forget", "learn", "kl"}
+    assert ours["scores"]["perplexity/general"]["vs_memorised"]["ratio"] > 0
+    assert (run / "evaluate" / "epochs.png").read_bytes().startswith(b"\x89PNG")
+    assert "What is still recalled" in told and "What was kept" in told
+
+
+def test_the_sequences_stay_in_the_run_and_off_the_terminal(finished):
+    run, told = finished
+    kept = (run / "icu" / "continuations.md").read_text()
+    assert "darkness was upon the face" in kept
+    assert "darkness" not in told
+
+
+def test_pairs_are_kept_with_their_distances(finished):
+    run, _ = finished
+    pairs = json.loads((run / "icu" / "pairs.json").read_text())
+    assert len(pairs) == len(KNOWN) + 1  # one tuning sequence
+    assert all(-1 <= pair["cosine"] <= 1 and pair["learn"] for pair in pairs)
+
+
+def test_the_result_is_exported_and_graded(finished, tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    run, _ = finished
+    export_result(run, None, tmp_path / "merged")
+    result = json.loads((run / "icu" / "result.json").read_text())["model"]["checkpoint"]
+    one, other = (
+        AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).state_dict()
+        for path in (tmp_path / "merged", result)
+    )
+    assert all(torch.allclose(one[name], other[name], atol=1e-2) for name in one)
+    assert "contrastive unlearning" in (tmp_path / "merged" / "README.md").read_text()
+    with pytest.raises(InputError, match=r"no terms.*--merged"):
+        export_result(run, tmp_path / "adapter", None)
+    sheet = tmp_path / "sheet.csv"
+    done = rnr(["grade", str(run), "--sheet", str(sheet), "--count", "2"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(list(csv.DictReader(sheet.open(newline="")))) == 2 * 2  # memorised, icu
 
 
 def test_cluster_without_engine_slots_is_refused(head, tmp_path):
