@@ -61,7 +61,7 @@ def _pipeline(
         raise InputError(f"--resume {resume}: no run directory (no config.json)")
     loaded = load_any_config(config, overrides)
     stages = stages_of(loaded)
-    wanted = command if command == "icu" else until
+    wanted = "icu" if command == "icu" else until
     if wanted not in stages:
         raise InputError(
             f"{config}: task {loaded.task.name} has no stage {wanted}; expected one of "

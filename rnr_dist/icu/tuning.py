@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,9 +22,8 @@ from rnr_dist.evaluate.perplexity import perplexity
 from rnr_dist.icu.unlearner import Unlearner
 from rnr_dist.report.progress import progress_bar, say
 from rnr_dist.run_dir import read_json, write_json
+from rnr_dist.trials import run_trials
 from rnr_dist.types import TokenSequence, digest
-
-TRIAL_CPUS = 0.01  # a trial waits for the training that it starts
 
 
 @dataclass(frozen=True)
@@ -76,11 +74,10 @@ class Trials:
         return self.folder.absolute() / "tuning" / f"{name}.json"
 
     def _tune(self, missing: Sequence[Mapping[str, Any]]) -> None:
-        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune 2.60 prints tables whatever `verbose` says
         from ray import tune
 
         def trial(setting: dict[str, Any], trials: Trials) -> None:
-            trials.finish(setting["place"])
+            trials.finish(setting["given"])
 
         describe = f"{self.unlearner.name}: settings on the tuning sequences"
         with progress_bar(describe, len(missing)) as advance:
@@ -91,7 +88,7 @@ class Trials:
                 def on_trial_result(
                     self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any
                 ) -> None:
-                    told = json.dumps(trial.config["place"])
+                    told = json.dumps(trial.config["given"])
                     if "extraction" in result:
                         told += f", epoch {result['epoch']}: EL {result['extraction']:.3f}"
                     advance(self.done, told)
@@ -102,20 +99,15 @@ class Trials:
                     self.done += 1
                     advance(self.done)
 
-            results = tune.Tuner(
-                tune.with_resources(tune.with_parameters(trial, trials=self), {"cpu": TRIAL_CPUS}),
-                param_space={"place": tune.grid_search([dict(place) for place in missing])},
-                tune_config=tune.TuneConfig(max_concurrent_trials=self.at_once),
-                run_config=tune.RunConfig(
-                    name=f"{self.unlearner.name}-{digest([*missing])[:8]}",
-                    storage_path=str(self.folder.absolute() / "tune"),
-                    verbose=0,
-                    callbacks=[Shown()],
-                ),
-            ).fit()
-        for result in results:
-            if result.error:
-                raise result.error
+            run_trials(
+                trial,
+                [dict(place) for place in missing],
+                f"{self.unlearner.name}-{digest([*missing])[:8]}",
+                self.folder / "tune",
+                self.at_once,
+                [Shown()],
+                trials=self,
+            )
         for place in missing:
             found = read_json(self._file(place))
             say(f"{self.unlearner.name} {json.dumps(place)}: {_told(found)}")

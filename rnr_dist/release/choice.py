@@ -7,8 +7,6 @@ decide; so no winner owes its place to luck in the ranking.
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,11 +17,8 @@ from rnr_dist.generate.cluster_pool import PoolHandle
 from rnr_dist.release.probe import Probe, read_model, reading_path
 from rnr_dist.release.rules import Reading, Step, Verdict, judge, pooled, ranked
 from rnr_dist.score.actors import Scorer
+from rnr_dist.trials import run_trials
 from rnr_dist.types import ModelRef
-
-TRIAL_CPUS = 0.01  # a trial only asks the pool; engines do the work
-# Tune knows trainables by their name, one at a time in a driver; a search fills the pool anyway.
-_tuning = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -120,7 +115,6 @@ class Reader:
 
     def _run_trials(self, name: str, models: Mapping[str, ModelRef], draw: int, step: Step) -> None:
         """One Tune trial for each candidate that has no reading yet; it ends as a file."""
-        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune 2.60 prints tables whatever `verbose` says
         from ray import tune
 
         missing = [
@@ -136,7 +130,7 @@ class Reader:
         ) -> None:
             rules = reader.config.release
             reading = read_model(
-                models[setting["candidate"]],
+                models[setting["given"]],
                 reader.probe,
                 reader.pool,
                 reader.scorer,
@@ -148,22 +142,14 @@ class Reader:
             verdict = judge(reading, step, rules)
             tune.report({"forget": verdict.forget, "utility": verdict.utility})
 
-        with _tuning:
-            tuner = tune.Tuner(
-                tune.with_resources(
-                    tune.with_parameters(trial, reader=self, models=dict(models), step=step),
-                    {"cpu": TRIAL_CPUS},
-                ),
-                param_space={"candidate": tune.grid_search(missing)},
-                tune_config=tune.TuneConfig(max_concurrent_trials=self._together),
-                run_config=tune.RunConfig(
-                    name=f"{name}-{draw}",
-                    storage_path=str(self.folder / "tune"),
-                    verbose=0,
-                    failure_config=tune.FailureConfig(max_failures=1),
-                ),
-            )
-            results = tuner.fit()
-        for result in results:
-            if result.error:
-                raise result.error
+        run_trials(
+            trial,
+            missing,
+            f"{name}-{draw}",
+            self.folder / "tune",
+            self._together,
+            max_failures=1,
+            reader=self,
+            models=dict(models),
+            step=step,
+        )

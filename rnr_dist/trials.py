@@ -1,0 +1,52 @@
+"""Trials of Ray Tune: the one way in which weights and settings are searched.
+
+In: a function, what each trial is given, what all share. Out: every trial has ended; the first
+error of one is raised. Invariant: one search at a time in a driver, since Tune knows trainables by
+their name and two searches would run each other's trials.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+TRIAL_CPUS = 0.01  # a trial only asks the pool, or waits for the training that it starts
+_tuning = threading.Lock()
+
+
+def run_trials(
+    trial: Callable[..., None],
+    given: Sequence[Any],
+    name: str,
+    storage: Path,
+    at_once: int,
+    callbacks: Sequence[Any] = (),
+    max_failures: int = 0,
+    **shared: Any,
+) -> None:
+    """`trial({"given": one}, **shared)` for each of `given`, `at_once` of them at the same time.
+
+    name, storage: of Tune's own state. max_failures: further attempts of a trial.
+    """
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune 2.60 prints tables whatever `verbose` says
+    from ray import tune
+
+    with _tuning:
+        results = tune.Tuner(
+            tune.with_resources(tune.with_parameters(trial, **shared), {"cpu": TRIAL_CPUS}),
+            param_space={"given": tune.grid_search(list(given))},
+            tune_config=tune.TuneConfig(max_concurrent_trials=at_once),
+            run_config=tune.RunConfig(
+                name=name,
+                storage_path=str(storage.absolute()),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=max_failures),
+                callbacks=list(callbacks),
+            ),
+        ).fit()
+    for result in results:
+        if result.error:
+            raise result.error
