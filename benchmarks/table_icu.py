@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from provenance import provenance
 
 from rnr_dist.cli import app
 from rnr_dist.config_file import load_any_config
@@ -52,21 +52,14 @@ def measured(seed: int, runs: Path) -> dict[str, Any]:
     said = [part for override in overrides for part in ("--set", override)]
     app(["baselines", str(CONFIG), *said, where, str(run)], standalone_mode=False)
     table = read_json(run / "baselines" / "baselines.json")
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
-    ).stdout.strip()
-    stages = read_json(run / "stages.json")
     samples = RESULTS / f"seed-{seed}"
     samples.mkdir(parents=True, exist_ok=True)
     for row in table["rows"]:
         shutil.copy(run / "evaluate" / f"{row['name']}.parquet", samples)
     content = {
         "seed": seed,
-        "commit": commit,
-        "date": time.strftime("%Y-%m-%d"),
         "config_hash": digest(config),
-        "machine": stages[-1]["machine"],
-        "minutes": sum(stage["wall_seconds"] for stage in stages) / 60,
+        **provenance(run),
         "samples": str(samples.relative_to(ROOT)),
         **table,
     }

@@ -9,13 +9,13 @@ to `docs/results/toxicity_table/`. The last line is one JSON object: the means o
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+from provenance import provenance
 
 from rnr_dist.cli import app
 from rnr_dist.config_file import load_config
@@ -42,10 +42,6 @@ def measured(seed: int, runs: Path) -> dict[str, Any]:
         standalone_mode=False,
     )
     table = read_json(run / "baselines" / "baselines.json")
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
-    ).stdout.strip()
-    stages = read_json(run / "stages.json")
     summary = read_json(run / "summary.json")
     trials = {OURS: summary["trials"]}
     for row in table["rows"]:
@@ -54,11 +50,8 @@ def measured(seed: int, runs: Path) -> dict[str, Any]:
     samples = sample_files(run, seed)
     content = {
         "seed": seed,
-        "commit": commit,
-        "date": time.strftime("%Y-%m-%d"),
         "config_hash": digest(config),
-        "machine": stages[-1]["machine"],
-        "minutes": sum(stage["wall_seconds"] for stage in stages) / 60,
+        **provenance(run),
         "samples": samples,
         "trials": trials,
         **{key: summary[key] for key in ("reveal", "front", "subspaces", "notes")},

@@ -20,6 +20,15 @@ from rnr_dist.config_icu import IcuConfig
 from rnr_dist.errors import InputError
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers: PyYAML reads 1e-4 as a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), [*"-+0123456789"]
+)
+
+
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     """The config of a run of R&R. Raises InputError, also where it is one of another task."""
     loaded = load_any_config(path, overrides)
@@ -41,7 +50,7 @@ def load_any_config(path: str | Path, overrides: list[str] | None = None) -> Con
         reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
         raise InputError(f"{path}: cannot be read ({reason}); expected a YAML config") from error
     try:
-        content = yaml.safe_load(_expand(text, path))
+        content = yaml.load(_expand(text, path), _Loader)
     except yaml.YAMLError as error:
         raise InputError(f"{path}: is no YAML ({_one_line(error)})") from error
     if not isinstance(content, dict):
@@ -84,7 +93,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
         if not isinstance(content, dict):
             raise InputError(f"--set {override}: {parent} is a value, not a section")
     try:
-        content[last] = yaml.safe_load(value)
+        content[last] = yaml.load(value, _Loader)
     except yaml.YAMLError as error:
         raise InputError(f"--set {override}: {value} is no YAML ({_one_line(error)})") from error
 

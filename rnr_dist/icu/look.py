@@ -7,9 +7,9 @@ the whole, so they don't depend on the number of ranks.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,33 +43,35 @@ class Look:
         self._all = list(sequences)
         self._mine = range(get_rank(), len(self._all), get_world_size())
 
-    def at_all(self, worth: float = -math.inf) -> tuple[dict[str, tuple[float, ...]], list[str]]:
+    def at_all(self, worth: float | None = None) -> tuple[dict[str, tuple[float, ...]], list[str]]:
         """({figure: (sequences,)}, continuation of each prefix as text); all ranks call.
 
         worth: mean MA below which EL and continuations are left unread (no numbers, no text): a
         model that recalls little asks for a decode at nearly every token.
         """
-        from torch.distributed import all_gather_object, get_world_size
-
         own = [self._all[at] for at in self._mine]
         matches = self._reader.matches([sequence.token_ids for sequence in own])
         recalled = [accuracy(match, self._job.prefix_tokens) for match in matches]
-        everyone: list[Any] = [None] * get_world_size()
-        all_gather_object(everyone, recalled)
-        if np.mean([value for part in everyone for value in part]) < worth:
+        if worth is not None and np.mean(self._of_all(recalled)) < worth:
             nan = float("nan")
             finite = self._reader.finite
             rows: Any = [(nan, nan, nan, ma if finite else nan, "") for ma in recalled]
         else:
             rows = self._at(own, matches)
-        parts: list[Any] = [None] * get_world_size()
-        all_gather_object(parts, list(zip(self._mine, rows, strict=True)))
-        ordered = [row for _, row in sorted(pair for part in parts for pair in part)]
+        ordered = self._of_all(rows)
         figures = ("bertscore", "bleu", "extraction", "memorisation")
         return (
             {name: tuple(row[place] for row in ordered) for place, name in enumerate(figures)},
             [row[-1] for row in ordered],
         )
+
+    def _of_all(self, own: Sequence[Any]) -> list[Any]:
+        """Every rank's, in the order of the sequences; all ranks call."""
+        from torch.distributed import all_gather_object, get_world_size
+
+        parts: list[Any] = [None] * get_world_size()
+        all_gather_object(parts, list(zip(self._mine, own, strict=True)))
+        return [one for _, one in sorted((p for part in parts for p in part), key=itemgetter(0))]
 
     def _at(
         self, sequences: Sequence[TokenSequence], matches: Sequence[np.ndarray]

@@ -196,7 +196,7 @@ def sweep_table(name: str, keys: Sequence[str], places: Sequence[Mapping[str, An
     for key in (*(key.rpartition(".")[2] for key in keys), *SWEPT):
         table.add_column(key, justify="right", overflow="fold")
     for place in places:
-        own = [f"{place['overrides'][key]:g}" for key in keys]
+        own = [_brief(place["overrides"][key]) for key in keys]
         reached = [
             format(place[key], style) if key in place else "–" for key, style in SWEPT.items()
         ]
@@ -205,6 +205,10 @@ def sweep_table(name: str, keys: Sequence[str], places: Sequence[Mapping[str, An
     for place in places:
         if "lost" in place:
             Console().print(literal(f"Note: {place['overrides']}: {place['lost']}"))
+
+
+def _brief(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def scale_lines() -> list[str]:

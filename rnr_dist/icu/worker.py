@@ -191,7 +191,7 @@ def _read(
     began = time.monotonic()
     # While MA is below what EL must reach, memorising goes on: EL need not be known.
     early = job.until == "memorised" and progress.epoch < job.epochs
-    scores, texts = look.at_all(job.limits.extraction) if early else look.at_all()
+    scores, texts = look.at_all(job.limits.extraction if early else None)
     reading = EpochReading(progress.epoch, **scores)
     if job.refinement.enabled:
         before = progress.gone if job.refinement.sticky else []

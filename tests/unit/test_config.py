@@ -162,6 +162,16 @@ def test_overrides_are_yaml_values_at_dotted_keys(write):
     assert config.name == "a=b"
 
 
+def test_a_rate_is_a_number_where_nothing_says_what_it_should_be(write):
+    """YAML 1.1 reads a number with an exponent and no point, or no sign, as text."""
+    path = write("baselines: {dpo: {grid: [{learning_rate: 1e-4}, {learning_rate: 2.5E+2}]}}\n")
+    grid = "baselines.cmd.grid=[{learning_rate: 3e-4}]"
+    config = load_config(path, [grid])
+    assert [place["learning_rate"] for place in config.baselines.dpo.grid] == [1e-4, 250.0]
+    assert config.baselines.cmd.grid == [{"learning_rate": 3e-4}]
+    assert load_config(path, ["name=v1e4"]).name == "v1e4"
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

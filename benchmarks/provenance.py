@@ -1,0 +1,26 @@
+"""Where the rows of a table come from: what stands in each file of `docs/results`."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from rnr_dist.run_dir import read_json
+
+ROOT = Path(__file__).parents[1]
+
+
+def provenance(run: Path) -> dict[str, Any]:
+    """The commit that is checked out, the date, and a run's machine and minutes of all stages."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.strip()
+    stages = read_json(run / "stages.json")
+    return {
+        "commit": commit,
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": stages[-1]["machine"],
+        "minutes": sum(stage["wall_seconds"] for stage in stages) / 60,
+    }

@@ -1,0 +1,27 @@
+"""The table of a sweep: places by the values that they tried."""
+
+from rnr_dist.icu.report import sweep_table
+
+
+def test_values_of_any_kind_are_shown_and_a_lost_place_says_why(capsys):
+    keys = ["learning_rate", "objective.reduction"]
+    reached = {
+        "extraction": 0.1,
+        "memorisation": 0.25,
+        "perplexity": 20.0,
+        "epochs": 3,
+        "violation": 0.0,
+    }
+    places = [
+        {"overrides": {"learning_rate": 3e-5, "objective.reduction": "token"}, **reached},
+        {
+            "overrides": {"learning_rate": 1.0, "objective.reduction": "sequence"},
+            "lost": "loss nan",
+        },
+    ]
+    sweep_table("icu", keys, places)
+    told = capsys.readouterr().out
+    rows = [line.split() for line in told.splitlines() if " token " in line or " sequence " in line]
+    assert rows[0] == ["3e-05", "token", "0.100", "0.250", "20.0", "3", "0.000"]
+    assert rows[1][:2] == ["1", "sequence"] and set(rows[1][2:]) == {"–"}
+    assert "loss nan" in told
