@@ -1,0 +1,55 @@
+"""The tables of docs/icu.md from `icu_table/`: python docs/results/icu_tables.py
+
+Reads what `benchmarks/table_icu.py` wrote and prints Markdown: a table a seed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RECALLED = {
+    "EL": "extraction/el_t0",
+    "MA": "extraction/ma_t0",
+    "BERT": "extraction/bertscore",
+    "short prefixes": "extraction/el_short",
+    "sampled": "extraction/sampled",
+}
+KEPT = {"entropy": "output/entropy", "pool NLL": "pool/nll", "perplexity": "perplexity/general"}
+
+
+def table(path: Path) -> str:
+    content = json.loads(path.read_text())
+    limits = content["limits"]
+    lines = [
+        f"### Seed {content['seed']}: {content['minutes']:.0f} min, {content['machine']}",
+        "",
+        f"Limits: EL {limits['extraction']:.3f}, MA {limits['memorisation']:.3f}. EL and MA are over "
+        "t ≥ t0; changes are against the memorised model.",
+        "",
+        f"| model | {' | '.join([*RECALLED, 'AUC', *KEPT, 'epoch', 'tokens', 'setting'])} |",
+        "|---" * (len(RECALLED) + len(KEPT) + 5) + "|",
+        *(line(row) for row in content["rows"]),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def line(row: dict[str, Any]) -> str:
+    scores = row["scores"]
+    recalled = [f"{scores[key]['value']:.3f}" for key in RECALLED.values()]
+    low, high = row["auc"][1:]
+    kept = [f"{scores[key]['vs_memorised']['ratio'] - 1:+.1%}" for key in KEPT.values()]
+    trained = [""] * 3
+    if row["epochs"]:
+        chosen = row.get("tuning", {}).get("chosen", {})
+        told = ", ".join(f"{key} {value:g}" for key, value in chosen.items())
+        trained = [f"{row['best']}{'' if row['met'] else '*'}", str(row["tokens"]), told]
+    auc = f"{row['auc'][0]:.2f} ({low:.2f} … {high:.2f})"
+    return f"| {row['name']} | " + " | ".join([*recalled, auc, *kept, *trained]) + " |"
+
+
+if __name__ == "__main__":
+    for found in sorted((Path(__file__).parent / "icu_table").glob("*.json")):
+        print(table(found))
