@@ -25,8 +25,8 @@ def table(path: Path) -> str:
     lines = [
         f"### Seed {content['seed']}: {content['minutes']:.0f} min, {content['machine']}",
         "",
-        f"Limits: EL {limits['extraction']:.3f}, MA {limits['memorisation']:.3f}. EL and MA are over "
-        "t ≥ t0; changes are against the memorised model.",
+        f"Limits: EL {limits['extraction']:.3f}, MA {limits['memorisation']:.3f}. EL and MA are "
+        "over t from t0 on; changes are against the memorised model.",
         "",
         f"| model | {' | '.join([*RECALLED, 'AUC', *KEPT, 'epoch', 'tokens', 'setting'])} |",
         "|---" * (len(RECALLED) + len(KEPT) + 5) + "|",
