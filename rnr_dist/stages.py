@@ -169,8 +169,9 @@ def evaluate_stage(
     if config.evaluate.steps == "ends":
         models = [pair for pair in models[:-1] if pair[0] in ("base", "retain-only")] + models[-1:]
     folder = run.stage("evaluate")
-    evaluate_models(config, data, machine, tracker, models, folder)
+    found = evaluate_models(config, data, machine, tracker, models, folder)
     write_json(folder / "order.json", [name for name, _ in models])
+    tracker.headline({key: measure.value for key, measure in found[models[-1][0]].items()})
 
 
 def evaluate_models(

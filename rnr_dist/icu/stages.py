@@ -137,7 +137,7 @@ def evaluate_stage(
     models = dict(models_of(run))
     models["icu"] = ModelRef.from_json(read_json(run.path / "icu" / "result.json")["model"])
     folder = run.stage("evaluate")
-    judge_models(config, data, machine, tracker, models, folder)
+    tracker.headline(judge_models(config, data, machine, tracker, models, folder)["icu"])
     for path in write_report(config, run, list(models), folder, folder / "summary.json"):
         tracker.artifact(path)
 
@@ -185,19 +185,22 @@ def judge_models(
     tracker: Tracker,
     models: Mapping[str, ModelRef],
     folder: Path,
-) -> None:
-    """Measures of each named model into `folder`."""
+) -> dict[str, dict[str, float]]:
+    """Measures of each named model into `folder`, and their values."""
     from rnr_dist.icu.actors import similarity_of
     from rnr_dist.icu.judging import judge_model
 
+    figures = {}
     with similarity_of(config, machine) as similarity:
         for name, model in models.items():
             with tracker.nested(f"evaluate {name}", {}):
                 found = judge_model(
                     config, data, machine.pool, similarity, machine.tokenizer, model, folder, name
                 )
-                tracker.metrics({key: measure.value for key, measure in found.measures.items()})
-                tracker.metrics({"auc/nll": found.auc[0]})
+                values = {key: measure.value for key, measure in found.measures.items()}
+                figures[name] = {**values, "auc/nll": found.auc[0]}
+                tracker.metrics(figures[name])
+    return figures
 
 
 def _trainings(

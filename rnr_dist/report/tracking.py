@@ -125,6 +125,11 @@ class Tracker:
         """Figures of the innermost open run; names may hold letters, digits and `_-./ :`."""
         self._record("metrics", {key: float(value) for key, value in values.items()}, step)
 
+    def headline(self, values: Mapping[str, float]) -> None:
+        """What the whole run came to: figures of the parent, which lists of runs show."""
+        figures = {key: float(value) for key, value in values.items()}
+        self._record("metrics", figures, run=self._parents[-1])
+
     def tag(self, key: str, value: str) -> None:
         self._record("tags", {key: value})
 
@@ -165,11 +170,13 @@ class Tracker:
             self._record("status", status)
             self._open.reset(before)
 
-    def _record(self, kind: str, content: Any, step: int = 0) -> None:
+    def _record(
+        self, kind: str, content: Any, step: int = 0, run: dict[str, Any] | None = None
+    ) -> None:
         # The time is set here, not on delivery: MLflow drops a metric it has at that time and step.
         entry = {"kind": kind, "content": content, "step": step, "at": _now()}
         with self._lock:
-            self._spool.append({"run": self._innermost, **entry})
+            self._spool.append({"run": run or self._innermost, **entry})
             self._drain()
 
     def _drain(self) -> None:

@@ -92,6 +92,9 @@ def test_mlflow_holds_one_parent_with_nested_runs(killed_and_resumed):
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
     parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
     assert [r.info.run_name for r in parents] == ["tiny"]
+    toxic = "toxicity/challenging/fraction_gt_0.5"
+    result = json.loads((run / "summary.json").read_text())["steps"][-1]["scores"][toxic]
+    assert parents[0].data.metrics[toxic] == pytest.approx(result["value"])
     names = {r.info.run_name for r in runs}
     assert {"reveal", "release", "evaluate", "train -f0", "evaluate base"} <= names
     assert any(name.startswith("outer iteration") for name in names)

@@ -43,6 +43,7 @@ def log_a_run(tracker, report):
         with tracker.nested("outer 0", {"arms": 200}):
             for step, score in enumerate([0.2, 0.5]):
                 tracker.metrics({"score": score}, step)
+            tracker.headline({"forgotten": 1})
         tracker.metrics({"toxicity/challenging/fraction_gt_0.5": 0.02, "ratio": math.nan})
         tracker.artifact(report)
 
@@ -62,6 +63,7 @@ def check_run(uri, report):
     assert parent.data.tags["mode"] == "default"
     assert parent.data.metrics["toxicity/challenging/fraction_gt_0.5"] == 0.02
     assert math.isnan(parent.data.metrics["ratio"])
+    assert parent.data.metrics["forgotten"] == 1 and "forgotten" not in nested.data.metrics
     assert nested.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert nested.data.params == {"arms": "200"}
     history = client.get_metric_history(nested.info.run_id, "score")
@@ -101,7 +103,7 @@ def test_an_unreachable_server_spools_and_a_later_tracker_replays_once(runs, rep
     tracker.close()
     assert time.monotonic() - began < 20
     waiting = spool.read_text()
-    assert len(waiting.splitlines()) == 11
+    assert len(waiting.splitlines()) == 12
 
     Tracker(default_uri(runs), "rnr", spool)
     check_run(default_uri(runs), report)
