@@ -10,7 +10,7 @@ from rnr_dist.config import Config
 from rnr_dist.config_icu import IcuConfig
 from rnr_dist.errors import InputError
 from rnr_dist.run_dir import RunDir, read_json
-from rnr_dist.types import ModelRef, Score
+from rnr_dist.types import ModelRef, Score, Split
 
 
 def open_result(path: Path) -> tuple[Config | IcuConfig, ModelRef, ModelRef]:
@@ -105,16 +105,12 @@ def export_result(
     """
     from rnr_dist.release.export import ICU, RELEASE, export_adapter, export_merged
     from rnr_dist.report.progress import say
-    from rnr_dist.report.summary import read_summary, summary_steps
 
     if not adapter and not merged:
         raise InputError("export: found neither --adapter nor --merged, expected at least one")
     if rank is not None and not adapter:
         raise InputError(f"--rank: found {rank} without --adapter; expected both, or neither")
     config, _, result = open_result(path)
-    scores: dict[str, Score] = {}
-    with contextlib.suppress(InputError):  # a run without a report can be exported all the same
-        scores = summary_steps(read_summary(path / "summary.json"))[-1].scores
     # A hub model's adapter names the hub; other users' folders are not known there.
     base = config.model if result.checkpoint != config.model and "/" in config.model else None
     unlearned = isinstance(config, IcuConfig)
@@ -123,7 +119,7 @@ def export_result(
     told: dict[str, Any] = {
         "forgotten": "given sequences" if unlearned else config.task.name,
         "base": base,
-        "scores": scores,
+        "scores": _sequence_scores(path) if unlearned else _release_scores(path),
         "method": ICU if unlearned else RELEASE,
     }
     written = []
@@ -136,3 +132,35 @@ def export_result(
         export_merged(result, merged, **told)
         written.append(merged)
     return written
+
+
+def _release_scores(path: Path) -> dict[str, Score]:
+    """The result's scores; none for a run without a report, which can be exported all the same."""
+    from rnr_dist.report.summary import read_summary, summary_steps
+
+    with contextlib.suppress(InputError):
+        return summary_steps(read_summary(path / "summary.json"))[-1].scores
+    return {}
+
+
+def _sequence_scores(path: Path) -> dict[str, Score]:
+    """The same of an ICU run. A context is a sequence, or a window of text for perplexities.
+
+    `final`, since methods are tuned on other sequences.
+    """
+    from rnr_dist.icu.judging import read_judgement
+    from rnr_dist.stats import interval
+
+    judged = path / "evaluate" / "icu.json"
+    if not judged.exists():
+        return {}
+    return {
+        name: Score(
+            value=measure.value,
+            n_contexts=measure.n_contexts,
+            n_samples=int(measure.denominator.sum()),
+            ci95=interval(measure),
+            split=Split.FINAL,
+        )
+        for name, measure in read_judgement(judged).measures.items()
+    }

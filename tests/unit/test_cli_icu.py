@@ -103,3 +103,37 @@ def test_stages_of_the_other_picture_are_refused(tmp_path, monkeypatch, capsys, 
     toxic = Path(__file__).parents[2] / "configs" / "demo.yaml"
     assert guarded(lambda: app([command, str(toxic)], standalone_mode=False)) == 2
     assert f"task toxicity has no stage {command}" in capsys.readouterr().err
+
+
+def test_an_exported_card_says_what_was_measured(tmp_path, monkeypatch):
+    import numpy as np
+    import torch
+
+    from rnr_dist.config_file import validate
+    from rnr_dist.release.composition import save_adapter
+    from rnr_dist.run_dir import write_json
+    from rnr_dist.stats import ClusterMean
+    from rnr_dist.types import ModelRef
+
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    model = tmp_path / "model"
+    factors = {"layers.0.q_proj": (torch.randn(2, 4), torch.randn(4, 2))}
+    adapter = save_adapter(
+        tmp_path / "lora", factors, alpha=2, base=str(model), trained_on="t", role="forget"
+    )
+    monkeypatch.setattr(
+        "rnr_dist.release.export.checkpoint_shapes", lambda _: {"layers.0.q_proj": (4, 4)}
+    )
+    run, known = tmp_path / "run", ModelRef(str(model), "d")
+    write_json(run / "config.json", validate(config(), "").model_dump(mode="json"))
+    write_json(run / "memorise" / "models.json", {"memorised": known.to_json()})
+    write_json(run / "icu" / "result.json", {"model": known.plus(1, adapter).to_json()})
+    extraction = ClusterMean(np.array([0.25, 0.75, 0.5]), np.ones(3))
+    measured = {"measures": {"extraction/el_t0": extraction.to_json()}, "auc": [0.5, 0.4, 0.6]}
+    write_json(run / "evaluate" / "icu.json", measured)
+    app(["export", "run", "--adapter", "out"], standalone_mode=False)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "iterative contrastive unlearning (ICU)" in card
+    [row] = [line for line in card.splitlines() if line.startswith("| extraction/el_t0 | 0.5 |")]
+    assert row.endswith("| final | 3 | 3 |")
