@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 console = Console(stderr=True)
+LINE_SECONDS = 60.0  # between lines of a bar where there is no terminal
 _live = threading.Lock()  # a terminal has one place for bars
 
 
@@ -41,14 +42,19 @@ class Advance(Protocol):
 def progress_bar(describe: str, total: int) -> Iterator[Advance]:
     """A bar; call the yielded function with how much is done so far.
 
-    A line at its end instead where there is no terminal, or another bar is on it.
+    Where there is no terminal, as in a job's log, or another bar is on it: a line a minute at most
+    while something gets done, and one at its end.
     """
     if not (sys.stderr.isatty() and _live.acquire(blocking=False)):
         began, last = time.monotonic(), ""
+        told = began
 
         def remember(done: int, note: str = "") -> None:
-            nonlocal last
+            nonlocal last, told
             last = note and f" ({note})"
+            if time.monotonic() - told >= LINE_SECONDS and done < total:
+                told = time.monotonic()
+                say(f"{describe}: {done} of {total}{last}")
 
         yield remember
         say(f"{describe}: {total} in {time.monotonic() - began:.0f} s{last}")
