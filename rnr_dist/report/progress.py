@@ -46,18 +46,20 @@ def progress_bar(describe: str, total: int) -> Iterator[Advance]:
     while something gets done, and one at its end.
     """
     if not (sys.stderr.isatty() and _live.acquire(blocking=False)):
-        began, last = time.monotonic(), ""
+        began, last, reached = time.monotonic(), "", total
         told = began
 
         def remember(done: int, note: str = "") -> None:
-            nonlocal last, told
+            nonlocal last, told, reached
+            reached = done
             last = note and f" ({note})"
             if time.monotonic() - told >= LINE_SECONDS and done < total:
                 told = time.monotonic()
                 say(f"{describe}: {done} of {total}{last}")
 
         yield remember
-        say(f"{describe}: {total} in {time.monotonic() - began:.0f} s{last}")
+        part = "" if reached == total else f"{reached} of "
+        say(f"{describe}: {part}{total} in {time.monotonic() - began:.0f} s{last}")
         return
     columns = [
         TextColumn("{task.description}"),

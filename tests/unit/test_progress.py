@@ -19,3 +19,9 @@ def test_a_log_gets_a_line_a_minute_and_one_at_the_end(monkeypatch, capsys):
         "reading: 5 of 6 (best 5)",
         "reading: 6 in 201 s (best 6)",
     ]
+
+
+def test_what_ends_early_says_where(capsys):
+    with progress.progress_bar("epochs", 20) as advance:
+        advance(14, "EL 0.95")
+    assert "epochs: 14 of 20 in 0 s (EL 0.95)" in capsys.readouterr().err
