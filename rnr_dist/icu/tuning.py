@@ -71,7 +71,7 @@ class Trials:
 
     def _file(self, overrides: Mapping[str, Any]) -> Path:
         name = f"{self.unlearner.name}-{digest(overrides)[:8]}"
-        return self.folder.absolute() / "tuning" / f"{name}.json"
+        return self.folder / "tuning" / f"{name}.json"
 
     def _tune(self, missing: Sequence[Mapping[str, Any]]) -> None:
         from ray import tune
@@ -106,15 +106,14 @@ class Trials:
                 self.folder / "tune",
                 self.at_once,
                 [Shown()],
-                trials=self,
+                trials=self._portable(),
             )
         for place in missing:
             found = read_json(self._file(place))
             say(f"{self.unlearner.name} {json.dumps(place)}: {_told(found)}")
 
-    def finish(self, overrides: Mapping[str, Any]) -> None:
-        """Train one place to its file; runs in a trial."""
-        path = self._file(overrides)
+    def _portable(self) -> Trials:
+        """These as they reach a trial's process: what belongs to the driver stays there."""
         trainings = replace(
             self.unlearner.trainings,
             folder=self.folder.absolute(),
@@ -122,9 +121,14 @@ class Trials:
             start=lambda: None,
         )
         unlearner = replace(self.unlearner, trainings=trainings)
+        return replace(self, unlearner=unlearner, folder=self.folder.absolute())
+
+    def finish(self, overrides: Mapping[str, Any]) -> None:
+        """Train one place to its file; runs in a trial."""
+        path = self._file(overrides)
         place: dict[str, Any] = {"overrides": dict(overrides)}
         try:
-            result = unlearner.forget(
+            result = self.unlearner.forget(
                 f"{path.stem}-tuning", self.tuning, self.method.trained_with(overrides)
             )
         except InputError as error:

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from rnr_dist.icu.tuning import Trials
 from rnr_dist.icu.unlearner import Unlearner
 from rnr_dist.icu.worker import readings_of
 from rnr_dist.models import checkpoint_digest
+from rnr_dist.report.tracking import Tracker, default_uri
 from rnr_dist.train.collate import Example, texts
 from rnr_dist.types import ModelRef, TokenSequence
 from tests.ray.test_training import processes
@@ -242,7 +244,9 @@ class NoPool:
 def test_a_sweep_trains_each_place_once_and_a_lost_one_ends_no_other(
     memorised, trainings, tmp_path
 ):
-    own = trainings("sweep", max_failures=0)
+    # A driver's own tracker, which no trial's process can have.
+    tracker = Tracker(default_uri(tmp_path), "rnr", tmp_path / "spool.jsonl")
+    own = replace(trainings("sweep", max_failures=0), tracker=tracker)
     trials = Trials(
         Unlearner("icu", own.config, PAIRS, POOL, memorised.model, Limits(0, 0, 0.5, 0.9), "", own),
         Unlearning(
