@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-TRIAL_CPUS = 0.01  # a trial only asks the pool, or waits for the training that it starts
+# A trial only asks the pool, or waits for the training that it starts. It holds no part of a core:
+# the training may want them all. Tune wants it to hold something, so it is a MiB of memory.
+HELD = {"cpu": 0, "memory": 2**20}
 _tuning = threading.Lock()
 
 
@@ -36,7 +38,7 @@ def run_trials(
 
     with _tuning:
         results = tune.Tuner(
-            tune.with_resources(tune.with_parameters(trial, **shared), {"cpu": TRIAL_CPUS}),
+            tune.with_resources(tune.with_parameters(trial, **shared), HELD),
             param_space={"given": tune.grid_search(list(given))},
             tune_config=tune.TuneConfig(max_concurrent_trials=at_once),
             run_config=tune.RunConfig(

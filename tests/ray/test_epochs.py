@@ -90,7 +90,7 @@ def trainings(tmp_path, ray_cluster):
         config = IcuConfig(
             name="test",
             task={"name": "extraction", "prefix_tokens": T0, "max_tokens": T, "n": N},
-            workers={"count": count, "cpus_each": 1, "dtype": "float32", **workers},
+            workers={"count": count, "cpus_each": 1, "dtype": "float32"} | workers,
             refinement={"combine": "or"},
         )
         folder = tmp_path / name
@@ -246,7 +246,8 @@ def test_a_sweep_trains_each_place_once_and_a_lost_one_ends_no_other(
 ):
     # A driver's own tracker, which no trial's process can have.
     tracker = Tracker(default_uri(tmp_path), "rnr", tmp_path / "spool.jsonl")
-    own = replace(trainings("sweep", max_failures=0), tracker=tracker)
+    # A training wants the whole cluster, beside the trial that waits for it.
+    own = replace(trainings("sweep", max_failures=0, cpus_each=2), tracker=tracker)
     trials = Trials(
         Unlearner("icu", own.config, PAIRS, POOL, memorised.model, Limits(0, 0, 0.5, 0.9), "", own),
         Unlearning(
@@ -260,7 +261,7 @@ def test_a_sweep_trains_each_place_once_and_a_lost_one_ends_no_other(
         [ReadLikelihood((1, 2, 3, 4, 5), 1)],
         NoPool(),
         tmp_path / "icu",
-        2,
+        1,
     )
     chosen = trials.choose()
     lost, kept = chosen["places"]
