@@ -70,11 +70,11 @@ class Baselines(Section):
     segment_words: Count = 6
     """CMD: words of the context's segments, of which the toxic ones are written anew."""
     pem_external: Tuned = Tuned(
-        training=Training(rank=8, alpha=16), grid=_rates(3e-4, 1e-3), low=0.5, high=6
+        training=Training(rank=8, alpha=16), grid=_rates(3e-4, 1e-3), low=0.05, high=3
     )
     """Subtract an adapter that was trained on external pairs (Zhang et al. 2023)."""
     ext_sub: Tuned = Tuned(
-        training=Training(rank=8, alpha=16), grid=_rates(3e-4, 1e-3), low=0.5, high=10
+        training=Training(rank=8, alpha=16), grid=_rates(3e-4, 1e-3), low=0.1, high=6
     )
     """Ext-Sub (Hu et al. 2024): expert on retain data, anti-expert on the forget set; the strength
     is its alpha."""
@@ -100,7 +100,7 @@ class Baselines(Section):
             for rate, c in ((5e-5, 6.5), (1e-3, 20.0), (1e-3, 100.0))
         ],
         low=0.5,
-        high=8,
+        high=64,
     )
     """RMU (Li et al. 2024): steers the forget rows' hidden states away."""
     cmd: Tuned = Tuned(
