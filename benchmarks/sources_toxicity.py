@@ -28,7 +28,8 @@ from rnr_dist.tasks.toxicity import load_task
 from rnr_dist.types import Adapter
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "toxicity_sources.json"
-WEIGHTS = (0.5, 0.8, 1.2, 1.8, 2.5)
+# The external adapter's tokens are few texts seen often: it is as strong at a fifth of the weight.
+WEIGHTS = {"internal": (0.5, 0.8, 1.2, 1.8, 2.5), "external": (0.1, 0.2, 0.35, 0.5, 0.8)}
 KEPT = (0.5, 0.4, 0.3, 0.2, 0.1)  # toxic shares, of the base's, to compare at
 DOMAINS = ("in_domain", "out_of_domain")
 
@@ -75,7 +76,7 @@ def main(run: Path) -> dict[str, Any]:
         for name, note in notes.items():
             adapter = Adapter(**read_json(note)["adapter"])
             sweeps[name] = [row(0.0, start, start)]
-            for weight in WEIGHTS:
+            for weight in WEIGHTS[name.split()[0]]:
                 reading = reader.read(machine.base.plus(-weight, adapter))
                 sweeps[name].append(row(weight, reading, start))
                 print(name, sweeps[name][-1], file=sys.stderr, flush=True)
