@@ -29,11 +29,11 @@ def test_the_config_by_value(gpus, stage):
     }
 
 
-def test_cpu_workers_use_no_gpu_and_do_not_spin():
+def test_cpu_workers_use_no_gpu_and_spin_briefly():
     assert environment(Workers(cpus_each=3)) == {
         "DS_ACCELERATOR": "cpu",
         "OMP_NUM_THREADS": "3",
-        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "5000",
     }
     assert environment(Workers(gpus_each=1)) == {}
 

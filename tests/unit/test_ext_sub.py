@@ -151,7 +151,10 @@ def test_the_written_adapter_is_the_formula_in_peft_and_in_composition(tmp_path,
         model = AutoModelForCausalLM.from_pretrained(checkpoint)
         peft = PeftModel.from_pretrained(model, result.path)
         assert peft.peft_config["default"].base_model_name_or_path == "org/base"
-        torch.testing.assert_close(peft(tokens).logits, composed, rtol=0, atol=1e-4)
+        # Two orders of adding in fp32, which differ by the CPU.
+        torch.testing.assert_close(
+            peft(tokens).logits, composed, rtol=0, atol=1e-4 * float(composed.abs().max())
+        )
 
 
 def test_adapters_that_cannot_be_combined_are_refused(tmp_path):
