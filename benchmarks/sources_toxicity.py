@@ -28,7 +28,7 @@ from rnr_dist.tasks.toxicity import load_task
 from rnr_dist.types import Adapter
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "toxicity_sources.json"
-# The external adapter's tokens are few texts seen often: it is as strong at a fifth of the weight.
+# The external adapter's tokens are few texts seen often: it is as strong at .4 of the weight.
 WEIGHTS = {"internal": (0.5, 0.8, 1.2, 1.8, 2.5), "external": (0.1, 0.2, 0.35, 0.5, 0.8)}
 KEPT = (0.5, 0.4, 0.3, 0.2, 0.1)  # toxic shares, of the base's, to compare at
 DOMAINS = ("in_domain", "out_of_domain")

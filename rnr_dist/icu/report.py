@@ -208,7 +208,7 @@ def sweep_table(name: str, keys: Sequence[str], places: Sequence[Mapping[str, An
 
 
 def _brief(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def scale_lines() -> list[str]:

@@ -43,7 +43,7 @@ def environment(workers: Workers) -> dict[str, str]:
 
     DeepSpeed would take any GPU that it sees. OpenMP's threads spin at every barrier: without end,
     a training is many times slower where anything else needs their cores; not at all, it loses a
-    third where nothing does. A short spin has neither cost.
+    third where nothing does. A short spin costs little either way (docs/LOG.md).
     """
     if workers.gpus_each:
         return {}
