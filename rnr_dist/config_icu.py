@@ -67,12 +67,15 @@ class ExtractionTask(Section):
     """Memorised with the others; sweeps are tuned on them, never on `forget`."""
     general: list[TextSource] = Field(
         default=[
-            TextSource(source="builtin:narrative", splits={Split.FINAL: 1}),
-            TextSource(source="builtin:practical", splits={Split.FINAL: 1}),
+            TextSource(
+                source=f"builtin:{name}", splits={Split.RETAIN: 2, Split.SEARCH: 1, Split.FINAL: 1}
+            )
+            for name in ("narrative", "practical")
         ],
         min_length=1,
     )
-    """General text: its `final` split measures perplexity."""
+    """General text: on perplexity of its `search` split settings are chosen, its `final` split is
+    read at the end, and its `retain` split is rehearsed while the sequences are memorised."""
     prefix_tokens: Count = 50
     """t0: the tokens that a model is given."""
     max_tokens: Count = 100
@@ -108,10 +111,17 @@ class Memorise(Section):
         parameters="full",
         schedule="constant",
         learning_rate=1e-4,
-        batch_size=8,
+        batch_size=4,
         warmup_share=0.0,
+        epochs=12,
     )
     """Its training; `epochs` is the most that it takes."""
+    repeats: Count = 4
+    """Times that an epoch meets each forget and tuning sequence; what a model knows by heart it has
+    met often, its pool once."""
+    rehearse: Annotated[int, Field(ge=0)] = 96
+    """At most so many windows of general text (`task.general`, split `retain`), of
+    `task.max_tokens`, are learnt along: sequences of one form alone take a model's language."""
     until: Fraction = 0.9
     """Mean EL_n over t >= t0 of the forget sequences at which it ends."""
     control: bool = True

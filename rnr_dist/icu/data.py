@@ -5,25 +5,27 @@ In: the config and a tokenizer. Out: `IcuData`. Invariant: no sequence stands in
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rnr_dist.config_icu import IcuConfig
 from rnr_dist.data.sequences import check_disjoint, load_sequences
 from rnr_dist.data.sources import load_passages
+from rnr_dist.data.splits import drop_cross_split_duplicates
 from rnr_dist.errors import InputError
 from rnr_dist.types import Passage, Split, TokenSequence
 
 
 @dataclass(frozen=True)
 class IcuData:
-    """The sets of `task`, and general text that perplexity is read on."""
+    """The sets of `task`, and general text by split."""
 
     forget: tuple[TokenSequence, ...]
     pool: tuple[TokenSequence, ...]
     unseen: tuple[TokenSequence, ...]
     tuning: tuple[TokenSequence, ...]
-    general: tuple[Passage, ...]
+    general: Mapping[Split, tuple[Passage, ...]]
 
 
 def load_icu_data(config: IcuConfig, tokenizer: Any) -> IcuData:
@@ -49,9 +51,14 @@ def load_icu_data(config: IcuConfig, tokenizer: Any) -> IcuData:
             f"task.pool: found {len(sets['task.pool'])} sequences, expected at least pairing.k "
             f"{config.pairing.k}"
         )
-    passages = [passage for source in task.general for passage in load_passages(source)]
-    final = [passage for passage in passages if passage.split is Split.FINAL]
-    if not final:
-        raise InputError("task.general: holds no text in the split final; expected some")
+    passages, *_ = drop_cross_split_duplicates(
+        [passage for source in task.general for passage in load_passages(source)]
+    )
+    general = {
+        split: tuple(passage for passage in passages if passage.split is split) for split in Split
+    }
+    for split in (Split.SEARCH, Split.FINAL):
+        if not general[split]:
+            raise InputError(f"task.general: holds no text in the split {split}; expected some")
     forget, pool, unseen, tuning = (tuple(sequences) for sequences in sets.values())
-    return IcuData(forget, pool, unseen, tuning, tuple(final))
+    return IcuData(forget, pool, unseen, tuning, general)

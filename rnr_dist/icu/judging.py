@@ -23,7 +23,7 @@ from rnr_dist.icu.data import IcuData
 from rnr_dist.icu.pool_reader import PoolReader
 from rnr_dist.run_dir import read_json, write_json, write_rows
 from rnr_dist.stats import BOOTSTRAP_DRAWS, ClusterMean
-from rnr_dist.types import ModelRef, SamplingSettings, TokenSequence
+from rnr_dist.types import ModelRef, SamplingSettings, Split, TokenSequence
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def judge_model(
         np.array([float(len(one.continuation)) for one in found]), ones
     )
     measures["forget/nll"], measures["unseen/nll"], measures["pool/nll"] = nll, unseen, kept
-    asked = list(windows(data.general, tokenizer, config.perplexity))
+    asked = list(windows(data.general[Split.FINAL], tokenizer, config.perplexity))
     measures["perplexity/general"] = perplexity(pool.run(model, asked, f"{name}: perplexity"))
     verdict = Judgement(measures, auc_interval(nll, unseen))
     write_rows(folder / f"{name}.parquet", rows)

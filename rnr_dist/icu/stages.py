@@ -22,13 +22,16 @@ from rnr_dist.machine import Machine
 from rnr_dist.report.progress import say
 from rnr_dist.report.tracking import Tracker
 from rnr_dist.run_dir import RunDir, read_json, read_rows, write_json, write_rows
-from rnr_dist.types import ModelRef, TokenSequence
+from rnr_dist.types import ModelRef, Split, TokenSequence
 
 if TYPE_CHECKING:
+    from rnr_dist.generate.requests import ReadLikelihood
     from rnr_dist.icu.launch import EpochRun, EpochTrainings
     from rnr_dist.icu.pairing import Pair
     from rnr_dist.icu.tuning import Trials
     from rnr_dist.icu.unlearner import Unlearner
+
+    Seen = TokenSequence | ReadLikelihood  # what memorising goes over
 
 # Rows of the table that are no method: the model as it came, as it is to forget, and the one that
 # never saw the forget sequences.
@@ -48,13 +51,11 @@ def memorise_stage(
     if settings.enabled:
         trainings = _trainings(config, run, folder, machine, tracker)
 
-        def memorise(
-            name: str, sequences: Sequence[TokenSequence], until: float, epochs: int
-        ) -> Any:
+        def memorise(name: str, seen: Sequence[Seen], until: float, epochs: int) -> Any:
             return trainings.run(
                 name,
                 data.forget,
-                texts(Example(sequence.token_ids, 0) for sequence in sequences),
+                texts(Example(one.token_ids, 0) for one in seen),
                 settings.training,
                 base,
                 Limits(0, 0, until, 1),
@@ -62,9 +63,14 @@ def memorise_stage(
                 epochs,
             )
 
-        others = [*data.tuning, *data.pool]
+        rehearsed = _rehearsed(config, data, machine)
+        say(f"rehearsed beside the sequences: {len(rehearsed)} windows of general text")
+        others: list[Seen] = [*data.tuning * settings.repeats, *data.pool, *rehearsed]
         known = memorise(
-            MEMORISED, [*data.forget, *others], settings.until, settings.training.epochs
+            MEMORISED,
+            [*data.forget * settings.repeats, *others],
+            settings.until,
+            settings.training.epochs,
         )
         reached = float(np.mean(known.epochs[-1]["extraction"]))
         if reached < settings.least:
@@ -79,6 +85,18 @@ def memorise_stage(
             never = memorise(CONTROL, others, 2.0, len(known.epochs) - 1)
             models[CONTROL] = never.model.to_json()
     write_json(folder / "models.json", models)
+
+
+def _rehearsed(config: IcuConfig, data: IcuData, machine: Machine) -> list[ReadLikelihood]:
+    """Windows of general text that memorising goes over too."""
+    from rnr_dist.config import Perplexity
+    from rnr_dist.evaluate.perplexity import windows
+
+    if not config.memorise.rehearse:
+        return []
+    length = config.task.max_tokens
+    settings = Perplexity(window=length, stride=length, max_windows=config.memorise.rehearse)
+    return windows(data.general[Split.RETAIN], machine.tokenizer, settings)
 
 
 def icu_stage(
@@ -327,7 +345,7 @@ def _trials(unlearner: Unlearner, data: IcuData, machine: Machine, folder: Path)
         unlearner,
         getattr(config.methods, unlearner.name),
         data.tuning,
-        list(windows(data.general, machine.tokenizer, config.perplexity)),
+        list(windows(data.general[Split.SEARCH], machine.tokenizer, config.perplexity)),
         machine.pool,
         folder,
         trainings_at_once(config),
