@@ -284,6 +284,11 @@ class Judging(Section):
     """Sampled extraction: continuations of each prefix; `max_tokens` is at most T - t0."""
     sampled_n: Count = 5
     """Tokens of the n-grams that sampled extraction is counted in."""
+    choices: str | None = "builtin:choices"
+    """Questions whose right ending a model must find likeliest, of `question`, `choices` and the
+    number of the right one, `answer`: a `.jsonl` or `.parquet`; null leaves them out."""
+    dialogues: str | None = "builtin:dialogues"
+    """Conversations whose next turn is generated: `context` (turns) and `reply`."""
 
 
 class IcuConfig(RunConfig):

@@ -91,11 +91,11 @@ def read_openings(path: Path, format: str, bounds: tuple[float, float]) -> Itera
             f"{path}: format {format} found {path.suffix}, expected {', '.join(others)} or {last}"
         )
     if format == "lines":
-        for row in _rows(path):
+        for row in file_rows(path):
             yield Opening(_text(row), _string(row, "reference"))
         return
     read = _rtp if format == "rtp" else _comment
-    for row in _rows(path):
+    for row in file_rows(path):
         opening, toxicity = read(row, bounds != (0, 1))
         if opening and (bounds == (0, 1) or _within(toxicity, bounds)):
             yield opening
@@ -111,11 +111,11 @@ def read_extracts(path: Path, format: str) -> Iterator[Extract]:
     which published perplexities are on; the unit is the article. Raises InputError.
     """
     if format == "passages":
-        for row in _rows(path, BLANK_LINES):
+        for row in file_rows(path, BLANK_LINES):
             text = _text(row)
             yield Extract(text, text)
         return
-    content = "\n".join(_text(row, may_be_empty=True).strip() for row in _rows(path, END))
+    content = "\n".join(_text(row, may_be_empty=True).strip() for row in file_rows(path, END))
     for article in _articles(re.split(BLANK_LINES, content)):
         for text in _cut(article):
             yield Extract(text, article[0])
@@ -126,7 +126,7 @@ def read_records(path: Path) -> Iterator[Record]:
 
     The extraction benchmark's CSV (doc_id, corpus, text) is one. Raises InputError.
     """
-    for row in _rows(path):
+    for row in file_rows(path):
         corpus = _string(row, "corpus") or path.stem
         ids = _object(row).get("token_ids")
         if ids is None:
@@ -179,7 +179,7 @@ def _halves(comment: str) -> tuple[str, str] | None:
     return comment[:middle], comment[middle:]
 
 
-def _rows(path: Path, separator: str = "\n") -> Iterator[Row]:
+def file_rows(path: Path, separator: str = "\n") -> Iterator[Row]:
     """The rows of a file; the non-blank parts of a `.txt` between `separator` are rows too."""
     if not path.exists():
         raise InputError(

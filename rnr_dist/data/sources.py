@@ -32,6 +32,8 @@ BUILTIN_TEXTS = {
     "narrative": ("narrative.txt",),
     "practical": ("practical.txt",),
     "external": ("external.jsonl",),
+    "choices": ("choices.jsonl",),
+    "dialogues": ("dialogues.jsonl",),
 }
 HUB = "hub:"
 HUB_SUFFIXES = (".jsonl", ".parquet")

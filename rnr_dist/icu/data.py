@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rnr_dist.config_icu import IcuConfig
+from rnr_dist.data.problems import Dialogue, Question, load_problems
 from rnr_dist.data.sequences import check_disjoint, load_sequences
 from rnr_dist.data.sources import load_passages
 from rnr_dist.data.splits import drop_cross_split_duplicates
@@ -19,13 +20,15 @@ from rnr_dist.types import Passage, Split, TokenSequence
 
 @dataclass(frozen=True)
 class IcuData:
-    """The sets of `task`, and general text by split."""
+    """The sets of `task`, general text by split, and what `evaluate` asks beside."""
 
     forget: tuple[TokenSequence, ...]
     pool: tuple[TokenSequence, ...]
     unseen: tuple[TokenSequence, ...]
     tuning: tuple[TokenSequence, ...]
     general: Mapping[Split, tuple[Passage, ...]]
+    questions: tuple[Question, ...] = ()
+    dialogues: tuple[Dialogue, ...] = ()
 
 
 def load_icu_data(config: IcuConfig, tokenizer: Any) -> IcuData:
@@ -61,4 +64,7 @@ def load_icu_data(config: IcuConfig, tokenizer: Any) -> IcuData:
         if not general[split]:
             raise InputError(f"task.general: holds no text in the split {split}; expected some")
     forget, pool, unseen, tuning = (tuple(sequences) for sequences in sets.values())
-    return IcuData(forget, pool, unseen, tuning, general)
+    asked = config.evaluate
+    questions = load_problems(asked.choices, Question) if asked.choices else ()
+    dialogues = load_problems(asked.dialogues, Dialogue) if asked.dialogues else ()
+    return IcuData(forget, pool, unseen, tuning, general, questions, dialogues)

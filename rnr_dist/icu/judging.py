@@ -1,7 +1,8 @@
 """What a model knows of the forget sequences, and what it kept: read through the generator pool.
 
 In: a model, the data. Out: a row a sequence, and measures by sequence. Invariant: sampled
-extraction, short prefixes, NLL and perplexity took no part in training, stopping or choosing.
+extraction, short prefixes, NLL, perplexity and problems took no part in training, stopping or
+choosing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ from rnr_dist.evaluate.continuations import settings_of
 from rnr_dist.evaluate.fluency import distinct_and_total, token_entropy
 from rnr_dist.evaluate.memorisation import Denominator, Recall, auc, overlap, recall
 from rnr_dist.evaluate.perplexity import perplexity, windows
+from rnr_dist.evaluate.problems import (
+    choice_accuracy,
+    choice_requests,
+    reply_f1,
+    reply_requests,
+)
 from rnr_dist.generate.requests import Generate, ReadLikelihood
 from rnr_dist.icu.data import IcuData
 from rnr_dist.icu.pool_reader import PoolReader
@@ -154,6 +161,13 @@ def judge_model(
     measures["forget/nll"], measures["unseen/nll"], measures["pool/nll"] = nll, unseen, kept
     asked = list(windows(data.general[Split.FINAL], tokenizer, config.perplexity))
     measures["perplexity/general"] = perplexity(pool.run(model, asked, f"{name}: perplexity"))
+    if data.questions:
+        reads = choice_requests(data.questions, tokenizer)
+        answers = pool.run(model, reads, f"{name}: choices")
+        measures["problems/choices"] = choice_accuracy(data.questions, answers)
+    if data.dialogues:
+        replies = pool.run(model, reply_requests(data.dialogues, tokenizer), f"{name}: replies")
+        measures["problems/dialogues"] = reply_f1(data.dialogues, replies)
     verdict = Judgement(measures, auc_interval(nll, unseen))
     write_rows(folder / f"{name}.parquet", rows)
     content = {key: measure.to_json() for key, measure in measures.items()}

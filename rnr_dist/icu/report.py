@@ -44,6 +44,8 @@ KEPT = (
     ("tokens", "output/length", ".1f", True),
     ("pool NLL", "pool/nll", ".2f", True),
     ("perplexity", "perplexity/general", ".1f", True),
+    ("choices", "problems/choices", ".0%", False),
+    ("dialogue F1", "problems/dialogues", ".1%", False),
 )
 # What a sweep shows of a place, and how.
 SWEPT = {
@@ -162,7 +164,10 @@ def _table(
     for row, end in zip(rows, last[1], strict=True):
         cells = []
         for _, measure, style, compared in columns:
-            score = row["scores"][measure]
+            score = row["scores"].get(measure)
+            if score is None:  # left out by the config
+                cells.append("–")
+                continue
             cell = format(score["value"], style)
             if compared and row["name"] != KNOWN:
                 cell += f"\n{score['vs_memorised']['ratio'] - 1:+.0%}"
