@@ -17,19 +17,21 @@ RECALLED = {
     "sampled": "extraction/sampled",
 }
 KEPT = {"entropy": "output/entropy", "pool NLL": "pool/nll", "perplexity": "perplexity/general"}
+PROBLEMS = {"choices": "problems/choices", "dialogue F1": "problems/dialogues"}
 
 
 def table(path: Path) -> str:
     content = json.loads(path.read_text())
     limits = content["limits"]
+    columns = ["model", *RECALLED, "AUC", *KEPT, *PROBLEMS, "epoch", "tokens", "setting"]
     lines = [
         f"### Seed {content['seed']}: {content['minutes']:.0f} min, {content['machine']}",
         "",
         f"Limits: EL {limits['extraction']:.3f}, MA {limits['memorisation']:.3f}. EL and MA are "
         "over t from t0 on; changes are against the memorised model.",
         "",
-        f"| model | {' | '.join([*RECALLED, 'AUC', *KEPT, 'epoch', 'tokens', 'setting'])} |",
-        "|---" * (len(RECALLED) + len(KEPT) + 5) + "|",
+        f"| {' | '.join(columns)} |",
+        "|---" * len(columns) + "|",
         *(line(row) for row in content["rows"]),
         "",
     ]
@@ -41,13 +43,14 @@ def line(row: dict[str, Any]) -> str:
     recalled = [f"{scores[key]['value']:.3f}" for key in RECALLED.values()]
     low, high = row["auc"][1:]
     kept = [f"{scores[key]['vs_memorised']['ratio'] - 1:+.1%}" for key in KEPT.values()]
+    problems = [f"{scores[key]['value']:.1%}" for key in PROBLEMS.values()]
     trained = [""] * 3
     if row["epochs"]:
         chosen = row.get("tuning", {}).get("chosen", {})
         told = ", ".join(f"{key} {value:g}" for key, value in chosen.items())
         trained = [f"{row['best']}{'' if row['met'] else '*'}", str(row["tokens"]), told]
     auc = f"{row['auc'][0]:.2f} ({low:.2f} … {high:.2f})"
-    return f"| {row['name']} | " + " | ".join([*recalled, auc, *kept, *trained]) + " |"
+    return f"| {row['name']} | " + " | ".join([*recalled, auc, *kept, *problems, *trained]) + " |"
 
 
 if __name__ == "__main__":
