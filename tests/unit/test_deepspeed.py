@@ -23,6 +23,7 @@ def test_the_config_by_value(gpus, stage):
                 "weight_decay": 0.01,
                 "betas": [0.9, 0.999],
                 "torch_adam": True,
+                "fused": True,
             },
         },
         "zero_optimization": {"stage": stage, "overlap_comm": False},
