@@ -158,7 +158,11 @@ def check_config(path: Path, overrides: list[str]) -> list[str]:
         sets = check_icu_inputs(config)
         for name in ("forget", "pool", "unseen", "tuning"):
             lines.append(f"data    {len(getattr(sets, name)):5d} sequences in {name}")
-        lines.append(f"data    {len(sets.general):5d} passages of general text")
+        for split, passages in sets.general.items():
+            if passages:
+                lines.append(f"data    {len(passages):5d} passages of general text in {split}")
+        for name in ("questions", "dialogues"):
+            lines.append(f"data    {len(getattr(sets, name)):5d} {name}")
     else:
         data = check_inputs(config)
         groups = Counter((context.group, context.split) for context in data.contexts)

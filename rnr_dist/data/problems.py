@@ -58,8 +58,9 @@ def load_problems(source: str, kind: type[Problem]) -> tuple[Problem, ...]:
                 found.append(adapter.validate_python(row.fields))
             except ValidationError as error:
                 first = error.errors()[0]
-                key = ".".join(map(str, first["loc"])) or "row"
-                raise InputError(f"{row.place}: `{key}`: {first['msg']}") from None
+                key = ".".join(map(str, first["loc"]))
+                told = first["msg"].removeprefix("Value error, ")
+                raise InputError(f"{row.place}: {f'`{key}`: ' if key else ''}{told}") from None
     if not found:
         raise InputError(f"{source}: holds no rows; expected some")
     return tuple(found)

@@ -78,17 +78,17 @@ def test_f1_of_words_by_hand(said, f1):
         ({"question": "q", "choices": ["a", " "], "answer": 0}, r"`choices.1`: String should"),
         (
             {"question": "q", "choices": ["a", "b"], "answer": 2},
-            "answer 2 is none of the 2 choices",
+            "row 2: answer 2 is none of the 2",
         ),
         ({"question": "q", "choices": ["a", "b"], "answer": "x"}, "`answer`: Input should be a"),
-        (["q"], "row"),
+        (["q"], "Input should be a dictionary"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path, row, message):
     path = tmp_path / "choices.jsonl"
     good = {"question": "q", "choices": ["a", "b"], "answer": 1}
     path.write_text(f"{json.dumps(good)}\n{json.dumps(row)}\n")
-    with pytest.raises(InputError, match=rf"choices.jsonl, row 2: .*{message}"):
+    with pytest.raises(InputError, match=rf"choices.jsonl, .*{message}"):
         load_problems(str(path), Question)
 
 
