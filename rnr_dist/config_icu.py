@@ -187,6 +187,10 @@ class Stopping(Section):
     """Mean MA over t >= t0 must be at or below it; left out: the never-seen sequences' mean."""
     epochs: Count = 25
     """Most epochs."""
+    curves: bool = True
+    """Read EL after every epoch. false: only where it decides, once MA is at or below its limit,
+    and after the last epoch: several times faster; where no epoch met the limits, the nearest is
+    looked for among those that were read."""
 
 
 class Unlearning(Section):
@@ -220,6 +224,7 @@ def unlearning(objective: Any, learning_rate: float, **more: Any) -> Unlearning:
         betas=(0.9, 0.98),
         learning_rate=learning_rate,
         batch_size=8,
+        micro_batch_tokens=1024,  # each backward pass writes all weights' gradients: few passes
         **more,
     )
     rates = (learning_rate, 2.5 * learning_rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ def epochs_figure(
     for place, (name, rows) in enumerate(curves.items()):
         epochs = [row["epoch"] for row in rows]
         shared = {"marker": MARKERS[place % len(MARKERS)], "label": name, "markersize": 5}
-        panels[0].plot(epochs, [row["extraction"] for row in rows], **shared)
+        # Where EL was not read there is no point, and the line goes on to the next one.
+        read = [(row["epoch"], row["extraction"]) for row in rows if isfinite(row["extraction"])]
+        panels[0].plot(*zip(*read, strict=True), **shared)
         panels[1].plot(epochs, [row["memorisation"] for row in rows], **shared)
         if name == "icu":
             panels[2].plot(epochs, [row["forgotten"] for row in rows], **shared)

@@ -6,6 +6,7 @@ whether there is one. Pure. Invariant: every rank that is given the same scores 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -65,7 +66,8 @@ def left_by(reading: EpochReading, limits: Limits) -> dict[str, int]:
 
 
 def violation(reading: EpochReading, limits: Limits) -> float:
-    """How far the averages are from their limits: 0 where both are met, 1 a whole limit above."""
+    """How far the averages are from their limits: 0 where both are met, 1 a whole limit above;
+    infinite where one of them is no number."""
     excess = [
         (value - limit) / max(limit, 1e-6)
         for value, limit in (
@@ -73,7 +75,7 @@ def violation(reading: EpochReading, limits: Limits) -> float:
             (reading.mean_memorisation, limits.memorisation),
         )
     ]
-    return max(0.0, *excess)
+    return max(0.0, *excess) if np.isfinite(excess).all() else math.inf
 
 
 def best_epoch(readings: Sequence[EpochReading], limits: Limits) -> EpochReading:

@@ -86,6 +86,8 @@ class EpochTrainings:
         settings = training.model_dump(mode="json")
         inputs = [members, known, settings, model.digest, asdict(limits), until, epochs, refined]
         kept = config.fingerprint("seed", "task", "refinement")
+        if until == "forgotten":
+            inputs.append(config.stopping.curves)
         fingerprint = digest([inputs, kept, scorer])
         output, note = self.folder / "models" / name, self.folder / "models" / f"{name}.json"
         if not (note.exists() and read_json(note)["fingerprint"] == fingerprint):
@@ -104,6 +106,7 @@ class EpochTrainings:
                     limits=limits,
                     refinement=config.refinement.model_copy(update={"enabled": refined}),
                     epochs=epochs,
+                    curves=config.stopping.curves,
                     prefix_tokens=config.task.prefix_tokens,
                     n=config.task.n,
                     scorer=scorer,

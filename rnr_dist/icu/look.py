@@ -8,7 +8,8 @@ the whole, so they don't depend on the number of ranks.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from rnr_dist.types import TokenSequence
 
 if TYPE_CHECKING:
     from rnr_dist.icu.worker import EpochJob
+
+_NO_PREFIX = sys.maxsize  # longer than any sequence: `recall` reads the continuation alone
 
 
 class Look:
@@ -43,21 +46,27 @@ class Look:
         self._all = list(sequences)
         self._mine = range(get_rank(), len(self._all), get_world_size())
 
-    def at_all(self, worth: float | None = None) -> tuple[dict[str, tuple[float, ...]], list[str]]:
+    def at_all(
+        self, wanted: Callable[[float], bool]
+    ) -> tuple[dict[str, tuple[float, ...]], list[str]]:
         """({figure: (sequences,)}, continuation of each prefix as text); all ranks call.
 
-        worth: mean MA below which EL and continuations are left unread (no numbers, no text): a
-        model that recalls little asks for a decode at nearly every token.
+        wanted: whether EL is read at such a mean MA. It is dear: a model that recalls little asks
+        for a decode at nearly every token. Unread it is no number; a continuation is then decoded
+        only where its text is scored.
         """
         own = [self._all[at] for at in self._mine]
         matches = self._reader.matches([sequence.token_ids for sequence in own])
         recalled = [accuracy(match, self._job.prefix_tokens) for match in matches]
-        if worth is not None and np.mean(self._of_all(recalled)) < worth:
-            nan = float("nan")
-            finite = self._reader.finite
-            rows: Any = [(nan, nan, nan, ma if finite else nan, "") for ma in recalled]
+        nan = float("nan")
+        if not self._reader.finite:
+            # A model whose logits are no numbers recalls nothing, and has not forgotten.
+            recalled = [nan] * len(recalled)
+        with_extraction = wanted(float(np.mean(self._of_all(recalled))))
+        if with_extraction or self._similarity:
+            rows = self._at(own, matches, with_extraction)
         else:
-            rows = self._at(own, matches)
+            rows = [(nan, nan, nan, ma, "") for ma in recalled]
         ordered = self._of_all(rows)
         figures = ("bertscore", "bleu", "extraction", "memorisation")
         return (
@@ -74,7 +83,10 @@ class Look:
         return [one for _, one in sorted((p for part in parts for p in part), key=itemgetter(0))]
 
     def _at(
-        self, sequences: Sequence[TokenSequence], matches: Sequence[np.ndarray]
+        self,
+        sequences: Sequence[TokenSequence],
+        matches: Sequence[np.ndarray],
+        with_extraction: bool,
     ) -> list[tuple[Any, ...]]:
         if not sequences:
             return []
@@ -85,22 +97,21 @@ class Look:
             [sequence.token_ids for sequence in sequences],
             t0,
             job.n,
-            t0,
+            t0 if with_extraction else _NO_PREFIX,
             eos=self._tokenizer.eos_token_id,
             matches=matches,
         )
+        nan = float("nan")
         if not self._reader.finite:
-            # A model whose logits are no numbers recalls nothing, and has not forgotten.
-            nan = float("nan")
             return [(nan, nan, nan, nan, "")] * len(sequences)
         said = [decode(one.continuation, skip_special_tokens=True) for one in read]
         truth = [decode(sequence.token_ids[t0:]) for sequence in sequences]
         # Not asked for: no number, which is below no limit.
-        alike = bleu = [float("nan")] * len(said)
+        alike = bleu = [nan] * len(said)
         if self._similarity:
             alike = self._similarity.bertscore(said, truth).tolist()
             bleu = self._similarity.bleu(said, truth).tolist()
         return [
-            (one, other, found.extraction, found.accuracy(t0), text)
+            (one, other, found.extraction if with_extraction else nan, found.accuracy(t0), text)
             for one, other, found, text in zip(alike, bleu, read, said, strict=True)
         ]

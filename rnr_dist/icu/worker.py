@@ -41,7 +41,8 @@ class EpochJob(Job):
     """A training by epochs. Item i is left out while sequence i is forgotten.
 
     until: `forgotten` ends when both averages are at or below their limits, `memorised` when the
-    mean EL_n is at or above `limits.extraction`. scorer: BERTScore's encoder; "" scores no text.
+    mean EL_n is at or above `limits.extraction`. curves: EL is read even where nothing is decided
+    by it. scorer: BERTScore's encoder; "" scores no text.
     """
 
     sequences: Any = None
@@ -49,6 +50,7 @@ class EpochJob(Job):
     limits: Limits = NO_LIMITS
     refinement: Refinement = UNREFINED
     epochs: int = 1
+    curves: bool = True
     prefix_tokens: int = 50
     n: int = 10
     scorer: str = ""
@@ -189,15 +191,22 @@ def _read(
 ) -> None:
     """Add the epoch's row: figures by sequence, what is forgotten from now on, the loss's terms."""
     began = time.monotonic()
-    # While MA is below what EL must reach, memorising goes on: EL need not be known.
-    early = job.until == "memorised" and progress.epoch < job.epochs
-    scores, texts = look.at_all(job.limits.extraction if early else None)
+    ends = progress.epoch in (0, job.epochs)
+
+    def decides(accuracy: float) -> bool:
+        if job.until == "memorised":  # EL is not above MA
+            return progress.epoch == job.epochs or accuracy >= job.limits.extraction
+        return job.curves or ends or accuracy <= job.limits.memorisation
+
+    scores, texts = look.at_all(decides)
     reading = EpochReading(progress.epoch, **scores)
+    before = progress.gone if job.refinement.sticky else []
+    progress.gone = [False] * len(texts)
     if job.refinement.enabled:
-        before = progress.gone if job.refinement.sticky else []
         progress.gone = forgotten(reading, job.limits, job.refinement.combine, before)
-    else:
-        progress.gone = [False] * len(texts)
+    if all(progress.gone) and not math.isfinite(reading.mean_extraction):
+        scores, texts = look.at_all(lambda _: True)  # nothing is left: this epoch is the last
+        reading = EpochReading(progress.epoch, **scores)
     progress.reading_seconds += time.monotonic() - began
     progress.told.append(
         {

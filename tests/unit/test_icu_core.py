@@ -51,6 +51,13 @@ def test_a_score_that_is_no_number_is_below_no_limit():
     assert forgotten(reading((nan,), (nan,)), LIMITS, "or") == [False]
 
 
+def test_an_epoch_whose_extraction_was_not_read_is_never_the_best():
+    nan = float("nan")
+    unread = reading(el=nan, ma=0.1, epoch=1)
+    assert violation(unread, LIMITS) == float("inf")
+    assert best_epoch([reading(epoch=0), unread], LIMITS).epoch == 0
+
+
 def test_the_first_epoch_that_meets_both_limits_is_the_best():
     readings = [
         reading(el=0.9, ma=0.95, epoch=0),

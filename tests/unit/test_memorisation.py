@@ -1,6 +1,7 @@
 """EL and MA by the shortcut against generating from every prefix, and their edges by hand."""
 
 import random
+import sys
 from functools import cache
 
 import numpy as np
@@ -178,3 +179,12 @@ def test_auc_is_the_rank_statistic():
         roc_auc_score(labels, np.concatenate([known, unknown]))
     )
     assert auc(np.zeros(3), np.zeros(4)) == 0.5
+
+
+def test_a_continuation_is_read_without_any_prefix(memoriser):
+    model, sequences = memoriser
+    reader = TorchReader(model, None)
+    whole = recall(reader, sequences, 4, 3)
+    alone = recall(reader, sequences, 4, 3, first=sys.maxsize)
+    assert [one.continuation for one in alone] == [one.continuation for one in whole]
+    assert all(one.prefixes == () and len(one.overlaps) == 0 for one in alone)
