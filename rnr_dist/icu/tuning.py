@@ -89,8 +89,8 @@ class Trials:
                     self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any
                 ) -> None:
                     told = json.dumps(trial.config["given"])
-                    if "extraction" in result:
-                        told += f", epoch {result['epoch']}: EL {result['extraction']:.3f}"
+                    if "memorisation" in result:
+                        told += f", epoch {result['epoch']}: MA {result['memorisation']:.3f}"
                     advance(self.done, told)
 
                 def on_trial_complete(
