@@ -169,8 +169,8 @@ class Refinement(Section):
     """a: BERTScore F1 of continuation and truth below which a sequence is forgotten; left out: the
     `calibration_quantile` of it on never-seen sequences."""
     bleu_below: Fraction | None = None
-    """b: the same for BLEU. Records of one form share words: never-seen ones here have a BLEU of .5,
-    and with the paper's .01 a sequence stays long after it is as good as never seen."""
+    """b: the same for BLEU. Never-seen records of one form share words, .5 here: with the paper's
+    .01 a sequence stays long after it is as good as never seen."""
     calibration_quantile: Fraction = 0.5
     """Quantile over never-seen sequences that stands for a and b."""
     combine: Literal["and", "or"] = "and"
