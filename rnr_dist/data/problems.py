@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypeVar
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from rnr_dist.data.formats import file_rows
@@ -16,10 +16,9 @@ from rnr_dist.data.sources import files_of
 from rnr_dist.errors import InputError
 
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
-STRICT = ConfigDict(extra="ignore")
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True)
 class Question:
     """The beginning of a text, endings to choose from, and the number of the right one, from 0."""
 
@@ -35,7 +34,7 @@ class Question:
         return self
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True)
 class Dialogue:
     """Turns of a conversation, and the one that came next."""
 
@@ -47,9 +46,10 @@ Problem = TypeVar("Problem", Question, Dialogue)
 
 
 def load_problems(source: str, kind: type[Problem]) -> tuple[Problem, ...]:
-    """The rows of a source (`.jsonl` or `.parquet`) as problems. Raises InputError."""
-    from pydantic import TypeAdapter
+    """The rows of a source (`.jsonl` or `.parquet`) as problems; fields of other names are left out.
 
+    Raises InputError that names file, row and field.
+    """
     adapter = TypeAdapter(kind)
     found = []
     for path in files_of(source):

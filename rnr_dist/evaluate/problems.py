@@ -33,7 +33,10 @@ def choice_requests(questions: Iterable[Question], tokenizer: Any) -> list[ReadL
 
 
 def choice_accuracy(questions: Sequence[Question], answers: Iterable[Response]) -> ClusterMean:
-    """Share of the questions whose right choice is the likeliest; answers: to `choice_requests`."""
+    """Share of the questions whose right choice is the likeliest, in nats summed over its tokens.
+
+    answers: to `choice_requests`.
+    """
     scores = iter([sum(answer.log_likelihoods) for answer in answers])
     right = [
         float(np.argmax([next(scores) for _ in question.choices]) == question.answer)
