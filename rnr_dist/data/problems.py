@@ -46,7 +46,7 @@ Problem = TypeVar("Problem", Question, Dialogue)
 
 
 def load_problems(source: str, kind: type[Problem]) -> tuple[Problem, ...]:
-    """The rows of a source (`.jsonl` or `.parquet`) as problems; fields of other names are left out.
+    """The rows of a source (`.jsonl` or `.parquet`) as problems; other fields are left out.
 
     Raises InputError that names file, row and field.
     """
