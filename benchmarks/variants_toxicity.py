@@ -1,10 +1,10 @@
 """What a change of R&R's settings does, from the same forget set: the paper's questions.
 
-Each variant is released and evaluated in a run of its own, RUNS/VARIANT-K, beside a run of
-`table_toxicity.py` (RUNS/seed-K) that has released: its forget set, retain answers, and every
-training and reading that both need are taken from there. Rows go to
-`docs/results/toxicity_variants/`; the last line is one JSON object: how much more of the
-challenging continuations is toxic than in `plain`.
+Each variant is released and evaluated in a run of its own, RUNS/VARIANT-K. Its forget set, retain
+answers, and every training and reading that it has in common are taken from a run of
+`table_toxicity.py` (RUNS/seed-K) that has released or, where there is none, from RUNS/plain-K.
+Rows go to `docs/results/toxicity_variants/`; the last line is one JSON object: how much more of
+the challenging continuations is toxic than in `plain`.
 
     python benchmarks/variants_toxicity.py RUNS SEED [VARIANT ...]
 """
@@ -42,12 +42,15 @@ VARIANTS = {
 
 def measured(name: str, runs: Path, seed: int) -> dict[str, ClusterMean]:
     """Measures of a variant's result; its summary is copied to the results."""
-    own, first = runs / f"{name}-{seed}", runs / f"seed-{seed}"
+    own = runs / f"{name}-{seed}"
     settings = [f"seed={seed}", *VARIANTS[name]]
-    if not (own / "config.json").exists():
+    firsts = [runs / f"{first}-{seed}" for first in ("seed", "plain")]
+    first = next((one for one in firsts if (one / "config.json").exists()), None)
+    if first and not (own / "config.json").exists():
         begin(own, first, load_config(CONFIG, settings).model_dump(mode="json"))
+    where = "--resume" if (own / "config.json").exists() else "--run"
     overrides = [part for setting in settings for part in ("--set", setting)]
-    app(["run", str(CONFIG), *overrides, "--resume", str(own)], standalone_mode=False)
+    app(["run", str(CONFIG), *overrides, where, str(own)], standalone_mode=False)
     write_json(RESULTS / f"{name}-{seed}.json", read_json(own / "summary.json"))
     last = read_json(own / "evaluate" / "order.json")[-1]
     return read_measures(own / "evaluate", last)
