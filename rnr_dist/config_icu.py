@@ -175,6 +175,10 @@ class Refinement(Section):
     """Quantile over never-seen sequences that stands for a and b."""
     combine: Literal["and", "or"] = "and"
     """Both below, or either."""
+    memorisation: bool = True
+    """true: a sequence leaves only when its own MA is at or below `stopping.memorisation` too.
+    What has left falls no further, so without it the average may never get there. (The papers: no.)
+    """
     sticky: bool = False
     """true: what has left stays out; false: it comes back when it is remembered again."""
 
@@ -237,6 +241,10 @@ class Methods(Section):
 
     run: list[IcuMethodName] = Field(default=["kumpr", "kl", "dpo", "llmu"])
     """What `rnr baselines` runs beside ICU, in this order."""
+    retained: Annotated[int, Field(ge=0)] = 192
+    """At most so many texts, half of the pool and half general (`task.general`, split `retain`),
+    that L_kl holds at theta0 (`objective.retain` of them a target); theta0's states of all of them
+    stay in memory."""
     icu: Unlearning = unlearning(IcuObjective(), 1e-5)
     """Unlearning, learning of pairs, KL (Eq. 6)."""
     kumpr: Unlearning = unlearning(KumprObjective(), 1e-5)
@@ -354,31 +362,31 @@ def _icu(**objective: Any) -> dict[str, Any]:
     return {"training": {"objective": {"name": "icu", **objective}, "learning_rate": 5e-6}}
 
 
-PAPER_THRESHOLDS = {"bertscore_below": 0.3, "bleu_below": 0.01}
+PAPER_RULE = {"bertscore_below": 0.3, "bleu_below": 0.01, "memorisation": False}
 # What the paper says and what its code does (docs/icu.md), where they differ from the defaults.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {
         "pairing": {"exclude_content": False},
         "refinement": {
-            **PAPER_THRESHOLDS,
+            **PAPER_RULE,
             "combine": "and",
             "sticky": True,
         },
         "stopping": {"extraction": 0.0499, "memorisation": 0.5994, "epochs": 100},
-        "methods": {"icu": {**_icu(reduction="sequence"), "grid": [{}]}},
+        "methods": {"icu": {**_icu(reduction="sequence", retain=0), "grid": [{}]}},
     },
     "reference": {
         "task": {"prefix_tokens": 150, "max_tokens": 200},
         "pairing": {"exclude_content": False},
         "refinement": {
-            **PAPER_THRESHOLDS,
+            **PAPER_RULE,
             "combine": "or",
             "sticky": False,
         },
         "stopping": {"extraction": 0.0499, "memorisation": 0.5994, "epochs": 100},
         "methods": {
-            "icu": {**_icu(divergence="cross_entropy", whole=True), "grid": [{}]},
+            "icu": {**_icu(divergence="cross_entropy", whole=True, retain=0), "grid": [{}]},
         },
     },
 }

@@ -13,6 +13,7 @@ from pydantic import Field
 from rnr_dist.config_base import Count, Positive, Section
 
 Weight = Annotated[float, Field(ge=0)]
+Retained = Annotated[int, Field(ge=0, le=64)]
 
 
 class CausalObjective(Section):
@@ -84,7 +85,10 @@ class IcuObjective(Section):
     learn_weight: Weight = 0.5
     """alpha: weight of the pairs' cross-entropy, L_lrn."""
     kl_weight: Weight = 1.0
-    """beta: weight of KL(theta0 || theta) on the pairs, L_kl."""
+    """beta: weight of KL(theta0 || theta) on the pairs and on what is retained, L_kl."""
+    retain: Retained = 2
+    """Further texts a target that L_kl holds at theta0, of the pool and of general text, others
+    in each epoch; 0 leaves L_kl to the pairs (the paper's)."""
     reduction: Literal["token", "sequence"] = "token"
     """A term's mean: over valid tokens, or over sequences of the sum over t (the paper's)."""
     divergence: Literal["kl", "cross_entropy"] = "kl"
@@ -109,6 +113,8 @@ class KlObjective(Section):
     texts: ClassVar[bool] = False
     kl_weight: Weight = 1.0
     """Weight of the KL."""
+    retain: Retained = 2
+    """Further texts a target that the KL holds, as ICU's."""
     whole: bool = True
     """All tokens of the target count."""
 
@@ -123,7 +129,9 @@ class LlmuObjective(Section):
     mismatch_weight: Weight = 1.0
     """Weight of the cross-entropy of other sequences' ends behind the target's prefix."""
     kl_weight: Weight = 1.0
-    """Weight of KL(theta0 || theta) on the pairs."""
+    """Weight of KL(theta0 || theta) on the pairs and on what is retained."""
+    retain: Retained = 2
+    """Further texts a target that the KL holds, as ICU's."""
     mismatches: Count = 5
     """Other ends of each target."""
 

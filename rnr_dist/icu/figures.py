@@ -40,7 +40,7 @@ def epochs_figure(
         panels[1].plot(epochs, [row["memorisation"] for row in rows], **shared)
         if name == "icu":
             panels[2].plot(epochs, [row["forgotten"] for row in rows], **shared)
-            for measure in ("bertscore", "bleu"):
+            for measure in rows[0]["left_by"]:
                 panels[2].plot(
                     epochs,
                     [row["left_by"][measure] for row in rows],

@@ -48,11 +48,18 @@ def forgotten(
     limits: Limits,
     combine: Literal["and", "or"],
     before: Sequence[bool] = (),
+    by_memorisation: bool = False,
 ) -> list[bool]:
-    """Eq. 5 for each sequence. before: what stays forgotten (sticky); empty for none."""
+    """Eq. 5 for each sequence. before: what stays forgotten (sticky); empty for none.
+
+    by_memorisation: its own MA must be at or below the average's limit too, so that where all have
+    left the average is.
+    """
     low = np.array(reading.bertscore) < limits.bertscore
     rare = np.array(reading.bleu) < limits.bleu
     found = low & rare if combine == "and" else low | rare
+    if by_memorisation:
+        found &= np.array(reading.memorisation) <= limits.memorisation
     past = np.array(before or [False] * len(found))
     return [bool(now) for now in found | past]
 
@@ -62,6 +69,7 @@ def left_by(reading: EpochReading, limits: Limits) -> dict[str, int]:
     return {
         "bertscore": int((np.array(reading.bertscore) < limits.bertscore).sum()),
         "bleu": int((np.array(reading.bleu) < limits.bleu).sum()),
+        "memorisation": int((np.array(reading.memorisation) <= limits.memorisation).sum()),
     }
 
 

@@ -1,7 +1,8 @@
 """What each method of unlearning trains on for a forget sequence and its pairs.
 
 In: forget sequences, their pairs, the pool. Out: one item a sequence, in the roles of the method's
-objective. Invariant: nothing is drawn but the mismatched answers, and these by the run's seed.
+objective. Invariant: what is drawn (mismatched answers, what an epoch retains) is drawn by the
+run's seed.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from rnr_dist.config_icu import IcuMethodName
 from rnr_dist.config_objectives import IcuObjective, KlObjective, KumprObjective, LlmuObjective
 from rnr_dist.config_training import Training
+from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.train.collate import Example, Item
 from rnr_dist.types import TokenSequence
 
@@ -50,6 +54,37 @@ def unlearning_items(
             wrong = [Example(other_end(sequence, o, prefix_tokens), prefix_tokens) for o in others]
             items.append(Item.of(forget=[Example(ids, prefix_tokens)], mismatch=wrong, learn=learn))
     return items
+
+
+def retained_texts(
+    pool: Sequence[TokenSequence],
+    general: Sequence[ReadLikelihood],
+    most: int,
+    seed: int,
+) -> list[Example]:
+    """What may be retained, whole: at most `most`, half of each where there is as much of both."""
+    draw = random.Random(f"{seed} retained")
+    rest = max(most // 2, most - len(pool))
+    of_general = draw.sample(list(general), min(rest, len(general)))
+    of_pool = draw.sample(list(pool), min(most - len(of_general), len(pool)))
+    token_ids = [one.token_ids for one in of_pool] + [one.token_ids for one in of_general]
+    return [Example(ids, 0) for ids in token_ids]
+
+
+def with_retained(
+    items: Sequence[Item], chosen: Sequence[int], retained: Sequence[Example], each: int, seed: int
+) -> list[Item]:
+    """The items, those chosen with `each` of `retained` in the role of that name.
+
+    Another `seed` draws others; none is drawn again before all are.
+    """
+    order = np.random.default_rng(seed).permutation(len(retained))
+    drawn = np.resize(order, (len(chosen), min(each, len(retained))))
+    now = list(items)
+    for index, row in zip(chosen, drawn, strict=True):
+        beside = tuple(("retain", retained[place]) for place in row)
+        now[index] = Item((*items[index].members, *beside))
+    return now
 
 
 def other_end(sequence: TokenSequence, other: TokenSequence, prefix_tokens: int) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from rnr_dist.objectives import check_items, make_objective
 from rnr_dist.release.composition import adapter_digest
 from rnr_dist.report.progress import progress_bar, say
 from rnr_dist.run_dir import read_json, write_json
-from rnr_dist.train.collate import Item
+from rnr_dist.train.collate import Example, Item
 from rnr_dist.train.launch import run_workers
 from rnr_dist.train.worker import SUMMARY
 from rnr_dist.types import Adapter, ModelRef, TokenSequence, digest
@@ -74,11 +74,13 @@ class EpochTrainings:
         epochs: int,
         scorer: str = "",
         refined: bool = False,
+        retained: Sequence[Example] = (),
     ) -> EpochRun:
         """Train on `items` by epochs and look at `sequences` after each.
 
-        refined: `items[i]` is left out while `sequences[i]` is forgotten (IUR). Raises InputError
-        where the loss is not finite.
+        refined: `items[i]` is left out while `sequences[i]` is forgotten (IUR). retained: what an
+        objective with the role `retain` takes some of in each epoch. Raises InputError where the
+        loss is not finite.
         """
         config = self.config
         members = [[[r, [*e.token_ids], e.prompt_tokens] for r, e in i.members] for i in items]
@@ -87,7 +89,7 @@ class EpochTrainings:
         inputs = [members, known, settings, model.digest, asdict(limits), until, epochs, refined]
         kept = config.fingerprint("seed", "task", "refinement")
         if until == "forgotten":
-            inputs.append(config.stopping.curves)
+            inputs += [config.stopping.curves, [[*example.token_ids] for example in retained]]
         fingerprint = digest([inputs, kept, scorer])
         output, note = self.folder / "models" / name, self.folder / "models" / f"{name}.json"
         if not (note.exists() and read_json(note)["fingerprint"] == fingerprint):
@@ -102,6 +104,7 @@ class EpochTrainings:
                     config.seed,
                     config.trust_remote_code,
                     sequences=ray.put(list(sequences)),
+                    retained=ray.put([text.cut(training.max_tokens) for text in retained]),
                     until=until,
                     limits=limits,
                     refinement=config.refinement.model_copy(update={"enabled": refined}),

@@ -89,6 +89,17 @@ def require_left(sequence: TokenSequence, left: int, pool: int, settings: Pairin
         )
 
 
+def apart(
+    pool: Sequence[TokenSequence], forget: Sequence[TokenSequence], settings: Pairing
+) -> list[TokenSequence]:
+    """Those of the pool that may stand beside any of `forget`: the exclusion of all of them."""
+    if not settings.exclude_content:
+        return list(pool)
+    words = settings.exclude_words
+    said = set().union(*(_runs(sequence.text, words) for sequence in forget))
+    return [other for other in pool if said.isdisjoint(_runs(other.text, words))]
+
+
 def make_index(vectors: np.ndarray, approximate_above: int, gpu: bool = False) -> Any:
     """A faiss index of inner products: exact, or an inverted file above that many vectors."""
     import faiss

@@ -63,7 +63,7 @@ def memorise_stage(
                 epochs,
             )
 
-        rehearsed = _rehearsed(config, data, machine)
+        rehearsed = _general_windows(config, data, machine, settings.rehearse)
         say(f"rehearsed beside the sequences: {len(rehearsed)} windows of general text")
         others: list[Seen] = [*data.tuning * settings.repeats, *data.pool, *rehearsed]
         known = memorise(
@@ -87,15 +87,17 @@ def memorise_stage(
     write_json(folder / "models.json", models)
 
 
-def _rehearsed(config: IcuConfig, data: IcuData, machine: Machine) -> list[ReadLikelihood]:
-    """Windows of general text that memorising goes over too."""
+def _general_windows(
+    config: IcuConfig, data: IcuData, machine: Machine, most: int
+) -> list[ReadLikelihood]:
+    """Windows of general text to train on: memorising rehearses them, L_kl holds them."""
     from rnr_dist.config import Perplexity
     from rnr_dist.evaluate.perplexity import windows
 
-    if not config.memorise.rehearse:
+    if not most:
         return []
     length = config.task.max_tokens
-    settings = Perplexity(window=length, stride=length, max_windows=config.memorise.rehearse)
+    settings = Perplexity(window=length, stride=length, max_windows=most)
     return windows(data.general[Split.RETAIN], machine.tokenizer, settings)
 
 
@@ -327,6 +329,7 @@ def _unlearner(
         config,
         pairs,
         data.pool,
+        _general_windows(config, data, machine, config.methods.retained),
         models_of(run)[MEMORISED],
         limits,
         scorer_name(config) if refined else "",

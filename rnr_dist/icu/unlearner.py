@@ -11,21 +11,24 @@ from dataclasses import dataclass
 
 from rnr_dist.config_icu import IcuConfig, IcuMethodName
 from rnr_dist.config_training import Training
+from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.icu.forgotten import Limits
-from rnr_dist.icu.items import unlearning_items
+from rnr_dist.icu.items import retained_texts, unlearning_items
 from rnr_dist.icu.launch import EpochRun, EpochTrainings
+from rnr_dist.icu.pairing import apart
 from rnr_dist.types import ModelRef, TokenSequence
 
 
 @dataclass(frozen=True)
 class Unlearner:
-    """`pairs` goes by a sequence's id; `known` is the model that has memorised; `scorer` is empty
-    where nothing leaves the epochs."""
+    """`pairs` goes by a sequence's id; `general` is text that may be retained; `known` is the
+    model that has memorised; `scorer` is empty where nothing leaves the epochs."""
 
     name: IcuMethodName
     config: IcuConfig
     pairs: Mapping[str, Sequence[TokenSequence]]
     pool: Sequence[TokenSequence]
+    general: Sequence[ReadLikelihood]
     known: ModelRef
     limits: Limits
     scorer: str
@@ -45,6 +48,12 @@ class Unlearner:
             task.prefix_tokens,
             self.config.seed,
         )
+        retained = retained_texts(
+            apart(self.pool, sequences, self.config.pairing),
+            self.general,
+            self.config.methods.retained,
+            self.config.seed,
+        )
         return self.trainings.run(
             label,
             sequences,
@@ -56,4 +65,5 @@ class Unlearner:
             self.config.stopping.epochs,
             self.scorer,
             bool(self.scorer),
+            retained,
         )

@@ -27,8 +27,9 @@ from rnr_dist.icu.forgotten import (
     left_by,
     violation,
 )
+from rnr_dist.icu.items import with_retained
 from rnr_dist.run_dir import replacing_folder
-from rnr_dist.train.collate import Item, plan_steps
+from rnr_dist.train.collate import Example, Item, plan_steps
 from rnr_dist.train.worker import SUMMARY, Job, accumulate_step, autocast, build_engine
 from rnr_dist.types import TokenSequence
 
@@ -42,10 +43,12 @@ class EpochJob(Job):
 
     until: `forgotten` ends when both averages are at or below their limits, `memorised` when the
     mean EL_n is at or above `limits.extraction`. curves: EL is read even where nothing is decided
-    by it. scorer: BERTScore's encoder; "" scores no text.
+    by it. scorer: BERTScore's encoder; "" scores no text. retained: examples of which an epoch's
+    items take some, where the objective has the role `retain`.
     """
 
     sequences: Any = None
+    retained: Any = None
     until: Literal["forgotten", "memorised"] = "forgotten"
     limits: Limits = NO_LIMITS
     refinement: Refinement = UNREFINED
@@ -88,6 +91,8 @@ def epoch_loop(config: dict[str, Any]) -> dict[str, Any]:
     sequences: list[TokenSequence] = ray.get(job.sequences)
     objective = make_objective(job.training.objective)
     engine = build_engine(job, objective, 1, rank)
+    retained: list[Example] = ray.get(job.retained) if job.retained else []
+    _, each = objective.roles.get("retain", (0, 0))
     trained = engine.module.trained
     first = pad([next(example for _, example in items[0].members)])
     require_plain_head(trained.model, {key: v.to(engine.device) for key, v in first.items()})
@@ -95,6 +100,7 @@ def epoch_loop(config: dict[str, Any]) -> dict[str, Any]:
         trained.remember(
             example for item in items for role in objective.remembered for example in item[role]
         )
+        trained.remember(retained if each else ())
     look = Look(job, trained.model, sequences)
 
     progress = restored(engine, EpochProgress)
@@ -108,15 +114,17 @@ def epoch_loop(config: dict[str, Any]) -> dict[str, Any]:
         gone = {at for at, forgotten_now in enumerate(progress.gone) if forgotten_now}
         chosen = [at for at in range(len(items)) if at not in gone]
         sums.zero_()
-        for step in epoch_steps(job, items, chosen, progress.epoch):
+        seed = job.seed * 1000 + progress.epoch
+        now = with_retained(items, chosen, retained, each, seed)
+        for step in epoch_steps(job, now, chosen, seed):
             progress.step += 1
             before = sums.clone()
-            accumulate_step(engine, objective, items, step, sums, job.seed, progress.step)
+            accumulate_step(engine, objective, now, step, sums, job.seed, progress.step)
             if not everywhere(bool((sums - before).isfinite().all()), engine.device):
                 report({"epoch": progress.epoch + 1, "loss": float("nan"), "step": progress.step})
                 return {}
             engine.step()
-            progress.tokens += sum(items[index].length for index in step.indices)
+            progress.tokens += sum(now[index].length for index in step.indices)
         progress.epoch += 1
         progress.seconds += time.monotonic() - began
         torch.distributed.all_reduce(sums)
@@ -150,7 +158,7 @@ def epoch_loop(config: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def epoch_steps(job: EpochJob, items: Sequence[Item], chosen: Sequence[int], epoch: int) -> Any:
+def epoch_steps(job: EpochJob, items: Sequence[Item], chosen: Sequence[int], seed: int) -> Any:
     """The epoch's steps over the chosen items, in full batches whatever has left."""
     from ray.train import get_context
 
@@ -162,7 +170,7 @@ def epoch_steps(job: EpochJob, items: Sequence[Item], chosen: Sequence[int], epo
         job.training.micro_batch_tokens,
         get_context().get_world_size(),
         1,
-        job.seed * 1000 + epoch,
+        seed,
         lambda part: padded_tokens(items[chosen[place]] for place in part),
     )
     return [
@@ -203,7 +211,8 @@ def _read(
     before = progress.gone if job.refinement.sticky else []
     progress.gone = [False] * len(texts)
     if job.refinement.enabled:
-        progress.gone = forgotten(reading, job.limits, job.refinement.combine, before)
+        rule = job.refinement
+        progress.gone = forgotten(reading, job.limits, rule.combine, before, rule.memorisation)
     if all(progress.gone) and not math.isfinite(reading.mean_extraction):
         scores, texts = look.at_all(lambda _: True)  # nothing is left: this epoch is the last
         reading = EpochReading(progress.epoch, **scores)

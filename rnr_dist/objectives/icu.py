@@ -1,7 +1,8 @@
 """ICU's objective (Tang et al., Eq. 6): L_fgt + alpha L_lrn + beta L_kl.
 
-In: items of a `forget` sequence and its `learn` pairs. Out: `forget`, the target's log-likelihood
-(so it is minimised); `learn`, the pairs' cross-entropy; `kl`, KL(theta0 || theta) on the pairs.
+In: items of a `forget` sequence, its `learn` pairs and what else to `retain`. Out: `forget`, the
+target's log-likelihood (so it is minimised); `learn`, the pairs' cross-entropy; `kl`,
+KL(theta0 || theta) on the pairs and on what is retained.
 Invariant: a term whose weight is 0 is not computed; with `reduction: sequence` a mean is over
 sequences, of their sums over t.
 """
@@ -16,6 +17,8 @@ from rnr_dist.train.collate import IGNORED, Example, Item
 from rnr_dist.train.passes import label_losses, label_states, predicted
 from rnr_dist.train.trained import Trained
 
+TERMS = {"forget": ("forget",), "learn": ("learn",), "kl": ("learn", "retain")}  # and their roles
+
 
 class Icu:
     """Forget the target, learn the analogous sequences, stay at theta0 on them."""
@@ -23,7 +26,10 @@ class Icu:
     def __init__(self, settings: IcuObjective):
         self.settings = settings
         self.roles: dict[str, tuple[int, int]] = {"forget": (1, 1), "learn": (0, 64)}
-        self.remembered: tuple[str, ...] = ("learn",) if settings.kl_weight else ()
+        if settings.kl_weight and settings.retain:  # a role costs a pass, also an empty one
+            self.roles["retain"] = (0, settings.retain)
+        held = [role for role in TERMS["kl"] if role in self.roles]
+        self.remembered = tuple(held) if settings.kl_weight else ()
         weights = {
             "forget": settings.forget_weight,
             "learn": settings.learn_weight,
@@ -36,7 +42,8 @@ class Icu:
             name: sum(
                 self._count(example)
                 for item in items
-                for example in item["forget" if name == "forget" else "learn"]
+                for role in TERMS[name]
+                for example in item[role]
             )
             for name in self.weights
         }
@@ -59,6 +66,11 @@ class Icu:
             for name, value in (("learn", nll), ("kl", divergence)):
                 if name in weights:
                     terms[name] = (weights[name] * value, self._counted(rows))
+        if "retain" in self.roles:
+            rows = batch["retain"]
+            _, divergence = losses(trained, rows, True, self.settings.divergence != "kl")
+            value, count = terms["kl"]
+            terms["kl"] = (value + weights["kl"] * divergence, count + self._counted(rows))
         return terms
 
     def _counted(self, rows: Mapping[str, Any]) -> int:

@@ -1,7 +1,8 @@
 """Gradient ascent held by a divergence (Maini et al., 2024): -CE on the target, KL on the pairs.
 
-In: items of a `forget` sequence and its `learn` pairs. Out: `forget` and `kl` as ICU's. Invariant:
-ICU without L_lrn; only which of a sequence's tokens count differs (config: `whole`).
+In: items of a `forget` sequence, its `learn` pairs and what else to `retain`. Out: `forget` and
+`kl` as ICU's. Invariant: ICU without L_lrn; only which of a sequence's tokens count differs
+(config: `whole`).
 """
 
 from __future__ import annotations
@@ -14,4 +15,6 @@ class Kl(Icu):
     """ICU with alpha = 0."""
 
     def __init__(self, settings: KlObjective):
-        super().__init__(IcuObjective(learn_weight=0, kl_weight=settings.kl_weight))
+        super().__init__(
+            IcuObjective(learn_weight=0, kl_weight=settings.kl_weight, retain=settings.retain)
+        )

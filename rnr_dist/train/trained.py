@@ -171,7 +171,8 @@ class Full(Trained):
     def __init__(self, model: Any, training: Training, base: ModelRef, seed: int):
         super().__init__(base, seed)
         self.model = model.float().requires_grad_(True)
-        self.known: dict[tuple[int, ...], torch.Tensor] = {}
+        # By token ids and number of labels, which are a sequence's last ones.
+        self.known: dict[tuple[tuple[int, ...], int], torch.Tensor] = {}
         self.head_before: tuple[Any, Any] | None = None
 
     def remember(self, examples: Iterable[Example]) -> None:
@@ -181,8 +182,9 @@ class Full(Trained):
         with torch.no_grad():
             for example in examples:
                 rows = {key: value.to(head.weight.device) for key, value in pad([example]).items()}
-                if example.token_ids not in self.known:
-                    self.known[example.token_ids] = label_states(self.model, rows)
+                key = example.token_ids, example.labels
+                if key not in self.known:
+                    self.known[key] = label_states(self.model, rows)
                 if self.head_before is None:
                     with _gathered(head):
                         bias = None if head.bias is None else head.bias.detach().clone()
@@ -190,8 +192,9 @@ class Full(Trained):
         self.model.train(training)
 
     def reference_states(self, rows: Mapping[str, Any]) -> Any:
-        ids = zip(rows["input_ids"].tolist(), rows["attention_mask"].sum(1).tolist(), strict=True)
-        kept = [self.known[tuple(row[:length])] for row, length in ids if length]
+        lengths = rows["attention_mask"].sum(1).tolist(), predicted(rows).sum(1).tolist()
+        found = zip(rows["input_ids"].tolist(), *lengths, strict=True)
+        kept = [self.known[tuple(row[:length]), labels] for row, length, labels in found if length]
         return torch.cat(kept) if kept else rows["input_ids"].new_zeros(0, self._width).float()
 
     @property

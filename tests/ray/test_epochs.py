@@ -91,7 +91,7 @@ def trainings(tmp_path, ray_cluster):
             name="test",
             task={"name": "extraction", "prefix_tokens": T0, "max_tokens": T, "n": N},
             workers={"count": count, "cpus_each": 1, "dtype": "float32"} | workers,
-            refinement={"combine": "or"},
+            refinement={"combine": "or", "memorisation": False},
         )
         folder = tmp_path / name
         return EpochTrainings(config, folder, Heard(), lambda: None)
@@ -139,6 +139,7 @@ def unlearn(trainings, known, limits, epochs, refined=False, training=None, **mo
         "forgotten",
         epochs,
         refined=refined,
+        retained=[Example(one.token_ids, 0) for one in POOL],
         **more,
     )
 

@@ -7,12 +7,14 @@ import pytest
 
 from rnr_dist.config_icu import IcuConfig, Pairing
 from rnr_dist.errors import InputError
+from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.icu.forgotten import EpochReading, Limits, best_epoch, forgotten, left_by, violation
-from rnr_dist.icu.items import unlearning_items
+from rnr_dist.icu.items import retained_texts, unlearning_items, with_retained
 from rnr_dist.icu.judging import auc_interval
-from rnr_dist.icu.pairing import make_index, pair_up, shares_words
+from rnr_dist.icu.pairing import apart, make_index, pair_up, shares_words
 from rnr_dist.icu.similarity import sentence_bleu
 from rnr_dist.stats import ClusterMean
+from rnr_dist.train.collate import Example, Item
 from rnr_dist.types import TokenSequence
 
 LIMITS = Limits(bertscore=0.3, bleu=0.01, extraction=0.05, memorisation=0.6)
@@ -28,7 +30,7 @@ def test_and_asks_both_and_or_either():
     either = forgotten(reading(), LIMITS, "or")
     assert both == [True, False, False]
     assert either == [True, True, True]
-    assert left_by(reading(), LIMITS) == {"bertscore": 2, "bleu": 2}
+    assert left_by(reading(), LIMITS) == {"bertscore": 2, "bleu": 2, "memorisation": 0}
 
 
 def test_or_drops_whatever_and_drops():
@@ -44,6 +46,17 @@ def test_what_is_remembered_again_comes_back_unless_it_is_sticky():
     again = reading(bertscore=(0.9, 0.9, 0.9))
     assert forgotten(again, LIMITS, "and") == [False] * 3
     assert forgotten(again, LIMITS, "and", first) == [True, False, False]
+
+
+def test_what_must_have_left_its_own_tokens_too_takes_the_average_along():
+    draw = np.random.default_rng(0)
+    for _ in range(50):
+        one = EpochReading(1, *(tuple(draw.random(8)) for _ in range(4)))
+        limits = Limits(0.7, 0.7, 0.5, 0.6)
+        shared = forgotten(one, limits, "and")
+        own = forgotten(one, limits, "and", by_memorisation=True)
+        recalled = np.array(one.memorisation) <= 0.6
+        assert own == [bool(now and low) for now, low in zip(shared, recalled, strict=True)]
 
 
 def test_a_score_that_is_no_number_is_below_no_limit():
@@ -106,6 +119,14 @@ def test_content_exclusion_takes_the_nearest_that_shares_no_run_of_words():
         pair_up(forget, copies, (vectors[0], vectors[1][:20]), Pairing())
 
 
+def test_what_shares_words_with_any_forget_sequence_may_not_be_retained():
+    said = "the number of the account is nine one one four"
+    forget = [sequence("f", "something else"), sequence("g", f"hear {said}")]
+    pool = [sequence("copy", f"again {said}"), sequence("other", "a table of tides")]
+    assert [one.id for one in apart(pool, forget, Pairing())] == ["other"]
+    assert apart(pool, forget, Pairing(exclude_content=False)) == pool
+
+
 def test_a_sequence_is_never_its_own_pair_and_a_small_pool_is_named():
     forget = [sequence("f", "one two")]
     vectors = unit(np.ones((1, 4))), unit(np.ones((1, 4)))
@@ -155,6 +176,39 @@ def test_items_stand_in_their_objectives_roles(name):
         for wrong in (*item["mismatch"], *item["chosen"]):
             assert wrong.token_ids[:8] == one.token_ids[:8]
             assert wrong.token_ids[8:] in [other.token_ids[8:] for other in pool]
+
+
+def test_retained_texts_are_half_of_the_pool_where_there_is_enough():
+    pool = [sequence(f"p{n}", "", [n] * 6) for n in range(10)]
+    general = [ReadLikelihood((50 + n,) * 6) for n in range(10)]
+
+    def of_pool(most, pool=pool, general=general):
+        kept = retained_texts(pool, general, most, 0)
+        assert len({example.token_ids for example in kept}) == len(kept)
+        assert all(example.prompt_tokens == 0 for example in kept)
+        return sum(example.token_ids[0] < 50 for example in kept), len(kept)
+
+    assert of_pool(8) == (4, 8)
+    assert of_pool(8, general=general[:1]) == (7, 8)
+    assert of_pool(8, pool=pool[:1]) == (1, 8)
+    assert of_pool(100) == (10, 20)
+    assert of_pool(0) == (0, 0)
+
+
+def test_an_epoch_retains_other_texts_than_the_last_and_each_once_at_first():
+    items = [Item.of(forget=[Example((n, n), 1)]) for n in range(5)]
+    texts = [Example((n, n, n), 0) for n in range(20)]
+    epochs = [with_retained(items, [0, 2, 4], texts, 2, seed) for seed in range(10)]
+    for now in epochs:
+        drawn = [example for place in (0, 2, 4) for example in now[place]["retain"]]
+        assert len(set(drawn)) == 6
+        assert [item["forget"] for item in now] == [item["forget"] for item in items]
+        assert now[1] == items[1] and now[3] == items[3]
+    assert len({example for now in epochs for item in now for example in item["retain"]}) > 15
+    few = with_retained(items, range(5), texts[:3], 2, 0)
+    assert all(len(item["retain"]) == 2 for item in few)
+    assert len({example for item in few for example in item["retain"]}) == 3
+    assert with_retained(items, range(5), (), 2, 0) == with_retained(items, range(5), texts, 0, 0)
 
 
 def test_bleu_is_four_common_words_in_a_row_or_nothing():

@@ -30,6 +30,7 @@ A = Example((3, 9, 4, 1, 8, 2), 2)
 B = Example((5, 5, 7), 1)
 C = Example((11, 2, 6, 2), 3)
 D = Example((21, 8, 30, 7, 7, 19, 2), 0)
+LATE = Example(D.token_ids, 4)  # the same tokens, fewer of them counted
 TARGETS = [Item.of(forget=[A], learn=[B, D]), Item.of(forget=[C], learn=[D])]
 BASE = ModelRef("checkpoint", "digest")
 
@@ -50,7 +51,7 @@ def make(theta0, request):
         )
         torch.manual_seed(2)
         trained = make_trained(copy.deepcopy(theta0), training, BASE, 0)
-        trained.remember([A, B, C, D])
+        trained.remember([A, B, C, D, LATE])
         with torch.no_grad():
             for weight in weights_of(trained) if moved else ():
                 weight.add_(0.1 * torch.randn_like(weight))
@@ -114,6 +115,29 @@ def test_icu_is_the_formula(make, theta0, kind):
     assert objective.counts(TARGETS) == counts(terms)
 
 
+@pytest.mark.parametrize("kind", ["kl", "cross_entropy"])
+@pytest.mark.parametrize("method", ["icu", "kl", "llmu"])
+def test_what_is_retained_is_held_by_the_divergence_alone(make, theta0, method, kind):
+    if method != "icu" and kind != "kl":
+        return
+    more = {"divergence": kind} if method == "icu" else {}
+    trained, objective = make({"name": method, "kl_weight": 0.7, **more})
+    _, without = make({"name": method, "kl_weight": 0.7, "retain": 0, **more})
+    held = [D, LATE, LATE]
+    items = [Item((*TARGETS[0].members, *(("retain", one) for one in held[:2])))]
+    items += [Item((*TARGETS[1].members, ("retain", held[2])))]
+    assert "retain" not in without.roles
+    before = without.terms(trained, collate(TARGETS, without.roles))
+    terms = objective.terms(trained, collate(items, objective.roles))
+    more = 0.7 * sum(divergence(theta0, trained.model, one, kind != "kl") for one in held)
+    wanted = {name: value for name, (value, _) in before.items()}
+    assert_same(terms, {**wanted, "kl": wanted["kl"] + more}, trained)
+    added = sum(one.labels for one in held)
+    assert counts(terms) == {**counts(before), "kl": counts(before)["kl"] + added}
+    assert objective.counts(items) == counts(terms)
+    assert set(objective.remembered) == {"learn", "retain"}
+
+
 def test_by_sequences_only_what_is_counted_changes(make):
     trained, objective = make({"name": "icu", "reduction": "sequence"})
     _, by_token = make({"name": "icu"})
@@ -136,7 +160,8 @@ def test_each_term_can_be_switched_off(make, weight, left):
     trained, objective = make({"name": "icu", weight: 0})
     terms = objective.terms(trained, collate(TARGETS, objective.roles))
     assert terms.keys() == left == objective.counts(TARGETS).keys()
-    full = make({"name": "icu"})[1].terms(trained, collate(TARGETS, objective.roles))
+    _, whole = make({"name": "icu"})
+    full = whole.terms(trained, collate(TARGETS, whole.roles))
     for name in terms:
         assert terms[name][0].item() == pytest.approx(full[name][0].item(), rel=1e-6)
 
