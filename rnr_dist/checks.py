@@ -172,6 +172,11 @@ def check_config(path: Path, overrides: list[str]) -> list[str]:
         texts += Counter((passage.domain, passage.split) for passage in data.out_of_domain)
         for (domain, split), count in sorted(texts.items()):
             lines.append(f"data    {count:5d} {domain} passages in {split}")
+        try:
+            check_baselines(config)
+            lines.append(f"methods {', '.join(config.baselines.methods)}")
+        except InputError as error:  # of no concern to who runs R&R alone
+            lines.append(f"methods can't run: {error}")
     engines = config.engines
     kind = f"{engines.gpus_each:g} GPU(s)" if engines.gpus_each else f"{engines.cpus_each} core(s)"
     lines.append(

@@ -280,6 +280,11 @@ def test_check_lists_what_a_run_would_use(place, capsys):
     assert "challenging contexts in reveal" in out
     assert "outside passages in final" in out
     assert not (place / "runs").exists()
+    # The place's model has not all modules that the methods train, which R&R need not know.
+    assert "methods can't run: baselines." in out and "expected some of k_proj" in out
+    overrides = ["baselines.methods=[dpo]", "baselines.dpo.training.target_modules=[q_proj]"]
+    assert rnr("check", "config.yaml", *(p for one in overrides for p in ("--set", one))) == 0
+    assert "methods dpo\n" in capsys.readouterr().out
 
 
 def test_a_run_keeps_its_config_and_prints_its_directory(place, capsys, monkeypatch):
