@@ -52,6 +52,7 @@ SWEPT = {
     "extraction": ".3f",
     "memorisation": ".3f",
     "perplexity": ".1f",
+    "pool": ".2f",
     "epochs": "d",
     "violation": ".3f",
 }
@@ -195,7 +196,7 @@ def sweep_table(name: str, keys: Sequence[str], places: Sequence[Mapping[str, An
     """Print what each place of a sweep reached on the tuning sequences."""
     table = Table(
         title=f"{name} on the tuning sequences",
-        caption="violation: how far the best epoch is from both limits (0: met)",
+        caption="pool: nats a token; violation: how far the best epoch is from both limits",
         box=box.HORIZONTALS,
     )
     for key in (*(key.rpartition(".")[2] for key in keys), *SWEPT):

@@ -11,6 +11,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 from rnr_dist.config_icu import Unlearning
 from rnr_dist.errors import InputError
 from rnr_dist.evaluate.perplexity import perplexity
+from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.icu.unlearner import Unlearner
 from rnr_dist.report.progress import progress_bar, say
 from rnr_dist.run_dir import read_json, write_json
@@ -28,16 +30,17 @@ from rnr_dist.types import TokenSequence, digest
 
 @dataclass(frozen=True)
 class Trials:
-    """Trains one method's places and reads their perplexity on general text.
+    """Trains one method's places and reads what they have kept of general text and of the pool.
 
-    general: likelihood requests. folder: of the places' files and models. at_once: trainings that
-    the cluster has room for.
+    general, analogous: likelihood requests. folder: of the places' files and models. at_once:
+    trainings that the cluster has room for.
     """
 
     unlearner: Unlearner
     method: Unlearning
     tuning: Sequence[TokenSequence]
-    general: Sequence[Any]
+    general: Sequence[ReadLikelihood]
+    analogous: Sequence[ReadLikelihood]
     pool: Any
     folder: Path
     at_once: int
@@ -45,9 +48,9 @@ class Trials:
     def choose(self) -> dict[str, Any]:
         """`{"chosen": overrides, "places": [...]}` of the method's grid.
 
-        Among places that met both limits the lowest perplexity on general text; none did: the least
-        violation. A grid of one place is taken as it is. Raises InputError when every place ended
-        in a loss that is no number.
+        Among places that met both limits the one that keeps most: the lowest NLL of general text
+        and of the pool, both counted alike; none did: the least violation. A grid of one place is
+        taken as it is. Raises InputError when every place ended in a loss that is no number.
         """
         grid = self.method.grid
         if len(grid) == 1:
@@ -56,13 +59,17 @@ class Trials:
         finished = [place for place in places if "lost" not in place]
         if not finished:
             raise InputError(places[0]["lost"])
-        winner = min(finished, key=lambda place: (place["violation"], place["perplexity"]))
+        winner = min(
+            finished,
+            key=lambda place: (place["violation"], log(place["perplexity"]) + place["pool"]),
+        )
         return {"chosen": winner["overrides"], "places": places}
 
     def run(self, grid: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """What each place of the grid reached, in its order; `lost` says why one reached nothing.
 
         violation: how far the best epoch is from both limits (0: met). epochs: up to the best one.
+        perplexity: of general text. pool: nats a token.
         """
         missing = [place for place in grid if not self._file(place).exists()]
         if missing:
@@ -135,12 +142,18 @@ class Trials:
             write_json(path, {**place, "lost": str(error)})
             return
         best = result.epochs[result.best]
+        read = self.pool.run(result.model, [*self.general, *self.analogous])
+        general, analogous = (
+            perplexity(part).value
+            for part in (read[: len(self.general)], read[len(self.general) :])
+        )
         place |= {
             "violation": best["violation"],
             "extraction": float(np.mean(best["extraction"])),
             "memorisation": float(np.mean(best["memorisation"])),
             "epochs": result.best,
-            "perplexity": perplexity(self.pool.run(result.model, self.general)).value,
+            "perplexity": general,
+            "pool": log(analogous),
         }
         write_json(path, place)
         if self.method.training.parameters == "full":
@@ -167,5 +180,5 @@ def _told(place: Mapping[str, Any]) -> str:
         return f"lost ({place['lost']})"
     return (
         f"epoch {place['epochs']}, EL {place['extraction']:.3f}, MA {place['memorisation']:.3f}, "
-        f"perplexity {place['perplexity']:.1f}"
+        f"perplexity {place['perplexity']:.1f}, pool {place['pool']:.2f}"
     )

@@ -250,7 +250,9 @@ def test_a_sweep_trains_each_place_once_and_a_lost_one_ends_no_other(
     # A training wants the whole cluster, beside the trial that waits for it.
     own = replace(trainings("sweep", max_failures=0, cpus_each=2), tracker=tracker)
     trials = Trials(
-        Unlearner("icu", own.config, PAIRS, POOL, memorised.model, Limits(0, 0, 0.5, 0.9), "", own),
+        Unlearner(
+            "icu", own.config, PAIRS, POOL, [], memorised.model, Limits(0, 0, 0.5, 0.9), "", own
+        ),
         Unlearning(
             training=LORA,
             grid=[
@@ -260,6 +262,7 @@ def test_a_sweep_trains_each_place_once_and_a_lost_one_ends_no_other(
         ),
         FORGET,
         [ReadLikelihood((1, 2, 3, 4, 5), 1)],
+        [ReadLikelihood((5, 4, 3, 2, 1), 1)],
         NoPool(),
         tmp_path / "icu",
         1,
@@ -269,7 +272,7 @@ def test_a_sweep_trains_each_place_once_and_a_lost_one_ends_no_other(
     assert re.search(r"the loss is nan in step 1, epoch 1.*lower learning_rate", lost["lost"])
     assert chosen["chosen"] == kept["overrides"] == {"learning_rate": 2e-2, "rank": 4}
     assert kept["violation"] == 0 and kept["extraction"] <= 0.5 and kept["epochs"] > 0
-    assert kept["perplexity"] == pytest.approx(math.e)
+    assert kept["perplexity"] == pytest.approx(math.e) and kept["pool"] == pytest.approx(1)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "icu" / "tuning").iterdir()}
     assert trials.choose() == chosen
     assert {path: path.stat().st_mtime_ns for path in before} == before
