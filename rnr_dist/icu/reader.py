@@ -41,7 +41,8 @@ class TorchReader:
         training = self._model.training
         self._model.eval()
         try:
-            with torch.inference_mode(), self._autocast:
+            # Under inference_mode autocast would cast all weights anew for every token.
+            with torch.no_grad(), self._autocast:
                 yield
         finally:
             self._model.train(training)
