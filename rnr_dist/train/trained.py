@@ -24,6 +24,7 @@ from rnr_dist.models import COMPANIONS
 from rnr_dist.release.composition import exact_factors, save_adapter
 from rnr_dist.train.collate import Example, pad
 from rnr_dist.train.passes import label_states, predicted, token_nll
+from rnr_dist.train.worker import SUMMARY
 from rnr_dist.types import ModelRef
 
 
@@ -222,8 +223,10 @@ class Full(Trained):
         source = Path(self.base.checkpoint)
         for pattern in COMPANIONS:
             for path in source.glob(pattern):
-                # Of the weights' own files only this model's stay true.
-                if not (folder / path.name).exists() and "index" not in path.name:
+                # Of the weights' own files, and of what tells how they came about, only this
+                # model's are true.
+                own = (folder / path.name).exists() or path.name == SUMMARY
+                if not own and "index" not in path.name:
                     shutil.copy(path, folder)
 
 

@@ -12,6 +12,7 @@ from rnr_dist.objectives import make_objective
 from rnr_dist.train.collate import Example, Item, collate, pad
 from rnr_dist.train.passes import require_plain_head
 from rnr_dist.train.trained import make_trained
+from rnr_dist.train.worker import SUMMARY
 from rnr_dist.types import ModelRef
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -240,6 +241,7 @@ def test_all_weights_are_saved_as_a_checkpoint_of_their_own(make, tmp_path, thet
         return
     theta0.save_pretrained(tmp_path / "base")
     (tmp_path / "base" / "tokenizer.json").write_text("{}")
+    (tmp_path / "base" / SUMMARY).write_text("how the base came about")
     trained.base = ModelRef(str(tmp_path / "base"), "digest")
     (tmp_path / "saved").mkdir()
     trained.save(tmp_path / "saved")
@@ -247,6 +249,7 @@ def test_all_weights_are_saved_as_a_checkpoint_of_their_own(make, tmp_path, thet
     ids = torch.tensor([D.token_ids])
     assert torch.equal(again(ids).logits, trained.model.eval()(ids).logits)
     assert (tmp_path / "saved" / "tokenizer.json").read_text() == "{}"
+    assert not (tmp_path / "saved" / SUMMARY).exists()
 
 
 def test_a_model_that_caps_its_logits_is_refused(theta0):
