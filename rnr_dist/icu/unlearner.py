@@ -16,6 +16,7 @@ from rnr_dist.icu.forgotten import Limits
 from rnr_dist.icu.items import retained_texts, unlearning_items
 from rnr_dist.icu.launch import EpochRun, EpochTrainings
 from rnr_dist.icu.pairing import apart
+from rnr_dist.train.collate import Example
 from rnr_dist.types import ModelRef, TokenSequence
 
 
@@ -48,12 +49,14 @@ class Unlearner:
             task.prefix_tokens,
             self.config.seed,
         )
-        retained = retained_texts(
-            apart(self.pool, sequences, self.config.pairing),
-            self.general,
-            self.config.methods.retained,
-            self.config.seed,
-        )
+        retained: list[Example] = []
+        if getattr(training.objective, "retain", 0):
+            retained = retained_texts(
+                apart(self.pool, sequences, self.config.pairing),
+                self.general,
+                self.config.methods.retained,
+                self.config.seed,
+            )
         return self.trainings.run(
             label,
             sequences,

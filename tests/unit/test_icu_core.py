@@ -121,9 +121,14 @@ def test_content_exclusion_takes_the_nearest_that_shares_no_run_of_words():
 
 def test_what_shares_words_with_any_forget_sequence_may_not_be_retained():
     said = "the number of the account is nine one one four"
-    forget = [sequence("f", "something else"), sequence("g", f"hear {said}")]
-    pool = [sequence("copy", f"again {said}"), sequence("other", "a table of tides")]
-    assert [one.id for one in apart(pool, forget, Pairing())] == ["other"]
+    forget = [sequence("f", "something else"), sequence("g", f"hear {said} or five")]
+    pool = [
+        sequence("copy", f"again {said} or five"),
+        sequence("form", "once more the number of the account is two"),
+        sequence("other", "a table of tides"),
+    ]
+    settings = Pairing(exclude_words=5)  # of what is held: ten
+    assert [one.id for one in apart(pool, forget, settings)] == ["form", "other"]
     assert apart(pool, forget, Pairing(exclude_content=False)) == pool
 
 
