@@ -95,6 +95,9 @@ class IcuObjective(Section):
     """`cross_entropy`: H(theta0, theta), the reference code's K: KL plus a constant."""
     whole: bool = False
     """All tokens count, not only those from t0 on."""
+    ceiling: Positive | None = None
+    """Nats of -log q from which on a token of the target is pushed no further, as it is forgotten:
+    one that was never seen has some 3 where the model is wrong. null: no end (the papers')."""
 
 
 class KumprObjective(Section):

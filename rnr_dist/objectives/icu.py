@@ -1,10 +1,10 @@
 """ICU's objective (Tang et al., Eq. 6): L_fgt + alpha L_lrn + beta L_kl.
 
 In: items of a `forget` sequence, its `learn` pairs and what else to `retain`. Out: `forget`, the
-target's log-likelihood (so it is minimised); `learn`, the pairs' cross-entropy; `kl`,
-KL(theta0 || theta) on the pairs and on what is retained.
-Invariant: a term whose weight is 0 is not computed; with `reduction: sequence` a mean is over
-sequences, of their sums over t.
+target's log-likelihood (so it is minimised), a token's only down to -`ceiling`; `learn`, the pairs'
+cross-entropy; `kl`, KL(theta0 || theta) on the pairs and on what is retained. Invariant: a term
+whose weight is 0 is not computed; with `reduction: sequence` a mean is over sequences, of their
+sums over t.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Icu:
     ) -> dict[str, tuple[Any, int]]:
         weights, terms = self.weights, {}
         if "forget" in weights:
-            nll, _ = losses(trained, batch["forget"])
+            nll, _ = losses(trained, batch["forget"], ceiling=self.settings.ceiling)
             terms["forget"] = (-weights["forget"] * nll, self._counted(batch["forget"]))
         if "learn" in weights or "kl" in weights:
             rows = batch["learn"]
@@ -79,11 +79,16 @@ class Icu:
 
 
 def losses(
-    trained: Trained, rows: Mapping[str, Any], before: bool = False, with_entropy: bool = False
+    trained: Trained,
+    rows: Mapping[str, Any],
+    before: bool = False,
+    with_entropy: bool = False,
+    ceiling: float | None = None,
 ) -> tuple[Any, Any]:
-    """Sums over the labels of a role: -log q, and KL (or H) against theta0 if it is asked for."""
+    """Sums over the labels of a role: -log q, each at most `ceiling`, and KL (or H) against theta0
+    if it is asked for."""
     # theta0 first: nothing of the trained model's graph exists yet while it is switched off.
     other = (trained.reference_head, trained.reference_states(rows)) if before else None
     states = label_states(trained.model, rows)
     targets = rows["labels"][:, 1:][predicted(rows)]
-    return label_losses(trained.head, states, targets, other, with_entropy)
+    return label_losses(trained.head, states, targets, other, with_entropy, ceiling)

@@ -92,8 +92,9 @@ def label_losses(
     targets: Any,
     before: tuple[Callable[[Any], Any], Any] | None = None,
     with_entropy: bool = False,
+    ceiling: float | None = None,
 ) -> tuple[Any, Any]:
-    """Sums over labels: -log q(target), and KL(p || q), nats, in fp32.
+    """Sums over labels: -log q(target), each at most `ceiling`, and KL(p || q), nats, in fp32.
 
     head: logits of states. states: (labels, d). targets: (labels,). before: theta0's head and its
     states of the same labels, for p; without it the second sum is 0. with_entropy: H(p, q) instead
@@ -108,7 +109,8 @@ def label_losses(
 
         def losses(part: Any, wanted: Any = wanted, other: Any = other) -> tuple[Any, Any]:
             log_q = head(part).float().log_softmax(-1)
-            lost = -log_q.gather(1, wanted[:, None]).sum()
+            lost = -log_q.gather(1, wanted[:, None])
+            lost = lost.sum() if ceiling is None else lost.clamp(max=ceiling).sum()
             if first is None:
                 return lost, log_q.new_zeros(())
             log_p = first(other).float().log_softmax(-1)

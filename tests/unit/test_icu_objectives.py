@@ -139,6 +139,22 @@ def test_what_is_retained_is_held_by_the_divergence_alone(make, theta0, method, 
     assert set(objective.remembered) == {"learn", "retain"}
 
 
+def test_a_token_that_is_forgotten_is_pushed_no_further(make):
+    above = []
+
+    def bounded(model, example):
+        found, labels = logs(model, example)
+        each = -found.gather(1, labels[:, None])
+        above.extend((each > 6).flatten().tolist())
+        return torch.where(each > 6, torch.full_like(each, 6), each).sum()
+
+    trained, objective = make({"name": "icu", "ceiling": 6})
+    found = objective.terms(trained, collate(TARGETS, objective.roles))
+    wanted = {"forget": -bounded(trained.model, A) - bounded(trained.model, C)}
+    assert_same({"forget": found["forget"]}, wanted, trained)
+    assert any(above) and not all(above)
+
+
 def test_by_sequences_only_what_is_counted_changes(make):
     trained, objective = make({"name": "icu", "reduction": "sequence"})
     _, by_token = make({"name": "icu"})
