@@ -56,19 +56,19 @@ class Icu:
         self, trained: Trained, batch: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, tuple[Any, int]]:
         weights, terms = self.weights, {}
+        entropy = self.settings.divergence == "cross_entropy"
         if "forget" in weights:
             nll, _ = losses(trained, batch["forget"], ceiling=self.settings.ceiling)
             terms["forget"] = (-weights["forget"] * nll, self._counted(batch["forget"]))
         if "learn" in weights or "kl" in weights:
             rows = batch["learn"]
-            entropy = self.settings.divergence == "cross_entropy"
             nll, divergence = losses(trained, rows, bool(self.remembered), entropy)
             for name, value in (("learn", nll), ("kl", divergence)):
                 if name in weights:
                     terms[name] = (weights[name] * value, self._counted(rows))
         if "retain" in self.roles:
             rows = batch["retain"]
-            _, divergence = losses(trained, rows, True, self.settings.divergence != "kl")
+            _, divergence = losses(trained, rows, True, entropy)
             value, count = terms["kl"]
             terms["kl"] = (value + weights["kl"] * divergence, count + self._counted(rows))
         return terms
