@@ -126,7 +126,7 @@ def judge_model(
     alike, bleu = similarity(said, truth)
     sampled = _sampled(config, pool, model, sequences)
     nll, unseen, kept = (
-        _nll(pool, model, part, t0) for part in (sequences, data.unseen, data.pool)
+        sequence_nll(pool, model, part, t0) for part in (sequences, data.unseen, data.pool)
     )
     rows = [
         SequenceRow(
@@ -219,7 +219,9 @@ def _sampled(
     ]
 
 
-def _nll(pool: Any, model: ModelRef, sequences: Sequence[TokenSequence], t0: int) -> ClusterMean:
+def sequence_nll(
+    pool: Any, model: ModelRef, sequences: Sequence[TokenSequence], t0: int
+) -> ClusterMean:
     """Nats a token of the ends after t0."""
     answers = pool.run(model, [ReadLikelihood(sequence.token_ids, t0) for sequence in sequences])
     return ClusterMean(

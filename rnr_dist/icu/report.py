@@ -47,15 +47,16 @@ KEPT = (
     ("choices", "problems/choices", ".0%", False),
     ("dialogue F1", "problems/dialogues", ".1%", False),
 )
-# What a sweep shows of a place, and how.
-SWEPT = {
-    "extraction": ".3f",
-    "memorisation": ".3f",
-    "perplexity": ".1f",
-    "pool": ".2f",
-    "epochs": "d",
-    "violation": ".3f",
-}
+# What a sweep shows of a place: heading, key, style.
+SWEPT = (
+    ("EL", "extraction", ".3f"),
+    ("MA", "memorisation", ".3f"),
+    ("PPL", "perplexity", ".1f"),
+    ("pool", "pool", ".2f"),
+    ("AUC", "auc", ".2f"),
+    ("epochs", "epochs", "d"),
+    ("violation", "violation", ".3f"),
+)
 # Which measures the control's interval must hold for the result to pass as one that never saw.
 HIDDEN = ("extraction/sampled", "extraction/el_short")
 
@@ -196,16 +197,16 @@ def sweep_table(name: str, keys: Sequence[str], places: Sequence[Mapping[str, An
     """Print what each place of a sweep reached on the tuning sequences."""
     table = Table(
         title=f"{name} on the tuning sequences",
-        caption="pool: nats a token; violation: how far the best epoch is from both limits",
+        caption="PPL: general text; pool: nats a token; AUC: NLL against never seen; "
+        "violation: how far the best epoch is from both limits",
         box=box.HORIZONTALS,
     )
-    for key in (*(key.rpartition(".")[2] for key in keys), *SWEPT):
+    tried = [key.rpartition(".")[2] for key in keys]
+    for key in (*tried, *(heading for heading, _, _ in SWEPT)):
         table.add_column(key, justify="right", overflow="fold")
     for place in places:
         own = [_brief(place["overrides"][key]) for key in keys]
-        reached = [
-            format(place[key], style) if key in place else "–" for key, style in SWEPT.items()
-        ]
+        reached = [format(place[key], style) if key in place else "–" for _, key, style in SWEPT]
         table.add_row(*own, *reached)
     Console().print(table)
     for place in places:

@@ -340,7 +340,6 @@ def _unlearner(
 def _trials(unlearner: Unlearner, data: IcuData, machine: Machine, folder: Path) -> Trials:
     from rnr_dist.cluster import trainings_at_once
     from rnr_dist.evaluate.perplexity import windows
-    from rnr_dist.generate.requests import ReadLikelihood
     from rnr_dist.icu.tuning import Trials
 
     config = unlearner.config
@@ -350,10 +349,8 @@ def _trials(unlearner: Unlearner, data: IcuData, machine: Machine, folder: Path)
         getattr(config.methods, unlearner.name),
         data.tuning,
         list(windows(data.general[Split.SEARCH], machine.tokenizer, config.perplexity)),
-        [
-            ReadLikelihood(one.token_ids, config.task.prefix_tokens)
-            for one in data.pool[: config.perplexity.max_windows]
-        ],
+        data.pool[: config.perplexity.max_windows],
+        data.unseen,
         machine.pool,
         folder,
         trainings_at_once(config),

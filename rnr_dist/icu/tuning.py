@@ -21,6 +21,7 @@ from rnr_dist.config_icu import Unlearning
 from rnr_dist.errors import InputError
 from rnr_dist.evaluate.perplexity import perplexity
 from rnr_dist.generate.requests import ReadLikelihood
+from rnr_dist.icu.judging import auc_interval, sequence_nll
 from rnr_dist.icu.unlearner import Unlearner
 from rnr_dist.report.progress import progress_bar, say
 from rnr_dist.run_dir import read_json, write_json
@@ -32,15 +33,16 @@ from rnr_dist.types import TokenSequence, digest
 class Trials:
     """Trains one method's places and reads what they have kept of general text and of the pool.
 
-    general, analogous: likelihood requests. folder: of the places' files and models. at_once:
-    trainings that the cluster has room for.
+    general: likelihood requests. analogous, unseen: of the pool, and never seen. folder: of the
+    places' files and models. at_once: trainings that the cluster has room for.
     """
 
     unlearner: Unlearner
     method: Unlearning
     tuning: Sequence[TokenSequence]
     general: Sequence[ReadLikelihood]
-    analogous: Sequence[ReadLikelihood]
+    analogous: Sequence[TokenSequence]
+    unseen: Sequence[TokenSequence]
     pool: Any
     folder: Path
     at_once: int
@@ -69,7 +71,8 @@ class Trials:
         """What each place of the grid reached, in its order; `lost` says why one reached nothing.
 
         violation: how far the best epoch is from both limits (0: met). epochs: up to the best one.
-        perplexity: of general text. pool: nats a token.
+        perplexity: of general text. pool: nats a token. auc: whether the tuning sequences are told
+        from never-seen ones by their NLL (.5: they are not).
         """
         missing = [place for place in grid if not self._file(place).exists()]
         if missing:
@@ -142,18 +145,18 @@ class Trials:
             write_json(path, {**place, "lost": str(error)})
             return
         best = result.epochs[result.best]
-        read = self.pool.run(result.model, [*self.general, *self.analogous])
-        general, analogous = (
-            perplexity(part).value
-            for part in (read[: len(self.general)], read[len(self.general) :])
+        analogous, unseen, own = (
+            sequence_nll(self.pool, result.model, part, self.unlearner.config.task.prefix_tokens)
+            for part in (self.analogous, self.unseen, self.tuning)
         )
         place |= {
             "violation": best["violation"],
             "extraction": float(np.mean(best["extraction"])),
             "memorisation": float(np.mean(best["memorisation"])),
             "epochs": result.best,
-            "perplexity": general,
-            "pool": log(analogous),
+            "perplexity": perplexity(self.pool.run(result.model, list(self.general))).value,
+            "pool": analogous.value,
+            "auc": auc_interval(own, unseen)[0],
         }
         write_json(path, place)
         if self.method.training.parameters == "full":

@@ -262,7 +262,8 @@ def test_a_sweep_trains_each_place_once_and_a_lost_one_ends_no_other(
         ),
         FORGET,
         [ReadLikelihood((1, 2, 3, 4, 5), 1)],
-        [ReadLikelihood((5, 4, 3, 2, 1), 1)],
+        POOL,
+        FORGET,
         NoPool(),
         tmp_path / "icu",
         1,
@@ -273,6 +274,7 @@ def test_a_sweep_trains_each_place_once_and_a_lost_one_ends_no_other(
     assert chosen["chosen"] == kept["overrides"] == {"learning_rate": 2e-2, "rank": 4}
     assert kept["violation"] == 0 and kept["extraction"] <= 0.5 and kept["epochs"] > 0
     assert kept["perplexity"] == pytest.approx(math.e) and kept["pool"] == pytest.approx(1)
+    assert kept["auc"] == 0.5  # as likely as each other
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "icu" / "tuning").iterdir()}
     assert trials.choose() == chosen
     assert {path: path.stat().st_mtime_ns for path in before} == before

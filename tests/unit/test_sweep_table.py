@@ -10,6 +10,7 @@ def test_values_of_any_kind_are_shown_and_a_lost_place_says_why(capsys):
         "memorisation": 0.25,
         "perplexity": 20.0,
         "pool": 1.5,
+        "auc": 0.4,
         "epochs": 3,
         "violation": 0.0,
     }
@@ -23,6 +24,6 @@ def test_values_of_any_kind_are_shown_and_a_lost_place_says_why(capsys):
     sweep_table("icu", keys, places)
     told = capsys.readouterr().out
     rows = [line.split() for line in told.splitlines() if " token " in line or " sequence " in line]
-    assert rows[0] == ["3e-05", "token", "0.100", "0.250", "20.0", "1.50", "3", "0.000"]
+    assert rows[0] == ["3e-05", "token", "0.100", "0.250", "20.0", "1.50", "0.40", "3", "0.000"]
     assert rows[1][:2] == ["1", "sequence"] and set(rows[1][2:]) == {"–"}
     assert "loss nan" in told
