@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +33,9 @@ def epochs_figure(
     for place, (name, rows) in enumerate(curves.items()):
         epochs = [row["epoch"] for row in rows]
         shared = {"marker": MARKERS[place % len(MARKERS)], "label": name, "markersize": 5}
-        # Where EL was not read there is no point, and the line goes on to the next one.
-        read = [(row["epoch"], row["extraction"]) for row in rows if isfinite(row["extraction"])]
-        panels[0].plot(*zip(*read, strict=True), **shared)
-        panels[1].plot(epochs, [row["memorisation"] for row in rows], **shared)
+        # Where EL was not read it is no number: no point, and no line that would claim one.
+        for axes, key in zip(panels[:2], ("extraction", "memorisation"), strict=True):
+            axes.plot(epochs, [row[key] for row in rows], **shared)
         if name == "icu":
             panels[2].plot(epochs, [row["forgotten"] for row in rows], **shared)
             for measure in rows[0]["left_by"]:
@@ -45,9 +43,9 @@ def epochs_figure(
                     epochs,
                     [row["left_by"][measure] for row in rows],
                     linestyle="--",
-                    label=f"below the limit of {measure}",
+                    label=f"{measure} is low",
                 )
     panels[2].yaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in panels:
-        axes.legend(fontsize=8)
+    for axes in panels:  # below the axes, where no curve is
+        axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     save(figure, path)
