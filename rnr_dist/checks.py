@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from rnr_dist.cluster import check_room
 from rnr_dist.config import Config, RunConfig
@@ -18,6 +19,7 @@ from rnr_dist.errors import InputError
 from rnr_dist.icu.data import IcuData, load_icu_data
 from rnr_dist.icu.pairing import check_exclusion
 from rnr_dist.models import (
+    EMBEDDED,
     check_model,
     checkpoint_here,
     require_layer_numbers,
@@ -70,7 +72,30 @@ def check_icu_inputs(config: IcuConfig) -> IcuData:
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=config.trust_remote_code)
     data = load_icu_data(config, tokenizer)
     check_exclusion([*data.forget, *data.tuning], data.pool, config.pairing)
+    for name, model in config.evaluate.others.items():
+        _check_other(f"evaluate.others.{name}", model, tokenizer, config)
     return data
+
+
+def _check_other(key: str, model: str, tokenizer: Any, config: IcuConfig) -> None:
+    """Raises InputError unless `model` reads the same token ids."""
+    from transformers import AutoTokenizer
+
+    try:
+        check_model(model)
+        folder = checkpoint_here(model)
+        if model.startswith(EMBEDDED):
+            folder = Path(resolve_model(model).checkpoint)
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from error
+    other = AutoTokenizer.from_pretrained(
+        folder or model, trust_remote_code=config.trust_remote_code
+    )
+    if other.get_vocab() != tokenizer.get_vocab():
+        raise InputError(
+            f"{key}: found {model} with a vocabulary of {len(other)} tokens that is not the one of "
+            f"{config.model} ({len(tokenizer)}); expected the same, since sequences are token ids"
+        )
 
 
 def _encoder(name: str, key: str) -> Path:

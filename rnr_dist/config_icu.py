@@ -6,9 +6,10 @@ leaves out and nothing else; what the file says stands.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from itertools import product
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -22,6 +23,7 @@ from rnr_dist.config_base import (
     merged,
     nested_overrides,
 )
+from rnr_dist.config_icu_presets import PRESETS
 from rnr_dist.config_objectives import (
     DpoObjective,
     IcuObjective,
@@ -35,6 +37,10 @@ from rnr_dist.types import Split
 
 Preset = Literal["default", "paper", "reference"]
 IcuMethodName = Literal["icu", "kumpr", "kl", "dpo", "llmu"]
+# Rows of the table that are no method: the model as it came, as it is to forget, and the one that
+# never saw the forget sequences.
+BASE, MEMORISED, CONTROL = "base", "memorised", "control"
+ROWS = (BASE, MEMORISED, CONTROL, *get_args(IcuMethodName))
 
 
 class SequenceSource(Section):
@@ -303,6 +309,19 @@ class Judging(Section):
     number of the right one, `answer`: a `.jsonl` or `.parquet`; null leaves them out."""
     dialogues: str | None = "builtin:dialogues"
     """Conversations whose next turn is generated: `context` (turns) and `reply`."""
+    others: dict[str, str] = Field(default_factory=dict)
+    """Name and model (as of `model`) of further rows of the table, say one that was trained without
+    the forget sequences; of any architecture, with the same tokenizer."""
+
+    @model_validator(mode="after")
+    def _names_free(self) -> Judging:
+        for name in self.others:
+            if name in ROWS or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+                raise ValueError(
+                    f"others: found the name {name!r}, expected letters, digits, dots and dashes, "
+                    f"and none of {', '.join(ROWS)}"
+                )
+        return self
 
 
 class IcuConfig(RunConfig):
@@ -356,37 +375,3 @@ class IcuConfig(RunConfig):
                 "which needs whole weights; expected 0 to 2"
             )
         return self
-
-
-def _icu(**objective: Any) -> dict[str, Any]:
-    return {"training": {"objective": {"name": "icu", **objective}, "learning_rate": 5e-6}}
-
-
-PAPER_RULE = {"bertscore_below": 0.3, "bleu_below": 0.01, "memorisation": False}
-# What the paper says and what its code does (docs/icu.md), where they differ from the defaults.
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "paper": {
-        "pairing": {"exclude_content": False},
-        "refinement": {
-            **PAPER_RULE,
-            "combine": "and",
-            "sticky": True,
-        },
-        "stopping": {"extraction": 0.0499, "memorisation": 0.5994, "epochs": 100},
-        "methods": {"icu": {**_icu(reduction="sequence", retain=0), "grid": [{}]}},
-    },
-    "reference": {
-        "task": {"prefix_tokens": 150, "max_tokens": 200},
-        "pairing": {"exclude_content": False},
-        "refinement": {
-            **PAPER_RULE,
-            "combine": "or",
-            "sticky": False,
-        },
-        "stopping": {"extraction": 0.0499, "memorisation": 0.5994, "epochs": 100},
-        "methods": {
-            "icu": {**_icu(divergence="cross_entropy", whole=True, retain=0), "grid": [{}]},
-        },
-    },
-}

@@ -24,6 +24,8 @@ class Machine:
     def __init__(self, config: RunConfig):
         self.config = config
         self._stack = contextlib.ExitStack()
+        self._engines = contextlib.ExitStack()  # the pool alone, which may be exchanged
+        self._started: tuple[str, Any] | None = None
 
     def __enter__(self) -> Machine:
         return self
@@ -58,16 +60,26 @@ class Machine:
     @cached_property
     def ray(self) -> None:
         say("starting Ray")
-        return self._stack.enter_context(ray_session(self.config))
+        self._stack.enter_context(ray_session(self.config))
+        self._stack.enter_context(self._engines)  # ended before Ray
 
-    @cached_property
+    @property
     def pool(self) -> Any:
+        """Generators of the base's architecture, for it and all that came of it."""
+        return self.pool_of(self.base)
+
+    def pool_of(self, checkpoint: ModelRef) -> Any:
+        """Generators started with `checkpoint`; those of another architecture are ended first."""
         from rnr_dist.generate.cluster_pool import generator_pool
 
-        base = self.base
         _ = self.ray
-        say(f"starting {self.config.engines.count} generators")
-        return self._stack.enter_context(generator_pool(self.config, base))
+        if self._started is None or self._started[0] != checkpoint.checkpoint_digest:
+            self._started = None
+            self._engines.close()
+            say(f"starting {self.config.engines.count} generators")
+            pool = self._engines.enter_context(generator_pool(self.config, checkpoint))
+            self._started = checkpoint.checkpoint_digest, pool
+        return self._started[1]
 
     @cached_property
     def scorer(self) -> Any:

@@ -16,7 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rnr_dist.config_icu import IcuConfig
+from rnr_dist.config_icu import BASE, CONTROL, MEMORISED, IcuConfig
 from rnr_dist.icu.figures import epochs_figure
 from rnr_dist.icu.grading import SCALE
 from rnr_dist.icu.judging import Judgement, read_judgement
@@ -28,7 +28,6 @@ from rnr_dist.stats import interval, paired_ratio
 from rnr_dist.train.worker import SUMMARY
 from rnr_dist.types import TokenSequence
 
-KNOWN = "memorised"  # what all rows are compared with
 # Column, measure, style, whether the change against the memorised model is told. Two tables, so
 # that 80 columns hold them.
 RECALLED = (
@@ -78,7 +77,9 @@ def write_report(
         "rows": rows,
     }
     write_json(path, plain(content))
-    curves = {row["name"]: row["epochs"] for row in rows if row["epochs"] and row["name"] != KNOWN}
+    curves = {
+        row["name"]: row["epochs"] for row in rows if row["epochs"] and row["name"] != MEMORISED
+    }
     picture = path.with_name("epochs.png")
     epochs_figure(curves, content["limits"], picture)
     console = Console()
@@ -107,7 +108,7 @@ def write_report(
 
 
 def _row(name: str, found: Mapping[str, Judgement], run: RunDir) -> dict[str, Any]:
-    own, base = found[name], found[KNOWN]
+    own, base = found[name], found[MEMORISED]
     scores = {}
     for key, measure in own.measures.items():
         ratio, bounds = paired_ratio(measure, base.measures[key])
@@ -117,8 +118,8 @@ def _row(name: str, found: Mapping[str, Judgement], run: RunDir) -> dict[str, An
             "vs_memorised": {"ratio": ratio, "ci95": bounds},
         }
     row: dict[str, Any] = {"name": name, "scores": scores, "auc": own.auc, "epochs": []}
-    control = found.get("control")
-    if control and name not in ("base", "control"):
+    control = found.get(CONTROL)
+    if control and name not in (BASE, CONTROL):
         row["like_control"] = {
             key: own.measures[key].value <= interval(control.measures[key])[1] for key in HIDDEN
         }
@@ -171,7 +172,7 @@ def _table(
                 cells.append("–")
                 continue
             cell = format(score["value"], style)
-            if compared and row["name"] != KNOWN:
+            if compared and row["name"] != MEMORISED:
                 cell += f"\n{score['vs_memorised']['ratio'] - 1:+.0%}"
             cells.append(cell)
         table.add_row(literal(row["name"]), *cells, end)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnr_dist.config_icu import IcuConfig, IcuMethodName
+from rnr_dist.config_icu import BASE, CONTROL, MEMORISED, IcuConfig, IcuMethodName
 from rnr_dist.errors import InputError
 from rnr_dist.icu.data import IcuData
 from rnr_dist.icu.forgotten import Limits
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from rnr_dist.icu.unlearner import Unlearner
 
     Seen = TokenSequence | ReadLikelihood  # what memorising goes over
-
-# Rows of the table that are no method: the model as it came, as it is to forget, and the one that
-# never saw the forget sequences.
-BASE, MEMORISED, CONTROL = "base", "memorised", "control"
 
 
 def memorise_stage(
@@ -151,11 +147,14 @@ def sweep_stage(
 def evaluate_stage(
     config: IcuConfig, data: IcuData, run: RunDir, machine: Machine, tracker: Tracker
 ) -> None:
-    """Base, memorised model, control and result, on what stopping saw and on what it did not."""
+    """Base, memorised model, control, others and result, on what stopping saw and did not see."""
     from rnr_dist.icu.report import write_report
+    from rnr_dist.models import resolve_model
 
     models = dict(models_of(run))
     models["icu"] = ModelRef.from_json(read_json(run.path / "icu" / "result.json")["model"])
+    for name, model in config.evaluate.others.items():  # last: each takes engines of its own
+        models[name] = resolve_model(model, config.trust_remote_code)
     folder = run.stage("evaluate")
     tracker.headline(judge_models(config, data, machine, tracker, models, folder)["icu"])
     for path in write_report(config, run, list(models), folder, folder / "summary.json"):
@@ -186,7 +185,7 @@ def baselines_stage(
         name: result.model for name, result in zip(names, results, strict=True)
     }
     judge_models(config, data, machine, tracker, models, run.path / "evaluate")
-    order = [*models_of(run), "icu", *names]
+    order = [*models_of(run), *config.evaluate.others, "icu", *names]
     path = folder / "baselines.json"
     for written in write_report(config, run, order, run.path / "evaluate", path):
         tracker.artifact(written)
@@ -214,8 +213,9 @@ def judge_models(
     with similarity_of(config, machine) as similarity:
         for name, model in models.items():
             with tracker.nested(f"evaluate {name}", {}):
+                pool = machine.pool_of(model if name in config.evaluate.others else machine.base)
                 found = judge_model(
-                    config, data, machine.pool, similarity, machine.tokenizer, model, folder, name
+                    config, data, pool, similarity, machine.tokenizer, model, folder, name
                 )
                 values = {key: measure.value for key, measure in found.measures.items()}
                 figures[name] = {**values, "auc/nll": found.auc[0]}

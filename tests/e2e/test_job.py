@@ -5,6 +5,7 @@
 
 import csv
 import json
+import math
 import os
 import shutil
 import socket
@@ -18,6 +19,7 @@ import yaml
 
 from rnr_dist.after import export_result
 from rnr_dist.errors import InputError
+from rnr_dist.models import resolve_model
 from tests.e2e.command import ROOT, TINY, rnr, wait_until
 
 pytestmark = pytest.mark.timeout(1200)
@@ -87,7 +89,23 @@ def runtime_env(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(head, runtime_env, tmp_path_factory):
+def other(tmp_path_factory):
+    """A checkpoint of another architecture with the same tokenizer; it knows nothing."""
+    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+    folder = tmp_path_factory.mktemp("other") / "qwen2"
+    base = resolve_model("embedded:smollm2-135m-instruct").checkpoint
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.save_pretrained(folder)
+    shape = {"hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    config = Qwen2Config(vocab_size=len(tokenizer), **shape, **heads)
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(head, runtime_env, other, tmp_path_factory):
     """(run directory, all that the job told) of an ICU run on the cluster."""
     folder = tmp_path_factory.mktemp("icu")
     known, run = folder / "known.jsonl", folder / "run"
@@ -95,6 +113,7 @@ def finished(head, runtime_env, tmp_path_factory):
     command = [RAY, "job", "submit", "--address", head, "--working-dir", ROOT]
     command += ["--runtime-env", runtime_env, "--", sys.executable, "jobs/icu.py", CONFIG]
     command += ["--set", f"task.forget.source={known}", "--run", run]
+    command += ["--set", f"evaluate.others.never-trained={other}"]
     done = subprocess.run(command, capture_output=True, text=True)
     told = done.stdout + done.stderr
     assert done.returncode == 0, told[-6000:]
@@ -105,7 +124,11 @@ def test_what_was_known_is_recalled_less_and_the_report_says_what_it_cost(finish
     run, told = finished
     content = json.loads((run / "evaluate" / "summary.json").read_text())
     rows = {row["name"]: row for row in content["rows"]}
-    assert list(rows) == ["base", "memorised", "icu"]
+    assert list(rows) == ["base", "memorised", "icu", "never-trained"]
+    # Another architecture, read by engines of its own: about as good as guessing.
+    assert rows["never-trained"]["scores"]["pool/nll"]["value"] == pytest.approx(
+        math.log(49_152), rel=0.1
+    )
     recalled = {name: row["scores"]["extraction/el_t0"]["value"] for name, row in rows.items()}
     assert recalled["memorised"] > recalled["base"]
     assert recalled["icu"] < recalled["memorised"]

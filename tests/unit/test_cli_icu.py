@@ -92,6 +92,26 @@ def test_a_missing_scorer_is_refused(refused, tmp_path):
     assert "refinement.scorer" in line and "nowhere" in line
 
 
+@pytest.mark.parametrize("name", ["icu", "control", "../up", ""])
+def test_another_row_may_not_take_a_name_that_is_taken_or_no_file_has(refused, name):
+    line = refused(config(evaluate={"others": {name: "embedded:smollm2-135m-instruct"}}))
+    assert f"others: found the name {name!r}" in line and "kumpr" in line
+
+
+def test_another_model_with_other_tokens_is_refused(
+    refused, tmp_path, tiny_llama, tiny_tokenizer, capsys
+):
+    tiny_tokenizer(tiny_llama(tmp_path / "opt"), 64)
+    capsys.readouterr()  # transformers' own progress bars
+    line = refused(config(evaluate={"others": {"opt": str(tmp_path / "opt")}}))
+    assert "evaluate.others.opt" in line and "64 tokens" in line and "expected the same" in line
+
+
+def test_another_model_that_is_not_there_is_refused(refused):
+    line = refused(config(evaluate={"others": {"opt": "./nowhere"}}))
+    assert "evaluate.others.opt: ./nowhere: no such folder" in line
+
+
 def test_a_sweep_over_unknown_keys_is_refused(refused):
     line = refused(config(sweep={"over": {"objective.alpha": [1]}}))
     assert "sweep" in line and "objective" in line and "config.yaml" in line
