@@ -187,9 +187,14 @@ class Full(Trained):
                 if key not in self.known:
                     self.known[key] = label_states(self.model, rows)
                 if self.head_before is None:
+                    # In the number format that it computes in: autocast would cast 28 million
+                    # weights at every call, since it keeps the casts of trained weights only.
                     with _gathered(head):
-                        bias = None if head.bias is None else head.bias.detach().clone()
-                        self.head_before = head.weight.detach().clone(), bias
+                        dtype = _computed_in(head.weight)
+                        bias = (
+                            None if head.bias is None else head.bias.detach().to(dtype, copy=True)
+                        )
+                        self.head_before = head.weight.detach().to(dtype, copy=True), bias
         self.model.train(training)
 
     def reference_states(self, rows: Mapping[str, Any]) -> Any:
@@ -228,6 +233,12 @@ class Full(Trained):
                 own = (folder / path.name).exists() or path.name == SUMMARY
                 if not own and "index" not in path.name:
                     shutil.copy(path, folder)
+
+
+def _computed_in(weight: torch.Tensor) -> torch.dtype:
+    """The number format of a product with `weight` here."""
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from rnr_dist.config import Release, Training
 from rnr_dist.errors import InputError
 from rnr_dist.models import checkpoint_digest
 from rnr_dist.release.composition import adapter_digest, add_to_model, load_adapter
+from rnr_dist.train.collate import Example, pad
+from rnr_dist.train.passes import label_states
 from rnr_dist.train.trained import make_trained
 from rnr_dist.types import Adapter, ModelRef
 
@@ -20,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 TOKENS = torch.arange(24).reshape(2, 12) * 7 % 64
 LORA = Training(rank=2, alpha=4, dropout=0.5, target_modules=["q_proj"], layers=[1])
+FULL = Training(parameters="full")
 MATRICES = Training(parameters="matrices", target_modules=["q_proj", "v_proj", "down_proj"])
 
 
@@ -139,3 +142,20 @@ def test_a_training_says_what_cannot_be():
     ):
         Release(forget=Training(objective={"name": "dpo"}))
     Release(retain=Training(objective={"name": "orthogonal"}))
+
+
+@pytest.mark.parametrize("checkpoint", ["float32"], indirect=True)
+def test_theta0_speaks_as_the_model_did_whatever_it_computes_in(model, base):
+    """Full training keeps theta0's head in the format that autocast would compute it in."""
+    example = Example((3, 14, 15, 9, 26), 2)
+    rows = pad([example])
+    for computed in (torch.bfloat16, torch.float32):
+        trained = make_trained(copy.deepcopy(model), FULL, base, 0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=computed is torch.bfloat16):
+            trained.remember([example])
+            states = label_states(trained.model, rows)
+            before = trained.head(states)
+            torch.nn.init.zeros_(trained.model.get_output_embeddings().weight)  # training
+            found = trained.reference_head(trained.reference_states(rows))
+        assert found.dtype == before.dtype == computed
+        assert torch.equal(found, before) and found.any()
