@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rnr_dist.config_file import validate
+from rnr_dist.errors import InputError
 from rnr_dist.run_dir import read_json
 
 ROOT = Path(__file__).parents[1]
@@ -24,3 +26,14 @@ def provenance(run: Path) -> dict[str, Any]:
         "machine": stages[-1]["machine"],
         "minutes": sum(stage["wall_seconds"] for stage in stages) / 60,
     }
+
+
+def measured_with(kept: dict[str, Any], config: dict[str, Any]) -> bool:
+    """Whether rows whose config is `kept` were measured with `config`.
+
+    Keys that the schema has gained since stand at their defaults in rows from before.
+    """
+    try:
+        return validate(kept, "kept").model_dump(mode="json") == config
+    except InputError:  # a key that is no more
+        return False

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from provenance import provenance
+from provenance import measured_with, provenance
 
 from rnr_dist.cli import app
 from rnr_dist.config_file import load_any_config
@@ -45,7 +45,7 @@ def measured(seed: int, runs: Path) -> dict[str, Any]:
     overrides = settings(seed)
     config = load_any_config(CONFIG, overrides).model_dump(mode="json")
     path = RESULTS / f"seed-{seed}.json"
-    if path.exists() and (kept := read_json(path))["config_hash"] == digest(config):
+    if path.exists() and measured_with((kept := read_json(path))["config"], config):
         return kept
     run = runs / f"seed-{seed}"
     where = "--resume" if (run / "config.json").exists() else "--run"

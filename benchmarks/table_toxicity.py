@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from provenance import provenance
+from provenance import measured_with, provenance
 
 from rnr_dist.cli import app
 from rnr_dist.config_file import load_config
@@ -33,7 +33,7 @@ def measured(seed: int, runs: Path) -> dict[str, Any]:
     """The rows of a seed: from its file where it was measured with this config before."""
     config = load_config(CONFIG, [f"seed={seed}"]).model_dump(mode="json")
     path = RESULTS / f"seed-{seed}.json"
-    if path.exists() and (kept := read_json(path))["config_hash"] == digest(config):
+    if path.exists() and measured_with((kept := read_json(path))["config"], config):
         return kept
     run = runs / f"seed-{seed}"
     where = "--resume" if (run / "config.json").exists() else "--run"

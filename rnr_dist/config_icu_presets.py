@@ -10,7 +10,8 @@ from typing import Any
 
 
 def _icu(**objective: Any) -> dict[str, Any]:
-    return {"training": {"objective": {"name": "icu", **objective}, "learning_rate": 5e-6}}
+    papers = {"name": "icu", "kl_weight": 1.0, "retain": 0, "ceiling": None, "whole": False}
+    return {"training": {"objective": {**papers, **objective}, "learning_rate": 5e-6}}
 
 
 PAPER_RULE = {"bertscore_below": 0.3, "bleu_below": 0.01, "memorisation": False}
@@ -24,7 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "sticky": True,
         },
         "stopping": {"extraction": 0.0499, "memorisation": 0.5994, "epochs": 100},
-        "methods": {"icu": {**_icu(reduction="sequence", retain=0), "grid": [{}]}},
+        "methods": {"icu": {**_icu(reduction="sequence"), "grid": [{}]}},
     },
     "reference": {
         "task": {"prefix_tokens": 150, "max_tokens": 200},
@@ -36,7 +37,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "stopping": {"extraction": 0.0499, "memorisation": 0.5994, "epochs": 100},
         "methods": {
-            "icu": {**_icu(divergence="cross_entropy", whole=True, retain=0), "grid": [{}]},
+            "icu": {**_icu(divergence="cross_entropy", whole=True), "grid": [{}]},
         },
     },
 }

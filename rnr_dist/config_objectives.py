@@ -86,7 +86,7 @@ class IcuObjective(Section):
     """alpha: weight of the pairs' cross-entropy, L_lrn."""
     kl_weight: Weight = 1.0
     """beta: weight of KL(theta0 || theta) on the pairs and on what is retained, L_kl."""
-    retain: Retained = 2
+    retain: Retained = 3
     """Further texts a target that L_kl holds at theta0, of the pool and of general text, others
     in each epoch; 0 leaves L_kl to the pairs (the paper's)."""
     reduction: Literal["token", "sequence"] = "token"
@@ -116,7 +116,7 @@ class KlObjective(Section):
     texts: ClassVar[bool] = False
     kl_weight: Weight = 1.0
     """Weight of the KL."""
-    retain: Retained = 2
+    retain: Retained = 3
     """Further texts a target that the KL holds, as ICU's."""
     whole: bool = True
     """All tokens of the target count."""
@@ -133,7 +133,7 @@ class LlmuObjective(Section):
     """Weight of the cross-entropy of other sequences' ends behind the target's prefix."""
     kl_weight: Weight = 1.0
     """Weight of KL(theta0 || theta) on the pairs and on what is retained."""
-    retain: Retained = 2
+    retain: Retained = 3
     """Further texts a target that the KL holds, as ICU's."""
     mismatches: Count = 5
     """Other ends of each target."""
