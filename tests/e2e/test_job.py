@@ -172,7 +172,7 @@ def test_the_result_is_exported_and_graded(finished, tmp_path):
     sheet = tmp_path / "sheet.csv"
     done = rnr(["grade", str(run), "--sheet", str(sheet), "--count", "2"], tmp_path)
     assert done.returncode == 0, done.stderr
-    assert len(list(csv.DictReader(sheet.open(newline="")))) == 2 * 2  # memorised, icu
+    assert len(list(csv.DictReader(sheet.open(newline="")))) == 2 * 3  # memorised, icu, the other
 
 
 def test_cluster_without_engine_slots_is_refused(head, tmp_path):
