@@ -188,6 +188,8 @@ def check_config(path: Path, overrides: list[str]) -> list[str]:
                 lines.append(f"data    {len(passages):5d} passages of general text in {split}")
         for name in ("questions", "dialogues"):
             lines.append(f"data    {len(getattr(sets, name)):5d} {name}")
+        for name, model in config.evaluate.others.items():
+            lines.append(f"row     {name}: {model}")
     else:
         data = check_inputs(config)
         groups = Counter((context.group, context.split) for context in data.contexts)
