@@ -88,9 +88,12 @@ def _check_other(key: str, model: str, tokenizer: Any, config: IcuConfig) -> Non
             folder = Path(resolve_model(model).checkpoint)
     except InputError as error:
         raise InputError(f"{key}: {error}") from error
-    other = AutoTokenizer.from_pretrained(
-        folder or model, trust_remote_code=config.trust_remote_code
-    )
+    try:
+        other = AutoTokenizer.from_pretrained(
+            folder or model, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"{key}: found no tokenizer in {model}; expected one beside it") from error
     if other.get_vocab() != tokenizer.get_vocab():
         raise InputError(
             f"{key}: found {model} with a vocabulary of {len(other)} tokens that is not the one of "

@@ -101,8 +101,11 @@ def test_another_row_may_not_take_a_name_that_is_taken_or_no_file_has(refused, n
 def test_another_model_with_other_tokens_is_refused(
     refused, tmp_path, tiny_llama, tiny_tokenizer, capsys
 ):
-    tiny_tokenizer(tiny_llama(tmp_path / "opt"), 64)
+    tiny_llama(tmp_path / "opt")
     capsys.readouterr()  # transformers' own progress bars
+    line = refused(config(evaluate={"others": {"opt": str(tmp_path / "opt")}}))
+    assert "evaluate.others.opt: found no tokenizer" in line
+    tiny_tokenizer(tmp_path / "opt", 64)
     line = refused(config(evaluate={"others": {"opt": str(tmp_path / "opt")}}))
     assert "evaluate.others.opt" in line and "64 tokens" in line and "expected the same" in line
 
