@@ -19,7 +19,6 @@ from rnr_dist.errors import InputError
 from rnr_dist.icu.data import IcuData, load_icu_data
 from rnr_dist.icu.pairing import check_exclusion
 from rnr_dist.models import (
-    EMBEDDED,
     check_model,
     checkpoint_here,
     require_layer_numbers,
@@ -67,7 +66,7 @@ def check_icu_inputs(config: IcuConfig) -> IcuData:
     _check_scorer(config)
     here = checkpoint_here(config.model)
     check_room(config, weights_bytes(here) if here else 0)
-    base = here or Path(resolve_model(config.model, config.trust_remote_code).checkpoint)
+    base = _checkpoint(config.model, config)
     check_icu_layers(config, base)
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=config.trust_remote_code)
     data = load_icu_data(config, tokenizer)
@@ -77,21 +76,22 @@ def check_icu_inputs(config: IcuConfig) -> IcuData:
     return data
 
 
+def _checkpoint(name: str, config: IcuConfig) -> Path:
+    """The folder of a model; one that lies on this disk is not read for it."""
+    return checkpoint_here(name) or Path(resolve_model(name, config.trust_remote_code).checkpoint)
+
+
 def _check_other(key: str, model: str, tokenizer: Any, config: IcuConfig) -> None:
     """Raises InputError unless `model` reads the same token ids."""
     from transformers import AutoTokenizer
 
     try:
         check_model(model)
-        folder = checkpoint_here(model)
-        if model.startswith(EMBEDDED):
-            folder = Path(resolve_model(model).checkpoint)
+        folder = _checkpoint(model, config)
     except InputError as error:
         raise InputError(f"{key}: {error}") from error
     try:
-        other = AutoTokenizer.from_pretrained(
-            folder or model, trust_remote_code=config.trust_remote_code
-        )
+        other = AutoTokenizer.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
     except (OSError, ValueError) as error:
         raise InputError(f"{key}: found no tokenizer in {model}; expected one beside it") from error
     if other.get_vocab() != tokenizer.get_vocab():
