@@ -37,6 +37,12 @@ VARIANTS = {
     "share-60": [*PLAIN, "release.forget_share=0.6"],
     # How many iterations (t of Eq. 1)?
     "iterations-3": [*PLAIN, "release.iterations=3", "release.stop_early=false"],
+    # Are there better weights between those that the table tries?
+    "finer": [
+        *PLAIN,
+        "release.lam={low: 0.5, high: 0.775, trials: 3}",
+        "release.mu={low: 0.03, high: 0.1, trials: 3}",
+    ],
     # Should the retain adapter keep out of the forget adapter's subspace (appendix B)?
     "orthogonal": [*PLAIN, "release.retain.objective={name: orthogonal}"],
 }
