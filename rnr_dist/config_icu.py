@@ -173,18 +173,22 @@ class Refinement(Section):
     """Its layer; left out: the library's choice for a model it knows, the last one otherwise."""
     bertscore_below: Fraction | None = None
     """a: BERTScore F1 of continuation and truth below which a sequence is forgotten; left out: the
-    `calibration_quantile` of it on never-seen sequences."""
+    `calibration_quantile` of it on the never-seen sequences that are nearest to it."""
     bleu_below: Fraction | None = None
     """b: the same for BLEU. Never-seen records of one form share words, .5 here: with the paper's
     .01 a sequence stays long after it is as good as never seen."""
+    neighbours: Annotated[int, Field(ge=0)] = 5
+    """A sequence's level is what the model reaches on so many never-seen sequences, the nearest by
+    `pairing.embedder`: a form of much fixed text is recalled more than another by a model that
+    never saw either. 0: one level, that of all never-seen sequences."""
     calibration_quantile: Fraction = 0.5
-    """Quantile over never-seen sequences that stands for a and b."""
+    """Quantile over those never-seen sequences that stands for a and b."""
     combine: Literal["and", "or"] = "and"
     """Both below, or either."""
-    memorisation: bool = True
-    """true: a sequence leaves only when its own MA is at or below `stopping.memorisation` too.
-    What has left falls no further, so without it the average may never get there. (The papers: no.)
-    """
+    recall: bool = True
+    """true: a sequence leaves only when its own MA is at its level too, and its EL where that was
+    read. What has left falls no further, so without it the averages may never get there. (The
+    papers: no.)"""
     sticky: bool = False
     """true: what has left stays out; false: it comes back when it is remembered again."""
 

@@ -14,7 +14,7 @@ def _icu(**objective: Any) -> dict[str, Any]:
     return {"training": {"objective": {**papers, **objective}, "learning_rate": 5e-6}}
 
 
-PAPER_RULE = {"bertscore_below": 0.3, "bleu_below": 0.01, "memorisation": False}
+PAPER_RULE = {"bertscore_below": 0.3, "bleu_below": 0.01, "recall": False, "neighbours": 0}
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {

@@ -16,7 +16,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Limits:
-    """What counts as forgotten: one sequence's (a, b of Eq. 5), and the average's."""
+    """What counts as forgotten, of one sequence or on average; a, b of Eq. 5 first."""
 
     bertscore: float
     bleu: float
@@ -45,32 +45,38 @@ class EpochReading:
 
 def forgotten(
     reading: EpochReading,
-    limits: Limits,
+    levels: Sequence[Limits],
     combine: Literal["and", "or"],
     before: Sequence[bool] = (),
-    by_memorisation: bool = False,
+    by_recall: bool = False,
 ) -> list[bool]:
-    """Eq. 5 for each sequence. before: what stays forgotten (sticky); empty for none.
+    """Eq. 5 for each sequence, by its own level. before: what stays forgotten (sticky); empty for
+    none.
 
-    by_memorisation: its own MA must be at or below the average's limit too, so that where all have
-    left the average is.
+    by_recall: MA must be at or below the level too, and EL where it was read, so that where all
+    have left the averages are at the levels'.
     """
-    low = np.array(reading.bertscore) < limits.bertscore
-    rare = np.array(reading.bleu) < limits.bleu
-    found = low & rare if combine == "and" else low | rare
-    if by_memorisation:
-        found &= np.array(reading.memorisation) <= limits.memorisation
+    low = below(reading, levels)
+    found = low["bertscore"] & low["bleu"] if combine == "and" else low["bertscore"] | low["bleu"]
+    if by_recall:
+        found &= low["memorisation"] & (low["extraction"] | np.isnan(reading.extraction))
     past = np.array(before or [False] * len(found))
     return [bool(now) for now in found | past]
 
 
-def left_by(reading: EpochReading, limits: Limits) -> dict[str, int]:
-    """How many sequences each measure alone calls forgotten."""
-    return {
-        "bertscore": int((np.array(reading.bertscore) < limits.bertscore).sum()),
-        "bleu": int((np.array(reading.bleu) < limits.bleu).sum()),
-        "memorisation": int((np.array(reading.memorisation) <= limits.memorisation).sum()),
-    }
+def below(reading: EpochReading, levels: Sequence[Limits]) -> dict[str, np.ndarray]:
+    """{measure: (sequences,) bool}: a and b are to be fallen below, EL and MA to be reached."""
+    found = {}
+    for measure in ("bertscore", "bleu", "extraction", "memorisation"):
+        value = np.array(getattr(reading, measure))
+        level = np.array([getattr(own, measure) for own in levels])
+        found[measure] = value < level if measure in ("bertscore", "bleu") else value <= level
+    return found
+
+
+def left_by(reading: EpochReading, levels: Sequence[Limits]) -> dict[str, int]:
+    """How many sequences each measure alone calls forgotten (by EL none where it was not read)."""
+    return {measure: int(low.sum()) for measure, low in below(reading, levels).items()}
 
 
 def violation(reading: EpochReading, limits: Limits) -> float:

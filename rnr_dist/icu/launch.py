@@ -73,12 +73,13 @@ class EpochTrainings:
         until: Literal["forgotten", "memorised"],
         epochs: int,
         scorer: str = "",
-        refined: bool = False,
+        levels: Sequence[Limits] = (),
         retained: Sequence[Example] = (),
     ) -> EpochRun:
         """Train on `items` by epochs and look at `sequences` after each.
 
-        refined: `items[i]` is left out while `sequences[i]` is forgotten (IUR). retained: what an
+        levels: where given, `items[i]` is left out while `sequences[i]` is at or below `levels[i]`
+        (IUR). retained: what an
         objective with the role `retain` takes some of in each epoch. Raises InputError where the
         loss is not finite.
         """
@@ -86,8 +87,10 @@ class EpochTrainings:
         members = [[[r, [*e.token_ids], e.prompt_tokens] for r, e in i.members] for i in items]
         known = [sequence.id for sequence in sequences]
         settings = training.model_dump(mode="json")
-        inputs = [members, known, settings, model.digest, asdict(limits), until, epochs, refined]
-        kept = config.fingerprint("seed", "task", "refinement")
+        inputs = [members, known, settings, model.digest, asdict(limits), until, epochs]
+        if levels:
+            inputs += [[asdict(level) for level in levels], config.fingerprint("refinement")]
+        kept = config.fingerprint("seed", "task")
         if until == "forgotten":
             inputs += [config.stopping.curves, [[*example.token_ids] for example in retained]]
         fingerprint = digest([inputs, kept, scorer])
@@ -107,7 +110,8 @@ class EpochTrainings:
                     retained=ray.put([text.cut(training.max_tokens) for text in retained]),
                     until=until,
                     limits=limits,
-                    refinement=config.refinement.model_copy(update={"enabled": refined}),
+                    levels=tuple(levels),
+                    refinement=config.refinement,
                     epochs=epochs,
                     curves=config.stopping.curves,
                     prefix_tokens=config.task.prefix_tokens,

@@ -18,6 +18,7 @@ from rnr_dist.config_icu import BASE, CONTROL, MEMORISED, IcuConfig, IcuMethodNa
 from rnr_dist.errors import InputError
 from rnr_dist.icu.data import IcuData
 from rnr_dist.icu.forgotten import Limits
+from rnr_dist.icu.levels import Levels, find_levels
 from rnr_dist.machine import Machine
 from rnr_dist.report.progress import say
 from rnr_dist.report.tracking import Tracker
@@ -106,12 +107,12 @@ def icu_stage(
     folder = run.stage("icu")
     known = models_of(run)[MEMORISED]
     pairs = _paired(config, data, machine, folder)
-    limits = _limits(config, data, machine, known, folder)
-    icu = _unlearner("icu", config, data, run, machine, tracker, pairs, limits, folder)
+    levels = find_levels(config, data, machine, known, folder)
+    icu = _unlearner("icu", config, data, run, machine, tracker, pairs, levels, folder)
     result = _unlearn(icu, data, machine, folder)
     write_json(
         folder / "result.json",
-        {"model": result.model.to_json(), "best": result.best, "limits": asdict(limits)},
+        {"model": result.model.to_json(), "best": result.best, "limits": asdict(levels.average)},
     )
     for row in result.epochs:
         told = {
@@ -132,14 +133,16 @@ def sweep_stage(
     folder, shared = run.stage("sweep"), run.stage("icu")
     known = models_of(run)[MEMORISED]
     pairs = _paired(config, data, machine, shared)
-    limits = _limits(config, data, machine, known, shared)
+    levels = find_levels(config, data, machine, known, shared)
     name, places = config.sweep.method, config.sweep.places()
-    own = _unlearner(name, config, data, run, machine, tracker, pairs, limits, folder)
+    own = _unlearner(name, config, data, run, machine, tracker, pairs, levels, folder)
     found = _trials(own, data, machine, folder).run(places)
     for place in found:
         with tracker.nested(f"sweep {name}", place["overrides"]):
             tracker.metrics({k: float(v) for k, v in place.items() if isinstance(v, (int, float))})
-    write_json(folder / "sweep.json", {"method": name, "limits": asdict(limits), "places": found})
+    write_json(
+        folder / "sweep.json", {"method": name, "limits": asdict(levels.average), "places": found}
+    )
     tracker.artifact(folder / "sweep.json")
     sweep_table(name, [*config.sweep.over], found)
 
@@ -171,12 +174,13 @@ def baselines_stage(
 
     folder = run.stage("baselines")
     pairs = _paired(config, data, machine, run.path / "icu")
-    limits = Limits(**read_json(run.path / "icu" / "result.json")["limits"])
+    known = models_of(run)[MEMORISED]
+    levels = find_levels(config, data, machine, known, run.path / "icu")
     _ = machine.ray
 
     def one(name: IcuMethodName) -> EpochRun:
         with tracker.nested(f"method {name}", {}):
-            own = _unlearner(name, config, data, run, machine, tracker, pairs, limits, folder)
+            own = _unlearner(name, config, data, run, machine, tracker, pairs, levels, folder)
             return _unlearn(own, data, machine, folder)
 
     names = config.methods.run
@@ -269,46 +273,6 @@ def _shown(pairs: Sequence[Pair], sequences: Sequence[TokenSequence]) -> list[di
     ]
 
 
-def _limits(
-    config: IcuConfig, data: IcuData, machine: Machine, known: ModelRef, folder: Path
-) -> Limits:
-    """Limits of the config, and where it leaves one out what never-seen sequences reach."""
-    from rnr_dist.icu.actors import similarity_of
-    from rnr_dist.icu.judging import recalled
-
-    path = folder / "limits.json"
-    given, stop = config.refinement, config.stopping
-    if not path.exists():
-        t0, tokenizer = config.task.prefix_tokens, machine.tokenizer
-        found = recalled(
-            machine.pool, config, known, data.unseen, tokenizer.eos_token_id, t0, "never seen"
-        )
-        said = [tokenizer.decode(one.continuation, skip_special_tokens=True) for one in found]
-        truth = [tokenizer.decode(sequence.token_ids[t0:]) for sequence in data.unseen]
-        with similarity_of(config, machine) as similarity:
-            alike, bleu = similarity(said, truth)
-        level = {
-            "bertscore": float(np.quantile(alike, given.calibration_quantile)),
-            "bleu": float(np.quantile(bleu, given.calibration_quantile)),
-            "extraction": float(np.mean([one.extraction for one in found])),
-            "memorisation": float(np.mean([one.accuracy(t0) for one in found])),
-        }
-        write_json(path, level)
-    level = read_json(path)
-    chosen = {
-        "bertscore": given.bertscore_below,
-        "bleu": given.bleu_below,
-        "extraction": stop.extraction,
-        "memorisation": stop.memorisation,
-    }
-    limits = Limits(**{k: level[k] if value is None else value for k, value in chosen.items()})
-    say(
-        f"forgotten: BERTScore below {limits.bertscore:.3f} {given.combine} BLEU below "
-        f"{limits.bleu:.3f}; end at EL {limits.extraction:.4f} and MA {limits.memorisation:.3f}"
-    )
-    return limits
-
-
 def _unlearner(
     name: IcuMethodName,
     config: IcuConfig,
@@ -317,7 +281,7 @@ def _unlearner(
     machine: Machine,
     tracker: Tracker,
     pairs: Mapping[str, Sequence[TokenSequence]],
-    limits: Limits,
+    levels: Levels,
     folder: Path,
 ) -> Unlearner:
     from rnr_dist.icu.actors import scorer_name
@@ -331,7 +295,7 @@ def _unlearner(
         data.pool,
         _general_windows(config, data, machine, config.methods.retained),
         models_of(run)[MEMORISED],
-        limits,
+        levels,
         scorer_name(config) if refined else "",
         _trainings(config, run, folder, machine, tracker),
     )

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from rnr_dist.config_icu import IcuConfig, IcuMethodName
 from rnr_dist.config_training import Training
 from rnr_dist.generate.requests import ReadLikelihood
-from rnr_dist.icu.forgotten import Limits
 from rnr_dist.icu.items import retained_texts, unlearning_items
 from rnr_dist.icu.launch import EpochRun, EpochTrainings
+from rnr_dist.icu.levels import Levels
 from rnr_dist.icu.pairing import apart
 from rnr_dist.train.collate import Example
 from rnr_dist.types import ModelRef, TokenSequence
@@ -31,7 +31,7 @@ class Unlearner:
     pool: Sequence[TokenSequence]
     general: Sequence[ReadLikelihood]
     known: ModelRef
-    limits: Limits
+    levels: Levels
     scorer: str
     trainings: EpochTrainings
 
@@ -63,10 +63,10 @@ class Unlearner:
             items,
             training,
             self.known,
-            self.limits,
+            self.levels.average,
             "forgotten",
             self.config.stopping.epochs,
             self.scorer,
-            bool(self.scorer),
+            self.levels.of(sequences) if self.scorer else (),
             retained,
         )

@@ -34,12 +34,14 @@ from rnr_dist.train.worker import SUMMARY, Job, accumulate_step, autocast, build
 from rnr_dist.types import TokenSequence
 
 NO_LIMITS = Limits(0, 0, 0, 0)
-UNREFINED = Refinement(enabled=False)
+DEFAULT_RULE = Refinement()
 
 
 @dataclass(frozen=True)
 class EpochJob(Job):
     """A training by epochs. Item i is left out while sequence i is forgotten.
+
+    levels: by sequence, at or below which it is (IUR); none: no sequence is ever left out.
 
     until: `forgotten` ends when both averages are at or below their limits, `memorised` when the
     mean EL_n is at or above `limits.extraction`. curves: EL is read even where nothing is decided
@@ -51,7 +53,8 @@ class EpochJob(Job):
     retained: Any = None
     until: Literal["forgotten", "memorised"] = "forgotten"
     limits: Limits = NO_LIMITS
-    refinement: Refinement = UNREFINED
+    levels: tuple[Limits, ...] = ()
+    refinement: Refinement = DEFAULT_RULE
     epochs: int = 1
     curves: bool = True
     prefix_tokens: int = 50
@@ -210,9 +213,9 @@ def _read(
     reading = EpochReading(progress.epoch, **scores)
     before = progress.gone if job.refinement.sticky else []
     progress.gone = [False] * len(texts)
-    if job.refinement.enabled:
+    if job.levels:
         rule = job.refinement
-        progress.gone = forgotten(reading, job.limits, rule.combine, before, rule.memorisation)
+        progress.gone = forgotten(reading, job.levels, rule.combine, before, rule.recall)
     if all(progress.gone) and not math.isfinite(reading.mean_extraction):
         scores, texts = look.at_all(lambda _: True)  # nothing is left: this epoch is the last
         reading = EpochReading(progress.epoch, **scores)
@@ -223,7 +226,7 @@ def _read(
             "terms": terms,
             "trained_on": trained_on,
             "forgotten": list(progress.gone),
-            "left_by": left_by(reading, job.limits),
+            "left_by": left_by(reading, job.levels) if job.levels else {},
             "continuations": texts,
             "violation": violation(reading, job.limits),
             "seconds": progress.seconds,

@@ -19,6 +19,7 @@ from rnr_dist.generate.requests import ReadLikelihood, Response
 from rnr_dist.icu.forgotten import Limits
 from rnr_dist.icu.items import unlearning_items
 from rnr_dist.icu.launch import EpochTrainings
+from rnr_dist.icu.levels import Levels
 from rnr_dist.icu.similarity import scorer_folder
 from rnr_dist.icu.tuning import Trials
 from rnr_dist.icu.unlearner import Unlearner
@@ -30,6 +31,7 @@ from rnr_dist.types import ModelRef, TokenSequence
 from tests.ray.test_training import processes
 
 T0, T, N = 8, 24, 3
+LEVELS = Levels(Limits(0, 0, 0.5, 0.9), {})
 NEVER = Limits(0, 0, 0, 0)  # met by nothing: all epochs are run
 FULL = Training(
     parameters="full",
@@ -91,7 +93,7 @@ def trainings(tmp_path, ray_cluster):
             name="test",
             task={"name": "extraction", "prefix_tokens": T0, "max_tokens": T, "n": N},
             workers={"count": count, "cpus_each": 1, "dtype": "float32"} | workers,
-            refinement={"combine": "or", "memorisation": False},
+            refinement={"combine": "or", "recall": False},
         )
         folder = tmp_path / name
         return EpochTrainings(config, folder, Heard(), lambda: None)
@@ -127,7 +129,7 @@ def memorised(ray_cluster, base, tmp_path_factory):
     return known
 
 
-def unlearn(trainings, known, limits, epochs, refined=False, training=None, **more):
+def unlearn(trainings, known, limits, epochs, levels=(), training=None, **more):
     training = training or FULL.model_copy(update={"objective": IcuObjective()})
     return trainings.run(
         "icu",
@@ -138,7 +140,7 @@ def unlearn(trainings, known, limits, epochs, refined=False, training=None, **mo
         limits,
         "forgotten",
         epochs,
-        refined=refined,
+        levels=levels,
         retained=[Example(one.token_ids, 0) for one in POOL],
         **more,
     )
@@ -215,9 +217,9 @@ def test_forgotten_sequences_leave_and_a_lora_is_kept_as_a_term(memorised, train
     run = unlearn(
         trainings(),
         memorised,
-        Limits(0.0, 0.01, 0, 0),  # by "or": BLEU alone decides
+        NEVER,
         20,
-        refined=True,
+        levels=[Limits(0.0, 0.01, 0, 0)] * len(FORGET),  # by "or": BLEU alone decides
         training=LORA,
         scorer=scorer_folder("embedded:minilm"),
     )
@@ -250,9 +252,7 @@ def test_a_sweep_trains_each_place_once_and_a_lost_one_ends_no_other(
     # A training wants the whole cluster, beside the trial that waits for it.
     own = replace(trainings("sweep", max_failures=0, cpus_each=2), tracker=tracker)
     trials = Trials(
-        Unlearner(
-            "icu", own.config, PAIRS, POOL, [], memorised.model, Limits(0, 0, 0.5, 0.9), "", own
-        ),
+        Unlearner("icu", own.config, PAIRS, POOL, [], memorised.model, LEVELS, "", own),
         Unlearning(
             training=LORA,
             grid=[

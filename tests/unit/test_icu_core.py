@@ -18,6 +18,7 @@ from rnr_dist.train.collate import Example, Item
 from rnr_dist.types import TokenSequence
 
 LIMITS = Limits(bertscore=0.3, bleu=0.01, extraction=0.05, memorisation=0.6)
+ALIKE = [LIMITS] * 3
 
 
 def reading(bertscore=(0.2, 0.2, 0.9), bleu=(0.0, 0.5, 0.0), el=0.2, ma=0.9, epoch=1):
@@ -26,42 +27,65 @@ def reading(bertscore=(0.2, 0.2, 0.9), bleu=(0.0, 0.5, 0.0), el=0.2, ma=0.9, epo
 
 
 def test_and_asks_both_and_or_either():
-    both = forgotten(reading(), LIMITS, "and")
-    either = forgotten(reading(), LIMITS, "or")
+    both = forgotten(reading(), ALIKE, "and")
+    either = forgotten(reading(), ALIKE, "or")
     assert both == [True, False, False]
     assert either == [True, True, True]
-    assert left_by(reading(), LIMITS) == {"bertscore": 2, "bleu": 2, "memorisation": 0}
+    assert left_by(reading(), ALIKE) == {
+        "bertscore": 2,
+        "bleu": 2,
+        "extraction": 0,
+        "memorisation": 0,
+    }
 
 
 def test_or_drops_whatever_and_drops():
     draw = np.random.default_rng(0)
     for _ in range(50):
         one = reading(tuple(draw.random(8)), tuple(draw.random(8) / 30))
-        both, either = (forgotten(one, LIMITS, combine) for combine in ("and", "or"))
+        both, either = (forgotten(one, [LIMITS] * 8, combine) for combine in ("and", "or"))
         assert all(other for this, other in zip(both, either, strict=True) if this)
 
 
 def test_what_is_remembered_again_comes_back_unless_it_is_sticky():
-    first = forgotten(reading(), LIMITS, "and")
+    first = forgotten(reading(), ALIKE, "and")
     again = reading(bertscore=(0.9, 0.9, 0.9))
-    assert forgotten(again, LIMITS, "and") == [False] * 3
-    assert forgotten(again, LIMITS, "and", first) == [True, False, False]
+    assert forgotten(again, ALIKE, "and") == [False] * 3
+    assert forgotten(again, ALIKE, "and", first) == [True, False, False]
 
 
-def test_what_must_have_left_its_own_tokens_too_takes_the_average_along():
+def test_what_must_not_be_recalled_takes_the_averages_along():
     draw = np.random.default_rng(0)
+    level = Limits(0.7, 0.7, 0.5, 0.6)
     for _ in range(50):
         one = EpochReading(1, *(tuple(draw.random(8)) for _ in range(4)))
-        limits = Limits(0.7, 0.7, 0.5, 0.6)
-        shared = forgotten(one, limits, "and")
-        own = forgotten(one, limits, "and", by_memorisation=True)
-        recalled = np.array(one.memorisation) <= 0.6
+        shared = forgotten(one, [level] * 8, "and")
+        own = forgotten(one, [level] * 8, "and", by_recall=True)
+        recalled = (np.array(one.memorisation) <= 0.6) & (np.array(one.extraction) <= 0.5)
         assert own == [bool(now and low) for now, low in zip(shared, recalled, strict=True)]
+
+
+def test_an_extraction_that_was_not_read_keeps_no_sequence():
+    one = reading((0.1, 0.1), (0.0, 0.0), el=float("nan"), ma=0.5)
+    assert forgotten(one, [LIMITS] * 2, "and", by_recall=True) == [True, True]
+    assert left_by(one, [LIMITS] * 2)["extraction"] == 0
+
+
+def test_each_sequence_leaves_at_its_own_level():
+    one = reading((0.4, 0.4), (0.005, 0.005), el=0.04, ma=0.65)
+    low, high = LIMITS, Limits(0.5, 0.01, 0.05, 0.7)
+    assert forgotten(one, [low, high], "and", by_recall=True) == [False, True]
+    assert left_by(one, [low, high]) == {
+        "bertscore": 1,
+        "bleu": 2,
+        "extraction": 2,
+        "memorisation": 1,
+    }
 
 
 def test_a_score_that_is_no_number_is_below_no_limit():
     nan = float("nan")
-    assert forgotten(reading((nan,), (nan,)), LIMITS, "or") == [False]
+    assert forgotten(reading((nan,), (nan,)), [LIMITS], "or") == [False]
 
 
 def test_an_epoch_whose_extraction_was_not_read_is_never_the_best():

@@ -1,0 +1,126 @@
+"""What counts as forgotten: what a model reaches on sequences that it never saw.
+
+In: a reading of never-seen sequences, and how near each is to those that are to be forgotten. Out:
+`Levels`: of the averages, and of each sequence. Invariant: a limit that the config gives stands
+for every sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rnr_dist.config_icu import IcuConfig
+from rnr_dist.icu.data import IcuData
+from rnr_dist.icu.forgotten import Limits
+from rnr_dist.machine import Machine
+from rnr_dist.report.progress import say
+from rnr_dist.run_dir import read_json, write_json
+from rnr_dist.types import ModelRef, TokenSequence
+
+
+@dataclass(frozen=True)
+class Levels:
+    """average: at or below which unlearning ends. own: by a sequence's id, at which it leaves."""
+
+    average: Limits
+    own: Mapping[str, Limits]
+
+    def of(self, sequences: Sequence[TokenSequence]) -> tuple[Limits, ...]:
+        """Each sequence's own level."""
+        return tuple(self.own[sequence.id] for sequence in sequences)
+
+
+def level_of(figures: Mapping[str, np.ndarray], members: Sequence[int], quantile: float) -> Limits:
+    """Level of some never-seen sequences: of a and b the quantile, of EL and MA the mean, since
+    those are what averages are asked to reach.
+
+    figures: {measure: (never seen,)}.
+    """
+    chosen = {measure: values[list(members)] for measure, values in figures.items()}
+    return Limits(
+        float(np.quantile(chosen["bertscore"], quantile)),
+        float(np.quantile(chosen["bleu"], quantile)),
+        float(chosen["extraction"].mean()),
+        float(chosen["memorisation"].mean()),
+    )
+
+
+def nearest(vectors: np.ndarray, unseen: np.ndarray, neighbours: int) -> list[list[int]]:
+    """Rows of `unseen` by inner product to each row of `vectors`, nearest first; 0: all of them."""
+    order = np.argsort(-(vectors @ unseen.T), axis=1, kind="stable")
+    return [[int(at) for at in row[: neighbours or None]] for row in order]
+
+
+def find_levels(
+    config: IcuConfig, data: IcuData, machine: Machine, known: ModelRef, folder: Path
+) -> Levels:
+    """Limits of the config, and where it leaves one out what never-seen sequences reach.
+
+    Read once, into `folder`/levels.json.
+    """
+    path = folder / "levels.json"
+    if not path.exists():
+        write_json(path, _read(config, data, machine, known))
+    content = read_json(path)
+    given, stop = config.refinement, config.stopping
+    chosen = {
+        "bertscore": given.bertscore_below,
+        "bleu": given.bleu_below,
+        "extraction": stop.extraction,
+        "memorisation": stop.memorisation,
+    }
+    fixed = {measure: value for measure, value in chosen.items() if value is not None}
+    levels = Levels(
+        Limits(**{**content["average"], **fixed}),
+        {name: Limits(**{**own, **fixed}) for name, own in content["own"].items()},
+    )
+    average = levels.average
+    say(
+        f"forgotten: BERTScore below {_range(levels, 'bertscore')} {given.combine} BLEU below "
+        f"{_range(levels, 'bleu')}; end at EL {average.extraction:.4f} and MA "
+        f"{average.memorisation:.3f}"
+    )
+    return levels
+
+
+def _range(levels: Levels, measure: str) -> str:
+    """`0.780`, or `0.651 to 0.810` where sequences differ."""
+    found = sorted({f"{getattr(own, measure):.3f}" for own in levels.own.values()})
+    return found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
+
+
+def _read(config: IcuConfig, data: IcuData, machine: Machine, known: ModelRef) -> dict[str, object]:
+    from rnr_dist.icu.actors import embedded, similarity_of
+    from rnr_dist.icu.judging import recalled
+
+    t0, tokenizer, rule = config.task.prefix_tokens, machine.tokenizer, config.refinement
+    found = recalled(
+        machine.pool, config, known, data.unseen, tokenizer.eos_token_id, t0, "never seen"
+    )
+    said = [tokenizer.decode(one.continuation, skip_special_tokens=True) for one in found]
+    truth = [tokenizer.decode(sequence.token_ids[t0:]) for sequence in data.unseen]
+    with similarity_of(config, machine) as similarity:
+        alike, bleu = similarity(said, truth)
+    figures = {
+        "bertscore": np.asarray(alike),
+        "bleu": np.asarray(bleu),
+        "extraction": np.array([one.extraction for one in found]),
+        "memorisation": np.array([one.accuracy(t0) for one in found]),
+    }
+    wanted = [*data.forget, *data.tuning]
+    everyone = [[*range(len(data.unseen))]] * len(wanted)
+    if rule.neighbours:
+        texts = [sequence.text for sequence in [*wanted, *data.unseen]]
+        vectors = embedded(config.pairing.embedder, texts, config.workers.gpus_each > 0)
+        everyone = nearest(vectors[: len(wanted)], vectors[len(wanted) :], rule.neighbours)
+    return {
+        "average": asdict(level_of(figures, range(len(data.unseen)), rule.calibration_quantile)),
+        "own": {
+            sequence.id: asdict(level_of(figures, members, rule.calibration_quantile))
+            for sequence, members in zip(wanted, everyone, strict=True)
+        },
+    }
