@@ -196,7 +196,7 @@ def epoch(folder: Path) -> dict[str, float]:
             "forgotten",
             1,
             scorer_folder("embedded:minilm"),
-            True,
+            levels=[never] * len(forget),
         )
         both = texts(Example(one.token_ids, 0) for one in [*forget, *pool])
         tuned = trainings.run(

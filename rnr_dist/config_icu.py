@@ -181,7 +181,7 @@ class Refinement(Section):
     """A sequence's level is what the model reaches on so many never-seen sequences, the nearest by
     `pairing.embedder`: a form of much fixed text is recalled more than another by a model that
     never saw either. 0: one level, that of all never-seen sequences."""
-    calibration_quantile: Fraction = 0.5
+    calibration_quantile: Fraction = 1.0
     """Quantile over those never-seen sequences that stands for a and b."""
     combine: Literal["and", "or"] = "and"
     """Both below, or either."""
@@ -255,7 +255,9 @@ class Methods(Section):
     """At most so many texts, half of the pool and half general (`task.general`, split `retain`),
     that L_kl holds at theta0 (`objective.retain` of them a target); theta0's states of all of them
     stay in memory."""
-    icu: Unlearning = unlearning(IcuObjective(whole=True, kl_weight=4, ceiling=2), 1e-5)
+    icu: Unlearning = unlearning(
+        IcuObjective(whole=True, kl_weight=4, ceiling=2, natural=True), 1e-5
+    )
     """Unlearning, learning of pairs, KL (Eq. 6); weights and ceiling as measured in docs/icu.md,
     the papers' by their presets."""
     kumpr: Unlearning = unlearning(KumprObjective(), 1e-5)

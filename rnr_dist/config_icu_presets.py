@@ -10,7 +10,14 @@ from typing import Any
 
 
 def _icu(**objective: Any) -> dict[str, Any]:
-    papers = {"name": "icu", "kl_weight": 1.0, "retain": 0, "ceiling": None, "whole": False}
+    papers = {
+        "name": "icu",
+        "kl_weight": 1.0,
+        "retain": 0,
+        "ceiling": None,
+        "natural": False,
+        "whole": False,
+    }
     return {"training": {"objective": {**papers, **objective}, "learning_rate": 5e-6}}
 
 

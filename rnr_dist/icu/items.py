@@ -7,8 +7,10 @@ run's seed.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -28,8 +30,9 @@ def unlearning_items(
     pool: Sequence[TokenSequence],
     prefix_tokens: int,
     seed: int,
+    unseen_nats: Mapping[int, float] = MappingProxyType({}),
 ) -> list[Item]:
-    """`pairs` goes by the forget sequence's id."""
+    """`pairs` goes by the forget sequence's id; `unseen_nats` by token id, for natural ceilings."""
     objective = training.objective
     whole = isinstance(objective, (IcuObjective, KumprObjective, KlObjective)) and objective.whole
     own = 0 if whole else prefix_tokens
@@ -37,7 +40,7 @@ def unlearning_items(
     items = []
     for number, sequence in enumerate(forget):
         ids = sequence.token_ids
-        target = Example(ids, own)
+        target = Example(ids, own, ceilings(ids, objective, unseen_nats))
         learn = [Example(pair.token_ids, beside) for pair in pairs[sequence.id]]
         if name == "kumpr":
             items.append(Item.of(forget=[target]))
@@ -54,6 +57,18 @@ def unlearning_items(
             wrong = [Example(other_end(sequence, o, prefix_tokens), prefix_tokens) for o in others]
             items.append(Item.of(forget=[Example(ids, prefix_tokens)], mismatch=wrong, learn=learn))
     return items
+
+
+def ceilings(
+    token_ids: Sequence[int], objective: object, unseen_nats: Mapping[int, float]
+) -> tuple[float, ...]:
+    """Nats up to which each token is pushed; none where there is no end."""
+    if not isinstance(objective, IcuObjective):
+        return ()
+    rest = math.inf if objective.ceiling is None else objective.ceiling
+    known = unseen_nats if objective.natural else {}
+    found = tuple(known.get(token, rest) for token in token_ids)
+    return found if any(map(math.isfinite, found)) else ()
 
 
 def retained_texts(

@@ -84,7 +84,9 @@ class EpochTrainings:
         loss is not finite.
         """
         config = self.config
-        members = [[[r, [*e.token_ids], e.prompt_tokens] for r, e in i.members] for i in items]
+        members = [
+            [[r, [*e.token_ids], e.prompt_tokens, *e.ceilings] for r, e in i.members] for i in items
+        ]
         known = [sequence.id for sequence in sequences]
         settings = training.model_dump(mode="json")
         inputs = [members, known, settings, model.digest, asdict(limits), until, epochs]

@@ -8,12 +8,13 @@ for every sequence.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from rnr_dist.config_icu import IcuConfig
+from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.icu.data import IcuData
 from rnr_dist.icu.forgotten import Limits
 from rnr_dist.machine import Machine
@@ -24,10 +25,12 @@ from rnr_dist.types import ModelRef, TokenSequence
 
 @dataclass(frozen=True)
 class Levels:
-    """average: at or below which unlearning ends. own: by a sequence's id, at which it leaves."""
+    """average: at or below which unlearning ends. own: by a sequence's id, at which it leaves.
+    tokens: by token id, mean nats (-log q) in never-seen sequences."""
 
     average: Limits
     own: Mapping[str, Limits]
+    tokens: Mapping[int, float]
 
     def of(self, sequences: Sequence[TokenSequence]) -> tuple[Limits, ...]:
         """Each sequence's own level."""
@@ -55,6 +58,23 @@ def nearest(vectors: np.ndarray, unseen: np.ndarray, neighbours: int) -> list[li
     return [[int(at) for at in row[: neighbours or None]] for row in order]
 
 
+def token_nats(
+    sequences: Sequence[Sequence[int]], log_likelihoods: Sequence[Sequence[float]]
+) -> dict[int, float]:
+    """{token id: mean -log q} over sequences, of all their tokens but the first."""
+    found: dict[int, list[float]] = {}
+    for token_ids, values in zip(sequences, log_likelihoods, strict=True):
+        for token, value in zip(token_ids[1:], values, strict=True):
+            found.setdefault(token, []).append(-value)
+    return {token: float(np.mean(nats)) for token, nats in sorted(found.items())}
+
+
+def reachable(own: Limits, average: Limits) -> Limits:
+    """A sequence's level, of EL not below the average's: of a few neighbours EL is often 0, and no
+    sequence need be lower than the average is to be."""
+    return replace(own, extraction=max(own.extraction, average.extraction))
+
+
 def find_levels(
     config: IcuConfig, data: IcuData, machine: Machine, known: ModelRef, folder: Path
 ) -> Levels:
@@ -74,11 +94,15 @@ def find_levels(
         "memorisation": stop.memorisation,
     }
     fixed = {measure: value for measure, value in chosen.items() if value is not None}
+    average = Limits(**{**content["average"], **fixed})
     levels = Levels(
-        Limits(**{**content["average"], **fixed}),
-        {name: Limits(**{**own, **fixed}) for name, own in content["own"].items()},
+        average,
+        {
+            name: reachable(Limits(**{**own, **fixed}), average)
+            for name, own in content["own"].items()
+        },
+        {int(token): nats for token, nats in content["tokens"].items()},
     )
-    average = levels.average
     say(
         f"forgotten: BERTScore below {_range(levels, 'bertscore')} {given.combine} BLEU below "
         f"{_range(levels, 'bleu')}; end at EL {average.extraction:.4f} and MA "
@@ -111,6 +135,8 @@ def _read(config: IcuConfig, data: IcuData, machine: Machine, known: ModelRef) -
         "extraction": np.array([one.extraction for one in found]),
         "memorisation": np.array([one.accuracy(t0) for one in found]),
     }
+    ids = [sequence.token_ids for sequence in data.unseen]
+    answers = machine.pool.run(known, [ReadLikelihood(one) for one in ids])
     wanted = [*data.forget, *data.tuning]
     everyone = [[*range(len(data.unseen))]] * len(wanted)
     if rule.neighbours:
@@ -123,4 +149,5 @@ def _read(config: IcuConfig, data: IcuData, machine: Machine, known: ModelRef) -
             sequence.id: asdict(level_of(figures, members, rule.calibration_quantile))
             for sequence, members in zip(wanted, everyone, strict=True)
         },
+        "tokens": token_nats(ids, [answer.log_likelihoods for answer in answers]),
     }

@@ -48,6 +48,7 @@ class Unlearner:
             self.pool,
             task.prefix_tokens,
             self.config.seed,
+            self.levels.tokens,
         )
         retained: list[Example] = []
         if getattr(training.objective, "retain", 0):

@@ -1,7 +1,7 @@
 """ICU's objective (Tang et al., Eq. 6): L_fgt + alpha L_lrn + beta L_kl.
 
 In: items of a `forget` sequence, its `learn` pairs and what else to `retain`. Out: `forget`, the
-target's log-likelihood (so it is minimised), a token's only down to -`ceiling`; `learn`, the pairs'
+target's log-likelihood (so it is minimised), a token's only to its ceiling; `learn`, the pairs'
 cross-entropy; `kl`, KL(theta0 || theta) on the pairs and on what is retained. Invariant: a term
 whose weight is 0 is not computed; with `reduction: sequence` a mean is over sequences, of their
 sums over t.
@@ -58,7 +58,7 @@ class Icu:
         weights, terms = self.weights, {}
         entropy = self.settings.divergence == "cross_entropy"
         if "forget" in weights:
-            nll, _ = losses(trained, batch["forget"], ceiling=self.settings.ceiling)
+            nll, _ = losses(trained, batch["forget"])
             terms["forget"] = (-weights["forget"] * nll, self._counted(batch["forget"]))
         if "learn" in weights or "kl" in weights:
             rows = batch["learn"]
@@ -83,12 +83,12 @@ def losses(
     rows: Mapping[str, Any],
     before: bool = False,
     with_entropy: bool = False,
-    ceiling: float | None = None,
 ) -> tuple[Any, Any]:
-    """Sums over the labels of a role: -log q, each at most `ceiling`, and KL (or H) against theta0
-    if it is asked for."""
+    """Sums over the labels of a role: -log q, each at most its ceiling where the rows have some,
+    and KL (or H) against theta0 if it is asked for."""
     # theta0 first: nothing of the trained model's graph exists yet while it is switched off.
     other = (trained.reference_head, trained.reference_states(rows)) if before else None
     states = label_states(trained.model, rows)
     targets = rows["labels"][:, 1:][predicted(rows)]
-    return label_losses(trained.head, states, targets, other, with_entropy, ceiling)
+    ends = rows["ceilings"][:, 1:][predicted(rows)] if "ceilings" in rows else None
+    return label_losses(trained.head, states, targets, other, with_entropy, ends)

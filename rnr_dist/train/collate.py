@@ -23,11 +23,13 @@ class Example:
     """One training sequence: prompt, then the response that is learnt.
 
     `prompt_tokens` of `token_ids` are the prompt. The response ends with the model's end token
-    where the model shall learn to stop.
+    where the model shall learn to stop. `ceilings`, where given, are nats of -log q a token, for
+    objectives that push tokens away.
     """
 
     token_ids: tuple[int, ...]
     prompt_tokens: int
+    ceilings: tuple[float, ...] = ()
 
     @property
     def labels(self) -> int:
@@ -41,7 +43,9 @@ class Example:
 
     def cut(self, max_tokens: int) -> Example:
         """The first `max_tokens` tokens."""
-        return replace(self, token_ids=self.token_ids[:max_tokens])
+        return replace(
+            self, token_ids=self.token_ids[:max_tokens], ceilings=self.ceilings[:max_tokens]
+        )
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,8 @@ def pad(examples: Sequence[Example]) -> dict[str, Any]:
     """Right-padded int64 tensors (examples, longest): input_ids, attention_mask, labels.
 
     Labels are IGNORED on prompt and padding, by position and never by token id, since the padding
-    token may equal the end token. No examples give one token of padding.
+    token may equal the end token. No examples give one token of padding. Where examples have
+    ceilings, also those: fp32, infinite where there is none.
     """
     import torch
 
@@ -196,7 +201,11 @@ def pad(examples: Sequence[Example]) -> dict[str, Any]:
         "attention_mask": torch.zeros(shape, dtype=torch.long),
         "labels": torch.full(shape, IGNORED),
     }
+    if any(example.ceilings for example in examples):
+        batch["ceilings"] = torch.full(shape, float("inf"))
     for row, example in enumerate(examples):
+        if example.ceilings:
+            batch["ceilings"][row, : len(example.ceilings)] = torch.tensor(example.ceilings)
         ids = torch.tensor(example.token_ids)
         response = slice(example.first_label, len(ids))
         batch["input_ids"][row, : len(ids)] = ids

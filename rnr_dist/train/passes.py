@@ -92,25 +92,31 @@ def label_losses(
     targets: Any,
     before: tuple[Callable[[Any], Any], Any] | None = None,
     with_entropy: bool = False,
-    ceiling: float | None = None,
+    ceilings: Any = None,
 ) -> tuple[Any, Any]:
-    """Sums over labels: -log q(target), each at most `ceiling`, and KL(p || q), nats, in fp32.
+    """Sums over labels: -log q(target), each at most its ceiling, and KL(p || q), nats, in fp32.
 
     head: logits of states. states: (labels, d). targets: (labels,). before: theta0's head and its
-    states of the same labels, for p; without it the second sum is 0. with_entropy: H(p, q) instead
+    states of the same labels, for p; without it the second sum is 0. ceilings: (labels,) or none.
+    with_entropy: H(p, q) instead
     of KL, which is H(p) more. Logits live for a part of the labels at a time and are computed again
     in the backward pass.
     """
     nll, divergence = states.new_zeros((), dtype=torch.float32), states.new_zeros(())
     first = before[0] if before else None
     others = before[1].tensor_split(HEAD_PARTS) if before else [None] * HEAD_PARTS
+    ends = [None] * HEAD_PARTS if ceilings is None else ceilings.tensor_split(HEAD_PARTS)
     states_in_parts, targets_in_parts = (x.tensor_split(HEAD_PARTS) for x in (states, targets))
-    for part, wanted, other in zip(states_in_parts, targets_in_parts, others, strict=True):
+    for part, wanted, other, end in zip(
+        states_in_parts, targets_in_parts, others, ends, strict=True
+    ):
 
-        def losses(part: Any, wanted: Any = wanted, other: Any = other) -> tuple[Any, Any]:
+        def losses(
+            part: Any, wanted: Any = wanted, other: Any = other, end: Any = end
+        ) -> tuple[Any, Any]:
             log_q = head(part).float().log_softmax(-1)
-            lost = -log_q.gather(1, wanted[:, None])
-            lost = lost.sum() if ceiling is None else lost.clamp(max=ceiling).sum()
+            lost = -log_q.gather(1, wanted[:, None])[:, 0]
+            lost = lost.sum() if end is None else lost.clamp(max=end).sum()
             if first is None:
                 return lost, log_q.new_zeros(())
             log_p = first(other).float().log_softmax(-1)

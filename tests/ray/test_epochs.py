@@ -31,7 +31,7 @@ from rnr_dist.types import ModelRef, TokenSequence
 from tests.ray.test_training import processes
 
 T0, T, N = 8, 24, 3
-LEVELS = Levels(Limits(0, 0, 0.5, 0.9), {})
+LEVELS = Levels(Limits(0, 0, 0.5, 0.9), {}, {})
 NEVER = Limits(0, 0, 0, 0)  # met by nothing: all epochs are run
 FULL = Training(
     parameters="full",

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from rnr_dist.config_icu import IcuConfig, Pairing
+from rnr_dist.config_objectives import IcuObjective, KumprObjective
 from rnr_dist.errors import InputError
 from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.icu.forgotten import EpochReading, Limits, best_epoch, forgotten, left_by, violation
-from rnr_dist.icu.items import retained_texts, unlearning_items, with_retained
+from rnr_dist.icu.items import ceilings, retained_texts, unlearning_items, with_retained
 from rnr_dist.icu.judging import auc_interval
 from rnr_dist.icu.pairing import apart, make_index, pair_up, shares_words
 from rnr_dist.icu.similarity import sentence_bleu
 from rnr_dist.stats import ClusterMean
-from rnr_dist.train.collate import Example, Item
+from rnr_dist.train.collate import Example, Item, pad
 from rnr_dist.types import TokenSequence
 
 LIMITS = Limits(bertscore=0.3, bleu=0.01, extraction=0.05, memorisation=0.6)
@@ -205,6 +206,23 @@ def test_items_stand_in_their_objectives_roles(name):
         for wrong in (*item["mismatch"], *item["chosen"]):
             assert wrong.token_ids[:8] == one.token_ids[:8]
             assert wrong.token_ids[8:] in [other.token_ids[8:] for other in pool]
+
+
+def test_ceilings_are_natural_where_never_seen_sequences_hold_the_token():
+    def found(**objective):
+        return ceilings((4, 5, 4), IcuObjective(**objective), {4: 0.25})
+
+    assert found() == ()
+    assert found(ceiling=2) == (2, 2, 2)
+    assert found(ceiling=2, natural=True) == (0.25, 2, 0.25)
+    assert found(natural=True) == (0.25, float("inf"), 0.25)
+    assert ceilings((4, 5), KumprObjective(), {4: 0.25}) == ()
+
+
+def test_ceilings_stand_beside_their_tokens_and_are_cut_with_them():
+    batch = pad([Example((4, 5, 6), 1, (1.0, 2.0, 3.0)).cut(2), Example((4, 5, 6), 0)])
+    assert batch["ceilings"].tolist() == [[1, 2, float("inf")], [float("inf")] * 3]
+    assert "ceilings" not in pad([Example((4, 5, 6), 0)])
 
 
 def test_retained_texts_are_half_of_the_pool_where_there_is_enough():
