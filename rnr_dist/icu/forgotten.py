@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -62,6 +62,25 @@ def forgotten(
         found &= low["memorisation"] & (low["extraction"] | np.isnan(reading.extraction))
     past = np.array(before or [False] * len(found))
     return [bool(now) for now in found | past]
+
+
+def leaving(
+    reading: EpochReading,
+    levels: Sequence[Limits],
+    average: Limits,
+    combine: Literal["and", "or"],
+    before: Sequence[bool] = (),
+    by_recall: bool = False,
+) -> list[bool]:
+    """Who leaves: the `forgotten`. Where those are all and an average is still above its limit,
+    the limits are everyone's levels of EL and MA, and who is above them stays."""
+    found = forgotten(reading, levels, combine, before, by_recall)
+    if not (by_recall and all(found) and violation(reading, average)):
+        return found
+    both = {"extraction": average.extraction, "memorisation": average.memorisation}
+    return forgotten(
+        reading, [replace(level, **both) for level in levels], combine, before, by_recall
+    )
 
 
 def below(reading: EpochReading, levels: Sequence[Limits]) -> dict[str, np.ndarray]:

@@ -79,9 +79,8 @@ class EpochTrainings:
         """Train on `items` by epochs and look at `sequences` after each.
 
         levels: where given, `items[i]` is left out while `sequences[i]` is at or below `levels[i]`
-        (IUR). retained: what an
-        objective with the role `retain` takes some of in each epoch. Raises InputError where the
-        loss is not finite.
+        (IUR). retained: what an objective with the role `retain` takes some of in each epoch.
+        Raises InputError where the loss is not finite.
         """
         config = self.config
         members = [

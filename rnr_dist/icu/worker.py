@@ -12,7 +12,7 @@ import json
 import math
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from rnr_dist.icu.forgotten import (
     EpochReading,
     Limits,
     best_epoch,
-    forgotten,
+    leaving,
     left_by,
     violation,
 )
@@ -41,12 +41,11 @@ DEFAULT_RULE = Refinement()
 class EpochJob(Job):
     """A training by epochs. Item i is left out while sequence i is forgotten.
 
-    levels: by sequence, at or below which it is (IUR); none: no sequence is ever left out.
-
-    until: `forgotten` ends when both averages are at or below their limits, `memorised` when the
-    mean EL_n is at or above `limits.extraction`. curves: EL is read even where nothing is decided
-    by it. scorer: BERTScore's encoder; "" scores no text. retained: examples of which an epoch's
-    items take some, where the objective has the role `retain`.
+    levels: by sequence, at or below which it is (IUR); none: no sequence is ever left out. until:
+    `forgotten` ends when both averages are at or below their limits, `memorised` when the mean EL_n
+    is at or above `limits.extraction`. curves: EL is read even where nothing is decided by it.
+    scorer: BERTScore's encoder; "" scores no text. retained: examples of which an epoch's items
+    take some, where the objective has the role `retain`.
     """
 
     sequences: Any = None
@@ -209,16 +208,20 @@ def _read(
             return progress.epoch == job.epochs or accuracy >= job.limits.extraction
         return job.curves or ends or accuracy <= job.limits.memorisation
 
-    scores, texts = look.at_all(decides)
-    reading = EpochReading(progress.epoch, **scores)
     before = progress.gone if job.refinement.sticky else []
-    progress.gone = [False] * len(texts)
-    if job.levels:
-        rule = job.refinement
-        progress.gone = forgotten(reading, job.levels, rule.combine, before, rule.recall)
+
+    def read(wanted: Callable[[float], bool]) -> tuple[EpochReading, list[bool], list[str]]:
+        scores, texts = look.at_all(wanted)
+        reading, rule = EpochReading(progress.epoch, **scores), job.refinement
+        if not job.levels:
+            return reading, [False] * len(texts), texts
+        gone = leaving(reading, job.levels, job.limits, rule.combine, before, rule.recall)
+        return reading, gone, texts
+
+    reading, progress.gone, texts = read(decides)
     if all(progress.gone) and not math.isfinite(reading.mean_extraction):
-        scores, texts = look.at_all(lambda _: True)  # nothing is left: this epoch is the last
-        reading = EpochReading(progress.epoch, **scores)
+        # Nothing would be left: EL decides whether that is so.
+        reading, progress.gone, texts = read(lambda _: True)
     progress.reading_seconds += time.monotonic() - began
     progress.told.append(
         {

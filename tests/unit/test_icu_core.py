@@ -9,7 +9,15 @@ from rnr_dist.config_icu import IcuConfig, Pairing
 from rnr_dist.config_objectives import IcuObjective, KumprObjective
 from rnr_dist.errors import InputError
 from rnr_dist.generate.requests import ReadLikelihood
-from rnr_dist.icu.forgotten import EpochReading, Limits, best_epoch, forgotten, left_by, violation
+from rnr_dist.icu.forgotten import (
+    EpochReading,
+    Limits,
+    best_epoch,
+    forgotten,
+    leaving,
+    left_by,
+    violation,
+)
 from rnr_dist.icu.items import ceilings, retained_texts, unlearning_items, with_retained
 from rnr_dist.icu.judging import auc_interval
 from rnr_dist.icu.pairing import apart, make_index, pair_up, shares_words
@@ -70,6 +78,19 @@ def test_an_extraction_that_was_not_read_keeps_no_sequence():
     one = reading((0.1, 0.1), (0.0, 0.0), el=float("nan"), ma=0.5)
     assert forgotten(one, [LIMITS] * 2, "and", by_recall=True) == [True, True]
     assert left_by(one, [LIMITS] * 2)["extraction"] == 0
+
+
+def test_where_all_have_left_and_an_average_is_not_met_those_above_it_stay():
+    own = [Limits(0.5, 0.5, 0.3, 0.8), Limits(0.5, 0.5, 0.05, 0.6)]
+    one = EpochReading(1, (0.1, 0.1), (0.1, 0.1), (0.2, 0.02), (0.7, 0.4))
+
+    def left(average, by_recall=True, reading=one):
+        return leaving(reading, own, average, "and", (), by_recall)
+
+    assert left(Limits(0, 0, 0.2, 0.6)) == [True, True]  # both averages are met
+    assert left(Limits(0, 0, 0.1, 0.6)) == [False, True]
+    assert left(Limits(0, 0, 0.2, 0.5)) == [False, True]
+    assert left(Limits(0, 0, 0.1, 0.6), by_recall=False) == [True, True]
 
 
 def test_each_sequence_leaves_at_its_own_level():
