@@ -99,9 +99,9 @@ class IcuObjective(Section):
     """Nats of -log q from which on a token of the target is pushed no further, as it is forgotten:
     one that was never seen has some 3 where the model is wrong. null: no end (the papers')."""
     natural: bool = False
-    """true: a token is pushed only up to theta0's mean -log q of the same token in never-seen
-    sequences; `ceiling` is for tokens that those do not hold. What any text of the form says stays
-    likely; names and numbers go."""
+    """true: a token's ceiling is theta0's mean -log q of the same token in never-seen sequences,
+    where they hold it and that is below `ceiling`. What any text of the form says stays likely;
+    names and numbers go."""
 
 
 class KumprObjective(Section):

@@ -67,7 +67,7 @@ def ceilings(
         return ()
     rest = math.inf if objective.ceiling is None else objective.ceiling
     known = unseen_nats if objective.natural else {}
-    found = tuple(known.get(token, rest) for token in token_ids)
+    found = tuple(min(rest, known.get(token, math.inf)) for token in token_ids)
     return found if any(map(math.isfinite, found)) else ()
 
 

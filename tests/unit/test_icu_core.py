@@ -236,6 +236,7 @@ def test_ceilings_are_natural_where_never_seen_sequences_hold_the_token():
     assert found() == ()
     assert found(ceiling=2) == (2, 2, 2)
     assert found(ceiling=2, natural=True) == (0.25, 2, 0.25)
+    assert found(ceiling=0.125, natural=True) == (0.125, 0.125, 0.125)
     assert found(natural=True) == (0.25, float("inf"), 0.25)
     assert ceilings((4, 5), KumprObjective(), {4: 0.25}) == ()
 
