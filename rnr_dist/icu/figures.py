@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def epochs_figure(
             for measure in rows[0]["left_by"]:
                 panels[2].plot(
                     epochs,
-                    [row["left_by"][measure] for row in rows],
+                    [row["left_by"].get(measure, math.nan) for row in rows],
                     linestyle="--",
                     label=f"{measure} is low",
                 )

@@ -94,8 +94,12 @@ def below(reading: EpochReading, levels: Sequence[Limits]) -> dict[str, np.ndarr
 
 
 def left_by(reading: EpochReading, levels: Sequence[Limits]) -> dict[str, int]:
-    """How many sequences each measure alone calls forgotten (by EL none where it was not read)."""
-    return {measure: int(low.sum()) for measure, low in below(reading, levels).items()}
+    """How many sequences each measure that was read calls forgotten by itself."""
+    return {
+        measure: int(low.sum())
+        for measure, low in below(reading, levels).items()
+        if not np.isnan(getattr(reading, measure)).all()
+    }
 
 
 def violation(reading: EpochReading, limits: Limits) -> float:
