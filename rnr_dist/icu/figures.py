@@ -44,6 +44,7 @@ def epochs_figure(
                     epochs,
                     [row["left_by"].get(measure, math.nan) for row in rows],
                     linestyle="--",
+                    marker=".",  # one epoch alone is no line
                     label=f"{measure} is low",
                 )
     panels[2].yaxis.set_major_locator(MaxNLocator(integer=True))
