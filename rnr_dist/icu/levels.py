@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rnr_dist.config_icu import IcuConfig
+from rnr_dist.config_icu import IcuConfig, Pairing
 from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.icu.data import IcuData
 from rnr_dist.icu.forgotten import Limits
+from rnr_dist.icu.pairing import make_index
 from rnr_dist.machine import Machine
 from rnr_dist.report.progress import say
 from rnr_dist.run_dir import read_json, write_json
@@ -52,10 +53,15 @@ def level_of(figures: Mapping[str, np.ndarray], members: Sequence[int], quantile
     )
 
 
-def nearest(vectors: np.ndarray, unseen: np.ndarray, neighbours: int) -> list[list[int]]:
-    """Rows of `unseen` by inner product to each row of `vectors`, nearest first; 0: all of them."""
-    order = np.argsort(-(vectors @ unseen.T), axis=1, kind="stable")
-    return [[int(at) for at in row[: neighbours or None]] for row in order]
+def nearest(
+    vectors: np.ndarray, unseen: np.ndarray, neighbours: int, settings: Pairing, gpu: bool = False
+) -> list[list[int]]:
+    """Rows of `unseen` (n, d) by inner product to each row of `vectors` (m, d), nearest first, as
+    pairs are found."""
+    index = make_index(unseen, settings.approximate_above, gpu)
+    wanted = min(neighbours, len(unseen))
+    _, rows = index.search(np.ascontiguousarray(vectors, np.float32), wanted)
+    return [[int(at) for at in row if at >= 0] for row in rows]
 
 
 def token_nats(
@@ -141,8 +147,9 @@ def _read(config: IcuConfig, data: IcuData, machine: Machine, known: ModelRef) -
     everyone = [[*range(len(data.unseen))]] * len(wanted)
     if rule.neighbours:
         texts = [sequence.text for sequence in [*wanted, *data.unseen]]
-        vectors = embedded(config.pairing.embedder, texts, config.workers.gpus_each > 0)
-        everyone = nearest(vectors[: len(wanted)], vectors[len(wanted) :], rule.neighbours)
+        gpu, own = config.workers.gpus_each > 0, len(wanted)
+        vectors = embedded(config.pairing.embedder, texts, gpu)
+        everyone = nearest(vectors[:own], vectors[own:], rule.neighbours, config.pairing, gpu)
     return {
         "average": asdict(level_of(figures, range(len(data.unseen)), rule.calibration_quantile)),
         "own": {
