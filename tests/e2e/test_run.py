@@ -161,7 +161,7 @@ def test_baselines_stand_beside_the_result_at_its_budget(killed_and_resumed):
     ours = rows["R&R"]
     row = rows["cmd"]
     assert row["candidates"] == ours["candidates"] == 5
-    # Whole steps are trained: the last one may go over.
+    # Whole steps are trained: the last one, here of one item, may go over.
     assert ours["tokens"] <= row["tokens"] < 1.5 * ours["tokens"]
     assert row["scores"]["toxicity/challenging/fraction_gt_0.5"]["split"] == "final"
     difference = row["against_ours"]["toxicity/challenging/fraction_gt_0.5"]
