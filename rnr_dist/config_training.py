@@ -78,6 +78,6 @@ class Workers(Section):
     """Frozen weights and activations, as of the engines; the LoRA itself is always fp32."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     """Restarts of a training before the run fails."""
-    checkpoints: Annotated[int, Field(ge=0)] = 4
-    """States kept on the way of a training, evenly spread, each in place of the one before: where
-    it goes on when a worker or the whole run ended. 0: it would begin anew."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60
+    """A training's state is kept, in place of the one before, once that is so old: where it goes on
+    when a worker or the whole run ended. Take more where a state is large."""

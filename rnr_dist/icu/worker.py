@@ -84,7 +84,7 @@ def epoch_loop(config: dict[str, Any]) -> dict[str, Any]:
 
     from rnr_dist.icu.look import Look
     from rnr_dist.objectives import make_objective
-    from rnr_dist.train.checkpoints import due, everywhere, restored, saved
+    from rnr_dist.train.checkpoints import everywhere, restored, saved
     from rnr_dist.train.collate import pad
     from rnr_dist.train.passes import require_plain_head
 
@@ -111,6 +111,7 @@ def epoch_loop(config: dict[str, Any]) -> dict[str, Any]:
     if not progress.told:
         _read(job, look, progress, {})
         _keep_best(engine, job, progress, rank)
+    kept = time.monotonic()
     while not _finished(job, progress):
         began = time.monotonic()
         gone = {at for at, forgotten_now in enumerate(progress.gone) if forgotten_now}
@@ -136,11 +137,11 @@ def epoch_loop(config: dict[str, Any]) -> dict[str, Any]:
             report({"epoch": progress.epoch, "loss": float("nan"), "step": progress.step})
             return {}
         _keep_best(engine, job, progress, rank)
-        if not _finished(job, progress) and due(
-            progress.epoch, job.epochs, job.workers.checkpoints + 1
-        ):
+        old = time.monotonic() - kept >= job.workers.checkpoint_seconds
+        if everywhere(old, engine.device) and not _finished(job, progress):
             with saved(engine, progress) as checkpoint:
                 report(_told(progress), checkpoint=checkpoint)
+            kept = time.monotonic()
         else:
             report(_told(progress))
     if progress.epoch == 0:

@@ -106,10 +106,11 @@ def train_adapter(
 
         run_workers(train_loop, job, storage, show)
     if not math.isfinite(last["loss"]):
+        good = any(storage.glob("*/checkpoint_*"))
         raise InputError(
             f"{output}: the loss is {last['loss']} in step {last['step']} of {steps}; expected a "
-            f"finite one: lower learning_rate {training.learning_rate:g}. The last good checkpoint "
-            f"is kept in {storage}"
+            f"finite one: lower learning_rate {training.learning_rate:g}. "
+            + (f"The last good checkpoint is kept in {storage}" if good else "No step was good")
         )
     shutil.rmtree(storage)
     return Adapter(str(output), adapter_digest(output), base.digest, role)

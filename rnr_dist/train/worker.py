@@ -70,7 +70,8 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
     progress = restored(engine, Progress)
     names = sorted(objective.counts([]))
     sums = torch.zeros(len(names), 2, dtype=torch.float64, device=device)
-    began = time.monotonic() - progress.seconds
+    kept = time.monotonic()
+    began = kept - progress.seconds
     for number, step in enumerate(plan[progress.step :], progress.step + 1):
         before = sums.clone()
         accumulate_step(engine, objective, items, step, sums, job.seed, number)
@@ -79,7 +80,8 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
             engine.step()
             progress.step = number
             progress.tokens += sum(items[index].length for index in step.indices)
-        keeps = number < len(plan) and due(number, len(plan), job.workers.checkpoints + 1)
+        old = time.monotonic() - kept >= job.workers.checkpoint_seconds
+        keeps = number < len(plan) and everywhere(old, device)
         if diverged or keeps or due(number, len(plan), REPORTS):
             torch.distributed.all_reduce(sums)
             progress.losses.append(float((sums[:, 0] / sums[:, 1].clamp(min=1)).sum()))
@@ -91,9 +93,10 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
                 "loss": progress.losses[-1],
                 "tokens_per_second": progress.tokens / progress.seconds,
             }
-            if keeps and not diverged:
+            if keeps or diverged:  # the step that diverged was not learnt from
                 with saved(engine, progress) as checkpoint:
                     report(told, checkpoint=checkpoint)
+                kept = time.monotonic()
             else:
                 report(told)
         if diverged:  # the driver says so; another attempt would end here as well

@@ -193,19 +193,21 @@ def test_two_workers_and_filtered_shards_train_like_one(memorised, trainings):
 
 def test_a_killed_worker_goes_on_from_its_last_epoch_to_the_same_weights(memorised, trainings):
     whole = unlearn(trainings("whole"), memorised, NEVER, 5)
-    killed = []
-    disturbed = trainings("disturbed", max_failures=1)
+    killed, epochs_told = [], []
+    disturbed = trainings("disturbed", max_failures=1, checkpoint_seconds=0)
     metrics = disturbed.tracker.metrics
 
     def kill_once(values, step=0):
         if step == 3 and not killed:
             killed.append(processes("RayTrainWorker")[-1].pid)
             os.kill(killed[0], signal.SIGKILL)
+        epochs_told.append(step)
         metrics(values, step)
 
     disturbed.tracker.metrics = kill_once
     again = unlearn(disturbed, memorised, NEVER, 5)
     assert killed
+    assert epochs_told.count(1) == 1  # it did not begin anew
     assert [row["extraction"] for row in again.epochs] == [
         row["extraction"] for row in whole.epochs
     ]

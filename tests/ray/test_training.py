@@ -234,7 +234,7 @@ def test_a_killed_worker_goes_on_with_a_sharded_training_with_an_idle_rank(
     killed = []
 
     def kill_once(report):
-        if report["step"] > 6 and not killed:  # step 5 ends the first fifth: a checkpoint
+        if report["step"] > 6 and not killed:
             killed.append(processes("RayTrainWorker")[-1].pid)
             os.kill(killed[0], signal.SIGKILL)
         steps_seen.append(report["step"])
@@ -243,7 +243,14 @@ def test_a_killed_worker_goes_on_with_a_sharded_training_with_an_idle_rank(
         items,
         base,
         one_a_step,
-        Workers(count=2, cpus_each=1, dtype="float32", zero_stage=3, max_failures=1),
+        Workers(
+            count=2,
+            cpus_each=1,
+            dtype="float32",
+            zero_stage=3,
+            max_failures=1,
+            checkpoint_seconds=0,
+        ),
         tmp_path / "adapter",
         "forget",
         SEED,
@@ -265,7 +272,7 @@ def test_another_attempt_goes_on_where_the_one_before_failed(ray_cluster, base, 
             items,
             base,
             one_a_step,
-            Workers(count=1, cpus_each=1, dtype="float32", max_failures=0),
+            Workers(count=1, cpus_each=1, dtype="float32", max_failures=0, checkpoint_seconds=0),
             tmp_path / name,
             "forget",
             SEED,
