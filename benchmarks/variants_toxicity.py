@@ -28,6 +28,7 @@ CONFIG = ROOT / "configs" / "toxicity_table.yaml"
 RESULTS = ROOT / "docs" / "results" / "toxicity_variants"
 TOXIC = "toxicity/challenging/fraction_gt_0.5"
 # No joint search but in the one that asks for it: it would hide what a setting of the loop does.
+EVERY = "[q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]"
 PLAIN = ["release.joint.trials=0", "evaluate.steps=all"]
 VARIANTS = {
     "plain": PLAIN,
@@ -42,6 +43,13 @@ VARIANTS = {
         *PLAIN,
         "release.lam={low: 0.5, high: 0.775, trials: 3}",
         "release.mu={low: 0.03, high: 0.1, trials: 3}",
+    ],
+    # Do adapters of the MLPs too forget more at the same utility? They weigh more, so from less.
+    "all-linear": [
+        *PLAIN,
+        f"release.forget.target_modules={EVERY}",
+        f"release.retain.target_modules={EVERY}",
+        "release.mu0={low: 0.5, high: 2, trials: 4}",
     ],
     # Should the retain adapter keep out of the forget adapter's subspace (appendix B)?
     "orthogonal": [*PLAIN, "release.retain.objective={name: orthogonal}"],
