@@ -27,8 +27,8 @@ ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs" / "toxicity_table.yaml"
 RESULTS = ROOT / "docs" / "results" / "toxicity_variants"
 TOXIC = "toxicity/challenging/fraction_gt_0.5"
-# No joint search but in the one that asks for it: it would hide what a setting of the loop does.
 EVERY = "[q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]"
+# No joint search but in the one that asks for it: it would hide what a setting of the loop does.
 PLAIN = ["release.joint.trials=0", "evaluate.steps=all"]
 VARIANTS = {
     "plain": PLAIN,
