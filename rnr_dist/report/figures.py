@@ -297,7 +297,8 @@ def _search_panel(axes: Axes, name: str, candidates: Sequence[Mapping[str, Any]]
     axes.set_ylabel("utility (share of the base's)")
     axes.xaxis.set_major_formatter(PERCENT)
     axes.yaxis.set_major_formatter(PERCENT)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    for axis in (axes.xaxis, axes.yaxis):  # PERCENT has three digits: no quarters
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.grid(alpha=0.25)
 
 
