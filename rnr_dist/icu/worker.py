@@ -2,8 +2,8 @@
 
 In: an `EpochJob`. Out: a checkpoint or adapter of the best epoch, and a reading of every epoch.
 Invariant: every rank sees the readings of all sequences, so all of them drop the same sequences,
-plan the same batches and stop at the same epoch; a worker that was killed goes on from its last
-epoch to the same weights.
+plan the same batches and stop at the same epoch; a worker that was killed goes on from the last
+epoch whose state was kept, to the same weights.
 """
 
 from __future__ import annotations

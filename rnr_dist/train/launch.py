@@ -110,7 +110,7 @@ def train_adapter(
         raise InputError(
             f"{output}: the loss is {last['loss']} in step {last['step']} of {steps}; expected a "
             f"finite one: lower learning_rate {training.learning_rate:g}. "
-            + (f"The last good checkpoint is kept in {storage}" if good else "No step was good")
+            + (f"The last good checkpoint is kept in {storage}" if good else "No state was kept")
         )
     shutil.rmtree(storage)
     return Adapter(str(output), adapter_digest(output), base.digest, role)
