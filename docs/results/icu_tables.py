@@ -1,6 +1,7 @@
 """The tables of docs/icu.md from `icu_table/`: python docs/results/icu_tables.py
 
-Reads what `benchmarks/table_icu.py` wrote and prints Markdown: a table a seed.
+Reads what `benchmarks/table_icu.py` wrote and prints Markdown: a table a seed, and one for each
+place of `icu_rates/`, which `benchmarks/rates_icu.py` wrote.
 """
 
 from __future__ import annotations
@@ -23,16 +24,18 @@ PROBLEMS = {"choices": "problems/choices", "dialogue F1": "problems/dialogues"}
 def table(path: Path) -> str:
     content = json.loads(path.read_text())
     limits = content["limits"]
+    rates = content.get("rates", {})
+    told = "".join(f", {name} {rate:g}" for name, rate in rates.items())
     columns = ["model", *RECALLED, "AUC", *KEPT, *PROBLEMS, "epoch", "tokens", "setting"]
     lines = [
-        f"### Seed {content['seed']}: {content['minutes']:.0f} min, {content['machine']}",
+        f"### Seed {content['seed']}{told}: {content['minutes']:.0f} min, {content['machine']}",
         "",
         f"Limits: EL {limits['extraction']:.3f}, MA {limits['memorisation']:.3f}. EL and MA are "
         "over t from t0 on; changes are against the memorised model.",
         "",
         f"| {' | '.join(columns)} |",
         "|---" * len(columns) + "|",
-        *(line(row) for row in content["rows"]),
+        *(line(row) for row in content["rows"] if not rates or row["name"] in rates),
         "",
     ]
     return "\n".join(lines)
@@ -54,5 +57,6 @@ def line(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    for found in sorted((Path(__file__).parent / "icu_table").glob("*.json")):
-        print(table(found))
+    for folder in ("icu_table", "icu_rates"):
+        for found in sorted((Path(__file__).parent / folder).glob("*.json")):
+            print(table(found))

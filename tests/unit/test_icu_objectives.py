@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from rnr_dist.config import Training
 from rnr_dist.errors import InputError
@@ -15,19 +15,10 @@ from rnr_dist.train.passes import require_plain_head
 from rnr_dist.train.trained import make_trained
 from rnr_dist.train.worker import SUMMARY
 from rnr_dist.types import ModelRef
+from tests.unit.tiny_models import capped_gemma, llama
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SIZES = {
-    "vocab_size": 53,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 4,
-    "initializer_range": 0.4,
-}
 A = Example((3, 9, 4, 1, 8, 2), 2)
 B = Example((5, 5, 7), 1)
 C = Example((11, 2, 6, 2), 3)
@@ -39,8 +30,7 @@ BASE = ModelRef("checkpoint", "digest")
 
 @pytest.fixture(scope="module")
 def theta0():
-    torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=True)).eval()
+    return llama().eval()
 
 
 @pytest.fixture(params=["lora", "full"])
@@ -277,7 +267,5 @@ def test_all_weights_are_saved_as_a_checkpoint_of_their_own(make, tmp_path, thet
 def test_a_model_that_caps_its_logits_is_refused(theta0):
     rows = pad([D])
     require_plain_head(theta0, rows)
-    torch.manual_seed(0)
-    capped = Gemma2ForCausalLM(Gemma2Config(**SIZES, final_logit_softcapping=2.0))
     with pytest.raises(InputError, match="Gemma2ForCausalLM scales or caps its logits"):
-        require_plain_head(capped, rows)
+        require_plain_head(capped_gemma(), rows)

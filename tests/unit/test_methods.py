@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from rnr_dist.config import Training
 from rnr_dist.errors import InputError
@@ -15,6 +14,7 @@ from rnr_dist.release.composition import load_adapter, save_adapter
 from rnr_dist.train.collate import Example, Item, collate, texts
 from rnr_dist.train.trained import make_trained
 from rnr_dist.types import ModelRef
+from tests.unit.tiny_models import llama
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -74,19 +74,7 @@ def training(name, **more):
 
 @pytest.fixture(scope="module")
 def theta0():
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=53,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=4,
-        initializer_range=0.4,
-        tie_word_embeddings=True,
-    )
-    return LlamaForCausalLM(config).eval()
+    return llama(layers=4).eval()
 
 
 @pytest.fixture(scope="module")

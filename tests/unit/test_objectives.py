@@ -4,21 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from rnr_dist.objectives.causal import Causal
 from rnr_dist.train.collate import Example, collate, texts
+from tests.unit.tiny_models import capped_gemma, llama
 
-SIZES = {
-    "vocab_size": 53,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 4,
-    "initializer_range": 0.4,
-}
 EXAMPLES = [
     Example((3, 9, 4, 1, 8, 2), 2),
     Example((5, 5, 7), 0),
@@ -27,13 +17,9 @@ EXAMPLES = [
 ]
 
 
-@pytest.fixture(params=["llama", "gemma2"])
+@pytest.fixture(params=[llama, capped_gemma])
 def model(request):
-    torch.manual_seed(0)
-    if request.param == "llama":
-        return LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=True))
-    # Its logits are soft-capped after the head.
-    return Gemma2ForCausalLM(Gemma2Config(**SIZES, final_logit_softcapping=2.0))
+    return request.param()
 
 
 def nll(model, batch):

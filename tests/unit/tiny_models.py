@@ -1,0 +1,28 @@
+"""Random models of a few thousand weights, for the formulas of objectives."""
+
+import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
+
+SIZES = {
+    "vocab_size": 53,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 4,
+    "initializer_range": 0.4,
+}
+
+
+def llama(layers=2):
+    """Grouped-query attention, tied embeddings; always the same weights."""
+    torch.manual_seed(0)
+    config = LlamaConfig(**SIZES, num_hidden_layers=layers, tie_word_embeddings=True)
+    return LlamaForCausalLM(config)
+
+
+def capped_gemma():
+    """Its logits are soft-capped after the head."""
+    torch.manual_seed(0)
+    config = Gemma2Config(**SIZES, num_hidden_layers=2, final_logit_softcapping=2.0)
+    return Gemma2ForCausalLM(config)
