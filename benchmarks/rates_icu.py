@@ -1,8 +1,8 @@
 """The methods beside ICU at other learning rates, from the memorised model of a table's seed.
 
-`table_icu.py` gives all methods one rate. Here each of the others has two more, `PLACES`, and the
-best of its three is taken by what it reaches on the reported records themselves, which is more
-than ICU was given. Each place is a run RUNS/rates-P-K that takes over what RUNS/seed-K has (models
+`table_icu.py` gives all methods one rate. Here the others have more, `PLACES`, and the best of
+each is taken by what it reaches on the reported records themselves, which is more than ICU was
+given. Each place is a run RUNS/rates-P-K that takes over what RUNS/seed-K has (models
 that memorised, ICU, readings); rows go to `docs/results/icu_rates/`. Resumable. The last line is
 one JSON object: each method's best rate.
 
@@ -27,10 +27,12 @@ from rnr_dist.config_file import load_any_config
 from rnr_dist.run_dir import RunDir, read_json, write_json
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-# DPO had missed MA after every epoch that it may take, the others had gone far below their limits.
+# First: DPO had missed MA after every epoch that it may take, the others had gone far below their
+# limits. Then: KL had taken 12 of its 14 epochs, so a lower rate does not get there; DPO's two
+# epochs had gone further than its limits.
 PLACES = (
-    {"kumpr": 3e-5, "kl": 3e-5, "llmu": 3e-5, "dpo": 1.2e-4},
-    {"kumpr": 1.5e-5, "kl": 1.5e-5, "llmu": 1.2e-4, "dpo": 2.4e-4},
+    {"kumpr": 3e-5, "kl": 3e-5, "dpo": 1.2e-4, "llmu": 3e-5},
+    {"kumpr": 1.5e-5, "dpo": 9e-5, "llmu": 1.2e-4},
 )
 
 
@@ -42,7 +44,7 @@ def measured(number: int, seed: int, runs: Path) -> dict[str, Any]:
     rates = [
         f"methods.{name}.training.learning_rate={rate}" for name, rate in PLACES[number].items()
     ]
-    overrides = [*settings(seed), *rates]
+    overrides = [*settings(seed), f"methods.run=[{','.join(PLACES[number])}]", *rates]
     run = runs / f"rates-{number}-{seed}"
     if not run.exists():
         begin(
