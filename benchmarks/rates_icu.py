@@ -24,7 +24,7 @@ from table_icu import CONFIG, settings
 
 from rnr_dist.cli import app
 from rnr_dist.config_file import load_any_config
-from rnr_dist.run_dir import RunDir, read_json, write_json
+from rnr_dist.run_dir import RunDir, read_json, replacing_folder, write_json
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 # First: DPO had missed MA after every epoch that it may take, the others had gone far below their
@@ -47,9 +47,8 @@ def measured(number: int, seed: int, runs: Path) -> dict[str, Any]:
     overrides = [*settings(seed), f"methods.run=[{','.join(PLACES[number])}]", *rates]
     run = runs / f"rates-{number}-{seed}"
     if not run.exists():
-        begin(
-            run, runs / f"seed-{seed}", load_any_config(CONFIG, overrides).model_dump(mode="json")
-        )
+        config = load_any_config(CONFIG, overrides).model_dump(mode="json")
+        begin(run, runs / f"seed-{seed}", config)
     said = [part for override in overrides for part in ("--set", override)]
     app(["baselines", str(CONFIG), *said, "--resume", str(run)], standalone_mode=False)
     table = read_json(run / "baselines" / "baselines.json")
@@ -60,23 +59,21 @@ def measured(number: int, seed: int, runs: Path) -> dict[str, Any]:
 
 def begin(run: Path, first: Path, config: dict[str, Any]) -> None:
     """A run directory with all that other rates leave as it is in the first one."""
-    aside = run.with_suffix(".begun")
-    shutil.rmtree(aside, ignore_errors=True)
-    RunDir.open(aside, config, resume=False)
-    for stage in ("memorise", "icu"):
-        shutil.copytree(first / stage, aside / stage, copy_function=os.link)
-    (aside / "evaluate").mkdir()
-    for name in ("base", "memorised", "control", "icu"):
-        for file in (first / "evaluate").glob(f"{name}.*"):
-            shutil.copy(file, aside / "evaluate")
-    aside.rename(run)
+    with replacing_folder(run) as aside:
+        RunDir.open(aside, config, resume=False)
+        for stage in ("memorise", "icu"):
+            shutil.copytree(first / stage, aside / stage, copy_function=os.link)
+        (aside / "evaluate").mkdir()
+        for name in ("base", "memorised", "control", "icu"):
+            for file in (first / "evaluate").glob(f"{name}.*"):
+                shutil.copy(file, aside / "evaluate")
 
 
-def worth(row: dict[str, Any]) -> tuple[float, float]:
-    """Smaller is better: how far from both limits, then what general text and the pool lost."""
+def shortfall(row: dict[str, Any]) -> tuple[float, float]:
+    """How far from both limits, then general and pool's NLL (nats a token) together."""
     scores = row["scores"]
-    lost = log(scores["perplexity/general"]["value"]) + scores["pool/nll"]["value"]
-    return row["epochs"][row["best"]]["violation"], lost
+    nll = log(scores["perplexity/general"]["value"]) + scores["pool/nll"]["value"]
+    return row["epochs"][row["best"]]["violation"], nll
 
 
 def main(runs: Path, seed: int) -> None:
@@ -85,12 +82,12 @@ def main(runs: Path, seed: int) -> None:
     best = {}
     for name in PLACES[0]:
         found = {
-            table.get("rates", {name: 6e-5})[name]: row
+            table["config"]["methods"][name]["training"]["learning_rate"]: row
             for table in tables
             for row in table["rows"]
             if row["name"] == name
         }
-        best[name] = min(found, key=lambda rate: worth(found[rate]))
+        best[name] = min(found, key=lambda rate: shortfall(found[rate]))
     print(json.dumps(best))
 
 

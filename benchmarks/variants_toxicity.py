@@ -19,7 +19,7 @@ from typing import Any
 
 from rnr_dist.cli import app
 from rnr_dist.config_file import load_config
-from rnr_dist.run_dir import RunDir, read_json, write_json
+from rnr_dist.run_dir import RunDir, read_json, replacing_folder, write_json
 from rnr_dist.stages import read_measures
 from rnr_dist.stats import ClusterMean, paired_difference
 
@@ -74,17 +74,15 @@ def measured(name: str, runs: Path, seed: int) -> dict[str, ClusterMean]:
 
 def begin(own: Path, first: Path, config: dict[str, Any]) -> None:
     """A run directory with what it shares with the first one."""
-    aside = own.with_suffix(".begun")
-    shutil.rmtree(aside, ignore_errors=True)
-    RunDir.open(aside, config, resume=False)
-    shutil.copytree(first / "reveal", aside / "reveal")
-    shutil.copytree(first / "release" / "readings", aside / "release" / "readings")
-    shutil.copy(first / "release" / "retain_answers.parquet", aside / "release")
-    # Notes alone: they say where the adapters lie and what they were trained on.
-    (aside / "release" / "adapters").mkdir()
-    for note in (first / "release" / "adapters").glob("*.json"):
-        shutil.copy(note, aside / "release" / "adapters")
-    aside.rename(own)
+    with replacing_folder(own) as aside:
+        RunDir.open(aside, config, resume=False)
+        shutil.copytree(first / "reveal", aside / "reveal")
+        shutil.copytree(first / "release" / "readings", aside / "release" / "readings")
+        shutil.copy(first / "release" / "retain_answers.parquet", aside / "release")
+        # Notes alone: they say where the adapters lie and what they were trained on.
+        (aside / "release" / "adapters").mkdir()
+        for note in (first / "release" / "adapters").glob("*.json"):
+            shutil.copy(note, aside / "release" / "adapters")
 
 
 def main(runs: Path, seed: int, names: list[str]) -> dict[str, Any]:
