@@ -17,8 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-from rnr_dist.config import Config, Engines
-from rnr_dist.config_file import load_config
+from rnr_dist.config.file import load_config
+from rnr_dist.config.schema import Config, Engines
 from rnr_dist.data.sources import load_contexts
 from rnr_dist.types import SamplingSettings
 
@@ -39,7 +39,7 @@ def bare(config: Config, own_nucleus: bool) -> float:
     from vllm import LLM, SamplingParams
 
     from rnr_dist.generate.engine import engine_arguments, sampling_arguments
-    from rnr_dist.models import resolve_model
+    from rnr_dist.weights.checkpoints import resolve_model
 
     arguments = engine_arguments(config.engines, resolve_model(config.model).checkpoint, False)
     del arguments["enable_prompt_embeds"]
@@ -57,8 +57,8 @@ def bare(config: Config, own_nucleus: bool) -> float:
 
 def pool(config: Config) -> float:
     """Best tokens/s of the pool, driven as the pipeline drives it."""
-    from rnr_dist.evaluate.continuations import continuation_requests
-    from rnr_dist.machine import Machine
+    from rnr_dist.bench import Machine
+    from rnr_dist.measures.continuations import continuation_requests
 
     with Machine(config) as machine:
         requests = continuation_requests(prompts(config), machine.tokenizer, SAMPLING)

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rnr_dist.config_icu import IcuConfig, SequenceSource
+from rnr_dist.config.icu import IcuConfig, SequenceSource
 from rnr_dist.types import ModelRef, TokenSequence
 
 RECORDS, T0, T, N = 8, 50, 100, 10
@@ -42,7 +42,7 @@ def records(tokenizer: Any, first: int) -> list[TokenSequence]:
 
 
 def base() -> ModelRef:
-    from rnr_dist.models import resolve_model
+    from rnr_dist.weights.checkpoints import resolve_model
 
     return resolve_model(IcuConfig(name="x").model)
 
@@ -54,7 +54,7 @@ def tokenizer_of(model: ModelRef) -> Any:
 
 
 def model_at(folder: Path) -> ModelRef:
-    from rnr_dist.models import checkpoint_digest
+    from rnr_dist.weights.checkpoints import checkpoint_digest
 
     return ModelRef(str(folder), checkpoint_digest(folder))
 
@@ -102,9 +102,9 @@ def el(folder: Path) -> dict[str, float]:
     """EL and MA for all prefixes in one engine: the shortcut against a generation a prefix."""
     import numpy as np
 
-    from rnr_dist.evaluate.memorisation import overlap, recall
-    from rnr_dist.icu.pool_reader import PoolReader
-    from rnr_dist.machine import Machine
+    from rnr_dist.bench import Machine
+    from rnr_dist.measures.memorisation import overlap, recall
+    from rnr_dist.measures.pool_reader import PoolReader
 
     found = {}
     with Machine(config()) as machine:
@@ -153,14 +153,14 @@ def el(folder: Path) -> dict[str, float]:
 
 def epoch(folder: Path) -> dict[str, float]:
     """An epoch of ICU and its refinement in the worker, the same in the reference's way, memory."""
-    from rnr_dist.cluster import ray_session
-    from rnr_dist.config_objectives import CausalObjective, IcuObjective
-    from rnr_dist.config_training import Training
+    from rnr_dist.config.objectives import CausalObjective, IcuObjective
+    from rnr_dist.config.training import Training
     from rnr_dist.icu.forgotten import Limits
     from rnr_dist.icu.items import unlearning_items
     from rnr_dist.icu.launch import EpochTrainings
-    from rnr_dist.icu.similarity import scorer_folder
     from rnr_dist.icu.tuning import TrialTracker
+    from rnr_dist.machine.cluster import ray_session
+    from rnr_dist.measures.similarity import scorer_folder
     from rnr_dist.train.collate import Example, texts
 
     class Silent(TrialTracker):
@@ -227,8 +227,8 @@ def reference(folder: Path) -> dict[str, float]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from rnr_dist.evaluate.memorisation import overlap
-    from rnr_dist.icu.similarity import Similarity, scorer_folder
+    from rnr_dist.measures.memorisation import overlap
+    from rnr_dist.measures.similarity import Similarity, scorer_folder
 
     known = model_at(folder / "memorised")
     tokenizer = tokenizer_of(known)

@@ -22,11 +22,11 @@ from rich.progress import track
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rnr_dist.config_icu import IcuConfig
+from rnr_dist.config.icu import IcuConfig
 from rnr_dist.data.sequences import load_sequences
 from rnr_dist.icu.data import load_icu_data
 from rnr_dist.icu.judging import auc_interval
-from rnr_dist.run_dir import read_json, write_json
+from rnr_dist.run.directory import read_json, write_json
 from rnr_dist.stats import ClusterMean
 from rnr_dist.types import TokenSequence
 

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rnr_dist.config_file import validate
+from rnr_dist.config.file import validate
 from rnr_dist.errors import InputError
-from rnr_dist.run_dir import read_json
+from rnr_dist.run.directory import read_json
 
 ROOT = Path(__file__).parents[1]
 

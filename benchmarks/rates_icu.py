@@ -22,9 +22,9 @@ from typing import Any
 from provenance import provenance
 from table_icu import CONFIG, settings
 
-from rnr_dist.cli import app
-from rnr_dist.config_file import load_any_config
-from rnr_dist.run_dir import RunDir, read_json, replacing_folder, write_json
+from rnr_dist.commands.cli import app
+from rnr_dist.config.file import load_any_config
+from rnr_dist.run.directory import RunDir, read_json, replacing_folder, write_json
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 # First: DPO had missed MA after every epoch that it may take, the others had gone far below their

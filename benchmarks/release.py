@@ -18,8 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rnr_dist.config import Config
-from rnr_dist.config_file import load_config
+from rnr_dist.config.file import load_config
+from rnr_dist.config.schema import Config
 from rnr_dist.types import Adapter, ModelRef
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +35,7 @@ def adapters(base: ModelRef, folder: Path, ranks: Sequence[int], size: float) ->
     """Random LoRAs on the base's attention, deltas of about `size` a weight."""
     import torch
 
-    from rnr_dist.release.composition import checkpoint_shapes, save_adapter
+    from rnr_dist.weights.composition import checkpoint_shapes, save_adapter
 
     torch.manual_seed(0)
     shapes = {
@@ -66,8 +66,8 @@ def swap() -> dict[str, float]:
     """Starting an engine against exchanging its weights for a candidate's."""
     import ray
 
+    from rnr_dist.bench import Machine
     from rnr_dist.generate.cluster_pool import generator_pool
-    from rnr_dist.machine import Machine
 
     config = settings("engines.count=1")
     with tempfile.TemporaryDirectory() as name, Machine(config) as machine:
@@ -91,7 +91,7 @@ def search() -> dict[str, float]:
 
     A small probe: what a search costs beside its requests does not grow with it.
     """
-    from rnr_dist.machine import Machine
+    from rnr_dist.bench import Machine
     from rnr_dist.release.choice import Reader
     from rnr_dist.release.probe import make_probe
     from rnr_dist.release.rules import Step
@@ -124,9 +124,9 @@ def composition() -> dict[str, float]:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from rnr_dist.models import resolve_model
-    from rnr_dist.release.composition import add_to_model
-    from rnr_dist.release.export import export_adapter
+    from rnr_dist.weights.checkpoints import resolve_model
+    from rnr_dist.weights.composition import add_to_model
+    from rnr_dist.weights.export import export_adapter
 
     base = resolve_model(settings().model)
     weights = (-2.0, 0.7, -0.3, 0.5, -0.2, 0.9, -0.1)
@@ -177,10 +177,10 @@ def throughput() -> dict[str, float]:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from rnr_dist.bench import Machine
     from rnr_dist.data.sources import load_passages
-    from rnr_dist.machine import Machine
-    from rnr_dist.precision import compute_dtype
-    from rnr_dist.run_dir import read_json
+    from rnr_dist.run.directory import read_json
+    from rnr_dist.run.precision import compute_dtype
     from rnr_dist.train.collate import Example, pad, padded_tokens, plan_steps, texts
     from rnr_dist.train.launch import train_adapter
     from rnr_dist.train.worker import SUMMARY
@@ -242,8 +242,8 @@ def exports() -> dict[str, float]:
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
 
-    from rnr_dist.models import resolve_model
-    from rnr_dist.release.export import export_adapter, export_merged
+    from rnr_dist.weights.checkpoints import resolve_model
+    from rnr_dist.weights.export import export_adapter, export_merged
 
     base = resolve_model(settings().model)
     prompts = [f"{opening} the" for opening in ("In the morning", "Under", "Most of", "After")]

@@ -18,12 +18,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rnr_dist.config import Config
-from rnr_dist.machine import Machine
+from rnr_dist.bench import Machine
+from rnr_dist.config.schema import Config
 from rnr_dist.release.choice import Reader
 from rnr_dist.release.probe import make_probe
 from rnr_dist.release.rules import Reading
-from rnr_dist.run_dir import read_json, write_json
+from rnr_dist.run.directory import read_json, write_json
 from rnr_dist.tasks.toxicity import load_task
 from rnr_dist.types import Adapter
 

@@ -18,9 +18,9 @@ from typing import Any
 
 from provenance import measured_with, provenance
 
-from rnr_dist.cli import app
-from rnr_dist.config_file import load_any_config
-from rnr_dist.run_dir import read_json, write_json
+from rnr_dist.commands.cli import app
+from rnr_dist.config.file import load_any_config
+from rnr_dist.run.directory import read_json, write_json
 from rnr_dist.types import digest
 
 ROOT = Path(__file__).parents[1]

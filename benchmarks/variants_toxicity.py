@@ -17,10 +17,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rnr_dist.cli import app
-from rnr_dist.config_file import load_config
-from rnr_dist.run_dir import RunDir, read_json, replacing_folder, write_json
-from rnr_dist.stages import read_measures
+from rnr_dist.commands.cli import app
+from rnr_dist.config.file import load_config
+from rnr_dist.recipes.reveal_and_release import read_measures
+from rnr_dist.run.directory import RunDir, read_json, replacing_folder, write_json
 from rnr_dist.stats import ClusterMean, paired_difference
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,7 @@
 
 import sys
 
-from rnr_dist.cli import run_as_job
+from rnr_dist.commands.cli import run_as_job
 
 if __name__ == "__main__":
     sys.exit(run_as_job("icu"))

@@ -22,14 +22,14 @@ from pathlib import Path
 
 import numpy as np
 
-from rnr_dist.config_file import load_config
-from rnr_dist.machine import Machine
-from rnr_dist.report.progress import progress_bar
+from rnr_dist.bench import Machine
+from rnr_dist.config.file import load_config
 from rnr_dist.reveal.history import History
 from rnr_dist.reveal.pulls import Evaluator, pull_contexts
 from rnr_dist.reveal.setting import Setting
 from rnr_dist.reveal.table import arm_table
-from rnr_dist.run_dir import read_rows
+from rnr_dist.run.directory import read_rows
+from rnr_dist.run.progress import progress_bar
 from rnr_dist.tasks.toxicity import ORDINARY, load_task
 from rnr_dist.types import Arm, Pull, Sample, Split
 

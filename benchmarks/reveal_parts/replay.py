@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rnr_dist.config import Reveal
-from rnr_dist.run_dir import read_json, write_json
+from rnr_dist.config.schema import Reveal
+from rnr_dist.run.directory import read_json, write_json
 
 TABLES = Path(__file__).parents[2] / "docs" / "results" / "arm_tables"
 BUDGETS, IN_FLIGHT = (20, 40, 80), 4

@@ -25,15 +25,15 @@ from pathlib import Path
 import numpy as np
 import ray
 
-from rnr_dist.config import Config
-from rnr_dist.config_file import load_config
-from rnr_dist.machine import Machine
+from rnr_dist.bench import Machine
+from rnr_dist.config.file import load_config
+from rnr_dist.config.schema import Config
 from rnr_dist.reveal.instinct import Instinct
 from rnr_dist.reveal.pulls import pull_contexts
 from rnr_dist.reveal.search import Listeners, search
 from rnr_dist.reveal.setting import Setting
 from rnr_dist.reveal.table import arm_table
-from rnr_dist.run_dir import read_rows
+from rnr_dist.run.directory import read_rows
 from rnr_dist.tasks.toxicity import CHALLENGING, load_task
 from rnr_dist.types import Arm, Split
 
@@ -91,11 +91,11 @@ def instinct(folder: Path) -> dict[str, float]:
     from sentence_transformers import SentenceTransformer
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from rnr_dist.models import resolve_embedder, resolve_model
-    from rnr_dist.oracles import make_oracle
-    from rnr_dist.precision import compute_dtype
     from rnr_dist.reveal.scoring import score_batch
     from rnr_dist.reveal.vendi import SecondMoment
+    from rnr_dist.run.precision import compute_dtype
+    from rnr_dist.score.oracles import make_oracle
+    from rnr_dist.weights.checkpoints import resolve_embedder, resolve_model
 
     config = configured()
     torch.set_num_threads(len(os.sched_getaffinity(0)))

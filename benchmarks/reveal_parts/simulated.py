@@ -29,14 +29,14 @@ from typing import Any
 import numpy as np
 import ray
 
-from rnr_dist.config import Config, Engines
-from rnr_dist.config_file import load_config
+from rnr_dist.config.file import load_config
+from rnr_dist.config.schema import Config, Engines
 from rnr_dist.generate.cluster_pool import generator_pool
 from rnr_dist.generate.requests import Continuation, Request, Response
 from rnr_dist.reveal.history import Fill, History
 from rnr_dist.reveal.search import Listeners, search
 from rnr_dist.reveal.setting import Setting
-from rnr_dist.run_dir import write_rows
+from rnr_dist.run.directory import write_rows
 from rnr_dist.score.actors import OracleActor, Scorer
 from rnr_dist.types import Arm, Context, ModelRef, Split
 

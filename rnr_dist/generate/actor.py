@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rnr_dist.config import Engines
+from rnr_dist.config.schema import Engines
 from rnr_dist.generate.requests import Request, Response
-from rnr_dist.generate.weights import adapter_folder, weights_folder
-from rnr_dist.run_dir import read_json
+from rnr_dist.run.directory import read_json
 from rnr_dist.types import ModelRef
+from rnr_dist.weights.node_cache import adapter_folder, weights_folder
 
 Answer = TypeVar("Answer")
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import ray
 
-from rnr_dist.config import Engines, RunConfig
+from rnr_dist.config.schema import Engines, RunConfig
 from rnr_dist.generate.actor import Generator, actor_options
 from rnr_dist.generate.pool import EngineDiedError, Pool
 from rnr_dist.generate.requests import Request, Response
-from rnr_dist.report.progress import progress_bar
+from rnr_dist.run.progress import progress_bar
 from rnr_dist.types import ModelRef
 
 POLL_SECONDS = 0.5

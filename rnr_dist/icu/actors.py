@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import ray
 
-from rnr_dist.config_icu import IcuConfig
-from rnr_dist.icu.similarity import Similarity, scorer_folder
-from rnr_dist.machine import Machine
+from rnr_dist.bench import Machine
+from rnr_dist.config.icu import IcuConfig
+from rnr_dist.measures.similarity import Similarity, scorer_folder
 
 Scores = tuple[np.ndarray, np.ndarray]
 

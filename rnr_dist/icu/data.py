@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rnr_dist.config_icu import IcuConfig
+from rnr_dist.config.icu import IcuConfig
 from rnr_dist.data.problems import Dialogue, Question, load_problems
 from rnr_dist.data.sequences import check_disjoint, load_sequences
 from rnr_dist.data.sources import load_passages

@@ -14,9 +14,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from rnr_dist.config_icu import IcuMethodName
-from rnr_dist.config_objectives import IcuObjective, KlObjective, KumprObjective, LlmuObjective
-from rnr_dist.config_training import Training
+from rnr_dist.config.icu import IcuMethodName
+from rnr_dist.config.objectives import IcuObjective, KlObjective, KumprObjective, LlmuObjective
+from rnr_dist.config.training import Training
 from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.train.collate import Example, Item
 from rnr_dist.types import TokenSequence

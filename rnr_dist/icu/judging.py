@@ -14,21 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from rnr_dist.config_icu import IcuConfig
-from rnr_dist.evaluate.continuations import settings_of
-from rnr_dist.evaluate.fluency import distinct_and_total, token_entropy
-from rnr_dist.evaluate.memorisation import Denominator, Recall, auc, overlap, recall
-from rnr_dist.evaluate.perplexity import perplexity, windows
-from rnr_dist.evaluate.problems import (
+from rnr_dist.config.icu import IcuConfig
+from rnr_dist.generate.requests import Generate, ReadLikelihood
+from rnr_dist.icu.data import IcuData
+from rnr_dist.measures.continuations import settings_of
+from rnr_dist.measures.fluency import distinct_and_total, token_entropy
+from rnr_dist.measures.memorisation import Denominator, Recall, auc, overlap, recall
+from rnr_dist.measures.perplexity import perplexity, windows
+from rnr_dist.measures.pool_reader import PoolReader
+from rnr_dist.measures.problems import (
     choice_accuracy,
     choice_requests,
     reply_f1,
     reply_requests,
 )
-from rnr_dist.generate.requests import Generate, ReadLikelihood
-from rnr_dist.icu.data import IcuData
-from rnr_dist.icu.pool_reader import PoolReader
-from rnr_dist.run_dir import read_json, write_json, write_rows
+from rnr_dist.run.directory import read_json, write_json, write_rows
 from rnr_dist.stats import BOOTSTRAP_DRAWS, ClusterMean
 from rnr_dist.types import ModelRef, SamplingSettings, Split, TokenSequence
 

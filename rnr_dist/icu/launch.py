@@ -17,20 +17,20 @@ from typing import Any, Literal, Protocol
 
 import ray
 
-from rnr_dist.config_icu import IcuConfig
-from rnr_dist.config_training import Training
+from rnr_dist.config.icu import IcuConfig
+from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
 from rnr_dist.icu.forgotten import Limits
 from rnr_dist.icu.worker import EpochJob, epoch_loop
-from rnr_dist.models import checkpoint_digest
-from rnr_dist.objectives import check_items, make_objective
-from rnr_dist.release.composition import adapter_digest
-from rnr_dist.report.progress import progress_bar, say
-from rnr_dist.run_dir import read_json, write_json
+from rnr_dist.run.directory import read_json, write_json
+from rnr_dist.run.progress import progress_bar, say
 from rnr_dist.train.collate import Example, Item
 from rnr_dist.train.launch import run_workers
+from rnr_dist.train.objectives import check_items, make_objective
 from rnr_dist.train.worker import SUMMARY
 from rnr_dist.types import Adapter, ModelRef, TokenSequence, digest
+from rnr_dist.weights.checkpoints import checkpoint_digest
+from rnr_dist.weights.composition import adapter_digest
 
 
 class Listener(Protocol):

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from rnr_dist.config_icu import IcuConfig, Pairing
+from rnr_dist.bench import Machine
+from rnr_dist.config.icu import IcuConfig, Pairing
 from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.icu.data import IcuData
 from rnr_dist.icu.forgotten import Limits
 from rnr_dist.icu.pairing import make_index
-from rnr_dist.machine import Machine
-from rnr_dist.report.progress import say
-from rnr_dist.run_dir import read_json, write_json
+from rnr_dist.run.directory import read_json, write_json
+from rnr_dist.run.progress import say
 from rnr_dist.types import ModelRef, TokenSequence
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rnr_dist.config_icu import Pairing
+from rnr_dist.config.icu import Pairing
 from rnr_dist.errors import InputError
 from rnr_dist.types import TokenSequence
 

@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from rnr_dist.config_icu import Unlearning
+from rnr_dist.config.icu import Unlearning
 from rnr_dist.errors import InputError
-from rnr_dist.evaluate.perplexity import perplexity
 from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.icu.judging import auc_interval, sequence_nll
 from rnr_dist.icu.unlearner import Unlearner
-from rnr_dist.report.progress import progress_bar, say
-from rnr_dist.run_dir import read_json, write_json
-from rnr_dist.trials import run_trials
+from rnr_dist.machine.trials import run_trials
+from rnr_dist.measures.perplexity import perplexity
+from rnr_dist.run.directory import read_json, write_json
+from rnr_dist.run.progress import progress_bar, say
 from rnr_dist.types import TokenSequence, digest
 
 

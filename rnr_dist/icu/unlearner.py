@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rnr_dist.config_icu import IcuConfig, IcuMethodName
-from rnr_dist.config_training import Training
+from rnr_dist.config.icu import IcuConfig, IcuMethodName
+from rnr_dist.config.training import Training
 from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.icu.items import retained_texts, unlearning_items
 from rnr_dist.icu.launch import EpochRun, EpochTrainings

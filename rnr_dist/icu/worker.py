@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rnr_dist.config_icu import Refinement
+from rnr_dist.config.icu import Refinement
 from rnr_dist.icu.forgotten import (
     EpochReading,
     Limits,
@@ -28,7 +28,7 @@ from rnr_dist.icu.forgotten import (
     violation,
 )
 from rnr_dist.icu.items import with_retained
-from rnr_dist.run_dir import replacing_folder
+from rnr_dist.run.directory import replacing_folder
 from rnr_dist.train.collate import Example, Item, plan_steps
 from rnr_dist.train.worker import SUMMARY, Job, accumulate_step, autocast, build_engine
 from rnr_dist.types import TokenSequence
@@ -82,11 +82,11 @@ def epoch_loop(config: dict[str, Any]) -> dict[str, Any]:
     import torch
     from ray.train import get_context, report
 
-    from rnr_dist.icu.look import Look
-    from rnr_dist.objectives import make_objective
-    from rnr_dist.train.checkpoints import everywhere, restored, saved
+    from rnr_dist.icu.epoch_reading import Look
     from rnr_dist.train.collate import pad
+    from rnr_dist.train.objectives import make_objective
     from rnr_dist.train.passes import require_plain_head
+    from rnr_dist.train.states import everywhere, restored, saved
 
     rank = get_context().get_world_rank()
     items: list[Item] = ray.get(job.items)

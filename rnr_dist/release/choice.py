@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rnr_dist.config import Config
+from rnr_dist.config.schema import Config
 from rnr_dist.generate.cluster_pool import PoolHandle
+from rnr_dist.machine.trials import run_trials
 from rnr_dist.release.probe import Probe, read_model, reading_path
 from rnr_dist.release.rules import Reading, Step, Verdict, judge, pooled, ranked
 from rnr_dist.score.actors import Scorer
-from rnr_dist.trials import run_trials
 from rnr_dist.types import ModelRef
 
 

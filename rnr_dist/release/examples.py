@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rnr_dist.config import Config
-from rnr_dist.evaluate.continuations import sample_model, settings_of
+from rnr_dist.config.schema import Config
 from rnr_dist.generate.cluster_pool import PoolHandle
+from rnr_dist.measures.continuations import sample_model, settings_of
 from rnr_dist.score.actors import Scorer
 from rnr_dist.tasks.toxicity import CHALLENGING, ORDINARY, TaskData
 from rnr_dist.train.collate import Example

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rnr_dist.config import Joint
+from rnr_dist.config.schema import Joint
 from rnr_dist.release.choice import Choice, Reader
 from rnr_dist.release.rules import Reading, Step, utility
-from rnr_dist.report.progress import progress_bar
+from rnr_dist.run.progress import progress_bar
 from rnr_dist.types import ModelRef
 
 AS_IT_WAS = "Eq. 1"

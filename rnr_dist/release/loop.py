@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rnr_dist.config import Coefficients, Config
+from rnr_dist.config.schema import Coefficients, Config
 from rnr_dist.release.choice import Choice, Reader
 from rnr_dist.release.merge_search import search_weight
 from rnr_dist.release.rules import Reading, Step, Verdict, judge, ranked
-from rnr_dist.report.progress import say
-from rnr_dist.run_dir import read_json, write_json
+from rnr_dist.run.directory import read_json, write_json
+from rnr_dist.run.progress import say
 from rnr_dist.types import Adapter, ModelRef
 
 Role = Literal["forget", "retain"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnr_dist.config import Coefficients
+from rnr_dist.config.schema import Coefficients
 from rnr_dist.release.choice import Choice, Reader
 from rnr_dist.release.rules import Step
 from rnr_dist.types import Adapter, ModelRef

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rnr_dist.config import Config, Release
-from rnr_dist.evaluate.continuations import continuation_requests, settings_of, to_samples
-from rnr_dist.evaluate.fluency import fluency_measures
-from rnr_dist.evaluate.perplexity import perplexity, windows
+from rnr_dist.config.schema import Config, Release
 from rnr_dist.generate.cluster_pool import PoolHandle
 from rnr_dist.generate.requests import Request
+from rnr_dist.measures.continuations import continuation_requests, settings_of, to_samples
+from rnr_dist.measures.fluency import fluency_measures
+from rnr_dist.measures.perplexity import perplexity, windows
 from rnr_dist.release.rules import Reading, Step, utility_shortfall
-from rnr_dist.run_dir import read_json, write_json
+from rnr_dist.run.directory import read_json, write_json
 from rnr_dist.score.actors import Scorer
 from rnr_dist.stats import ClusterMean
 from rnr_dist.tasks.toxicity import CHALLENGING, TaskData, toxicity_measures

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rnr_dist.config import Release
+from rnr_dist.config.schema import Release
 from rnr_dist.stats import SMALL_COUNT, ClusterMean, exact_interval, resampling_counts
 
 GUARDED = ("output/mean_length", "output/distinct_2", "output/distinct_3", "output/entropy")

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rnr_dist.config import Config
-from rnr_dist.evaluate.evaluation import scores
-from rnr_dist.release.subspace import similarity_rows
+from rnr_dist.config.schema import Config
+from rnr_dist.recipes.reveal_and_release import read_measures
 from rnr_dist.report.figures import front_figure, reveal_figure, search_figure, steps_figure
 from rnr_dist.report.summary import Step, package_versions, read_summary, write_summary
 from rnr_dist.report.table import print_report
-from rnr_dist.run_dir import RunDir, read_json
-from rnr_dist.stages import read_measures
+from rnr_dist.run.directory import RunDir, read_json
+from rnr_dist.tasks.evaluation import scores
 from rnr_dist.types import ModelRef
+from rnr_dist.weights.subspace import similarity_rows
 
 
 def assemble(config: Config, run: RunDir, models: dict[str, ModelRef]) -> list[Path]:

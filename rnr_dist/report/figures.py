@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from rnr_dist.report.summary import Step
-from rnr_dist.run_dir import replacing
+from rnr_dist.run.directory import replacing
 
 # Okabe and Ito's colours, told apart by every kind of colour vision.
 VERMILION, BLUE, GREEN, GREY = "#d55e00", "#0072b2", "#009e73", "#777777"

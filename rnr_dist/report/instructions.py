@@ -9,7 +9,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from rnr_dist.run_dir import replacing
+from rnr_dist.run.directory import replacing
 from rnr_dist.types import Pull
 
 COLUMNS = ("instruction", "outer", "score", "relevance", "diversity", "fresh_score", "n_samples")

@@ -13,10 +13,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnr_dist.config import Release
+from rnr_dist.config.schema import Release
 from rnr_dist.errors import InputError
 from rnr_dist.release.rules import Reading, utility
-from rnr_dist.run_dir import read_json, write_json
+from rnr_dist.run.directory import read_json, write_json
 from rnr_dist.types import Score, Split
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import ray
 
-from rnr_dist.config_reveal import Reveal
+from rnr_dist.config.reveal import Reveal
 from rnr_dist.reveal.bandits import make_bandit
 from rnr_dist.reveal.network import Parameters
 from rnr_dist.reveal.neural_ucb import NeuralUCB

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from rnr_dist.config_reveal import Reveal
+from rnr_dist.config.reveal import Reveal
 from rnr_dist.reveal.instinct import Instinct
 from rnr_dist.reveal.neural_ucb import NeuralUCB
 

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from rnr_dist.evaluate.continuations import continuation_requests, settings_of, to_samples
-from rnr_dist.report.progress import say
+from rnr_dist.measures.continuations import continuation_requests, settings_of, to_samples
 from rnr_dist.reveal.duplicates import novel_rows
 from rnr_dist.reveal.history import Fill, History
 from rnr_dist.reveal.pulls import Evaluator, PullFailedError, pull_contexts
 from rnr_dist.reveal.setting import Setting
+from rnr_dist.run.progress import say
 from rnr_dist.types import Pull
 
 

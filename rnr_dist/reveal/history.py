@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rnr_dist.config_reveal import Reveal
+from rnr_dist.config.reveal import Reveal
 from rnr_dist.reveal.scoring import score_batch
 from rnr_dist.reveal.vendi import SecondMoment
-from rnr_dist.run_dir import EventLog, read_rows, replacing, write_rows
+from rnr_dist.run.directory import EventLog, read_rows, replacing, write_rows
 from rnr_dist.types import Pull, Sample
 
 

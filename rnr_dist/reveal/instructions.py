@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from rnr_dist.generate.requests import Generate, Response
-from rnr_dist.precision import compute_dtype
 from rnr_dist.reveal.arms import ArmTable
+from rnr_dist.run.precision import compute_dtype
 from rnr_dist.types import SamplingSettings
 
 # The reference ends its meta-prompt so; the paper's listed instructions start with it.
@@ -110,7 +110,7 @@ class InputEmbeddings:
     def __init__(self, checkpoint: Path):
         from safetensors import safe_open
 
-        from rnr_dist.models import weight_files
+        from rnr_dist.weights.checkpoints import weight_files
 
         names = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
         for path in weight_files(checkpoint):

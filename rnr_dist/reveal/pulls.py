@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from ray.exceptions import RayActorError
 
-from rnr_dist.evaluate.continuations import continuation_requests, sample_rows, settings_of
 from rnr_dist.generate.pool import EngineDiedError
 from rnr_dist.generate.requests import Response
+from rnr_dist.measures.continuations import continuation_requests, sample_rows, settings_of
 from rnr_dist.reveal.history import History
 from rnr_dist.reveal.setting import Setting
-from rnr_dist.score.gather import Gather
+from rnr_dist.score.batching import Gather
 from rnr_dist.types import Context, ModelRef, Pull, Sample, SamplingSettings, digest
 
 

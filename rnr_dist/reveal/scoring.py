@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnr_dist.config_base import Diversity
+from rnr_dist.config.base import Diversity
 from rnr_dist.reveal import vendi
 from rnr_dist.reveal.vendi import SecondMoment
 

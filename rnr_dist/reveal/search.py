@@ -16,9 +16,8 @@ from typing import Protocol
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from rnr_dist.config import Config, Reveal
+from rnr_dist.config.schema import Config, Reveal
 from rnr_dist.errors import InputError
-from rnr_dist.report.progress import progress_bar, say
 from rnr_dist.reveal.bandit_actor import BanditDiedError, Taken, Told, remote_bandit
 from rnr_dist.reveal.fill import best_pull, fill
 from rnr_dist.reveal.history import Fill, History, Move
@@ -30,6 +29,7 @@ from rnr_dist.reveal.pulls import (
 )
 from rnr_dist.reveal.setting import Setting, Table
 from rnr_dist.reveal.table import arm_table
+from rnr_dist.run.progress import progress_bar, say
 from rnr_dist.types import Pull
 
 ATTEMPTS = 2  # of a pull whose scores are not usable

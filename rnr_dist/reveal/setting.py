@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from rnr_dist.config import Config
+from rnr_dist.bench import Machine
+from rnr_dist.config.schema import Config
 from rnr_dist.generate.cluster_pool import PoolHandle
-from rnr_dist.machine import Machine
 from rnr_dist.reveal.instructions import query
 from rnr_dist.score.actors import Scorer
 from rnr_dist.tasks.toxicity import CHALLENGING, TaskData

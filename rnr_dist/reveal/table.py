@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import ray
 
-from rnr_dist.config_reveal import Reveal
+from rnr_dist.config.reveal import Reveal
 from rnr_dist.errors import InputError
-from rnr_dist.evaluate.continuations import sample_model, settings_of
 from rnr_dist.generate.cluster_pool import PoolHandle, generator_pool
-from rnr_dist.report.progress import say
+from rnr_dist.measures.continuations import sample_model, settings_of
 from rnr_dist.reveal.arms import ArmTable
 from rnr_dist.reveal.instructions import (
     InputEmbeddings,
@@ -30,7 +29,8 @@ from rnr_dist.reveal.instructions import (
     one_line,
 )
 from rnr_dist.reveal.setting import Setting, Table
-from rnr_dist.run_dir import read_json, read_rows, replacing, write_json, write_rows
+from rnr_dist.run.directory import read_json, read_rows, replacing, write_json, write_rows
+from rnr_dist.run.progress import say
 from rnr_dist.types import Arm, ModelRef, Sample, SamplingSettings
 
 DEMONSTRATION_DRAWS = 4  # responses of a context from which the most relevant demonstrates
@@ -194,7 +194,7 @@ def _writer(setting: Setting) -> Iterator[tuple[ModelRef, PoolHandle, Any]]:
         return
     from transformers import AutoTokenizer
 
-    from rnr_dist.models import resolve_model
+    from rnr_dist.weights.checkpoints import resolve_model
 
     writer = resolve_model(config.reveal.writer, config.trust_remote_code)
     tokenizer = AutoTokenizer.from_pretrained(

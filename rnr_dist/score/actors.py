@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import ray
 
-from rnr_dist.oracles import make_oracle
+from rnr_dist.score.oracles import make_oracle
 
 
 class OracleActor:
-    """An oracle of `rnr_dist.oracles` in a process of its own."""
+    """An oracle of `rnr_dist.score.oracles` in a process of its own."""
 
     def __init__(self, name: str):
         self._oracle = make_oracle(name)
@@ -36,7 +36,7 @@ class EmbedderActor:
         import torch
         from sentence_transformers import SentenceTransformer
 
-        from rnr_dist.models import resolve_embedder
+        from rnr_dist.weights.checkpoints import resolve_embedder
 
         torch.set_num_threads(threads)
         self._model = SentenceTransformer(resolve_embedder(name))

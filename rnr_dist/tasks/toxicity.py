@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from rnr_dist.config import ToxicityTask
+from rnr_dist.config.schema import ToxicityTask
 from rnr_dist.data.sources import load_contexts, load_passages
 from rnr_dist.data.splits import drop_cross_split_duplicates
 from rnr_dist.errors import InputError
-from rnr_dist.oracles import check_oracle
+from rnr_dist.score.oracles import check_oracle
 from rnr_dist.stats import ClusterMean
 from rnr_dist.types import Context, Passage, Sample, Split
 

@@ -23,15 +23,15 @@ import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from rnr_dist.config import Training, Workers
+from rnr_dist.config.schema import Training, Workers
 from rnr_dist.errors import InputError
-from rnr_dist.objectives import check_items, make_objective
-from rnr_dist.release.composition import adapter_digest
-from rnr_dist.report.progress import progress_bar
+from rnr_dist.run.progress import progress_bar
 from rnr_dist.train.collate import Item
 from rnr_dist.train.deepspeed import environment
+from rnr_dist.train.objectives import check_items, make_objective
 from rnr_dist.train.worker import Job, plan_job, train_loop
 from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.weights.composition import adapter_digest
 
 # Ray Train polls its workers every 2 s by default: each report, and the end, would wait for it.
 POLL_SECONDS = 0.2

@@ -18,9 +18,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from rnr_dist.config import Training, Workers
-from rnr_dist.precision import compute_dtype
-from rnr_dist.run_dir import replacing_folder
+from rnr_dist.config.schema import Training, Workers
+from rnr_dist.run.directory import replacing_folder
+from rnr_dist.run.precision import compute_dtype
 from rnr_dist.train.collate import Item, Step, collate, padded_tokens, plan_steps
 from rnr_dist.train.deepspeed import deepspeed_config, learning_rate_factor
 from rnr_dist.types import ModelRef
@@ -57,8 +57,8 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
     from ray.train import get_context, report
     from ray.train.torch import get_device
 
-    from rnr_dist.objectives import make_objective
-    from rnr_dist.train.checkpoints import Progress, due, everywhere, restored, saved
+    from rnr_dist.train.objectives import make_objective
+    from rnr_dist.train.states import Progress, due, everywhere, restored, saved
 
     rank, world_size = get_context().get_world_rank(), get_context().get_world_size()
     device = get_device()
@@ -181,8 +181,8 @@ def build_engine(job: Job, objective: Any, steps: int, rank: int) -> Any:
     from torch.optim.lr_scheduler import LambdaLR
     from transformers import AutoModelForCausalLM
 
-    from rnr_dist.release.composition import add_to_model
-    from rnr_dist.train.trained import Trained, make_trained
+    from rnr_dist.train.trainable import Trained, make_trained
+    from rnr_dist.weights.composition import add_to_model
 
     class Terms(torch.nn.Module):
         """The objective as a module, since the engine hooks into forward passes."""

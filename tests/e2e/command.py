@@ -17,7 +17,7 @@ ENGINE_NAMES = ("VLLM::", "ray::Generator")
 
 def start(arguments: list[str], log: Path, **environment: str) -> subprocess.Popen:
     """`rnr ARGUMENTS` in the background; its output goes to `log`."""
-    command = [sys.executable, "-c", "from rnr_dist.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from rnr_dist.commands.cli import main; main()", *arguments]
     settings = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     with log.open("a") as output:
         return subprocess.Popen(
@@ -26,7 +26,7 @@ def start(arguments: list[str], log: Path, **environment: str) -> subprocess.Pop
 
 
 def rnr(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", "from rnr_dist.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from rnr_dist.commands.cli import main; main()", *arguments]
     settings = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, env=settings, cwd=cwd, capture_output=True, text=True)
 

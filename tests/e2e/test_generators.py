@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from rnr_dist.config_file import load_config
+from rnr_dist.config.file import load_config
 from rnr_dist.generate.requests import Generate, ReadLikelihood
 from rnr_dist.types import SamplingSettings
 from tests.e2e.command import TINY, alive, engines_of, wait_until
@@ -20,7 +20,7 @@ PROMPTS = ["The capital of France is", "Two and two make", "Once upon a time the
 
 @pytest.fixture(scope="module")
 def machine():
-    from rnr_dist.machine import Machine
+    from rnr_dist.bench import Machine
 
     with Machine(load_config(TINY, ["engines.count=1", "engines.dtype=float32"])) as machine:
         _ = machine.pool
@@ -92,7 +92,7 @@ def test_weights_are_exchanged_and_come_back(machine, model, tmp_path):
     """The engine with a composed model equals transformers with the same; the base returns."""
     import torch
 
-    from rnr_dist.release.composition import add_to_model, save_adapter
+    from rnr_dist.weights.composition import add_to_model, save_adapter
 
     generator = torch.Generator().manual_seed(0)
     factors = {

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rnr_dist.after import export_result
+from rnr_dist.commands.result import export_result
 from rnr_dist.errors import InputError
-from rnr_dist.models import resolve_model
+from rnr_dist.weights.checkpoints import resolve_model
 from tests.e2e.command import ROOT, TINY, rnr, wait_until
 
 pytestmark = pytest.mark.timeout(1200)

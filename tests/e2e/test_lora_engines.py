@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from rnr_dist.config_file import load_config
+from rnr_dist.config.file import load_config
 from rnr_dist.generate.requests import Generate
 from rnr_dist.types import SamplingSettings
 from tests.e2e.command import TINY, alive, engines_of, wait_until
@@ -18,7 +18,7 @@ SETTINGS = ["engines.count=1", "engines.dtype=float32", "engines.weights=lora", 
 
 @pytest.fixture(scope="module")
 def machine():
-    from rnr_dist.machine import Machine
+    from rnr_dist.bench import Machine
 
     with Machine(load_config(TINY, SETTINGS)) as machine:
         _ = machine.pool
@@ -34,7 +34,7 @@ def test_composed_models_answer_side_by_side_as_transformers_does(machine, tmp_p
     import torch
     from transformers import AutoModelForCausalLM
 
-    from rnr_dist.release.composition import add_to_model, save_adapter
+    from rnr_dist.weights.composition import add_to_model, save_adapter
 
     drawn = torch.Generator().manual_seed(0)
     base = machine.base

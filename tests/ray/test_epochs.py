@@ -12,22 +12,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rnr_dist.config_icu import IcuConfig, Unlearning
-from rnr_dist.config_objectives import IcuObjective
-from rnr_dist.config_training import Training
+from rnr_dist.config.icu import IcuConfig, Unlearning
+from rnr_dist.config.objectives import IcuObjective
+from rnr_dist.config.training import Training
 from rnr_dist.generate.requests import ReadLikelihood, Response
 from rnr_dist.icu.forgotten import Limits
 from rnr_dist.icu.items import unlearning_items
 from rnr_dist.icu.launch import EpochTrainings
 from rnr_dist.icu.levels import Levels
-from rnr_dist.icu.similarity import scorer_folder
 from rnr_dist.icu.tuning import Trials
 from rnr_dist.icu.unlearner import Unlearner
 from rnr_dist.icu.worker import readings_of
-from rnr_dist.models import checkpoint_digest
-from rnr_dist.report.tracking import Tracker, default_uri
+from rnr_dist.measures.similarity import scorer_folder
+from rnr_dist.run.tracking import Tracker, default_uri
 from rnr_dist.train.collate import Example, texts
 from rnr_dist.types import ModelRef, TokenSequence
+from rnr_dist.weights.checkpoints import checkpoint_digest
 from tests.ray.test_training import processes
 
 T0, T, N = 8, 24, 3

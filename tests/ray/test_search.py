@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import ray
 
-from rnr_dist.config_file import load_config
+from rnr_dist.config.file import load_config
 from rnr_dist.generate.cluster_pool import generator_pool
 from rnr_dist.generate.requests import Continuation, Response
 from rnr_dist.reveal.bandit_actor import remote_bandit
 from rnr_dist.reveal.search import Listeners, search
 from rnr_dist.reveal.setting import Setting
-from rnr_dist.run_dir import write_rows
+from rnr_dist.run.directory import write_rows
 from rnr_dist.score.actors import OracleActor, Scorer
 from rnr_dist.types import Arm, Context, ModelRef, Split
 

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from rnr_dist.config import Training, Workers
-from rnr_dist.models import checkpoint_digest
-from rnr_dist.objectives import OBJECTIVES, make_objective
-from rnr_dist.release.composition import load_adapter, save_adapter
+from rnr_dist.config.schema import Training, Workers
 from rnr_dist.train.collate import Example, Item, collate, texts
+from rnr_dist.train.objectives import OBJECTIVES, make_objective
 from rnr_dist.train.worker import Job, build_engine
 from rnr_dist.train.worker import save_adapter as save_trained
 from rnr_dist.types import ModelRef
+from rnr_dist.weights.checkpoints import checkpoint_digest
+from rnr_dist.weights.composition import load_adapter, save_adapter
 
 A, B, C, D = (
     Example(tuple((7 * n + place * place) % 61 for place in range(length)), prompt)

@@ -17,16 +17,16 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from rnr_dist.config import Training, Workers
-from rnr_dist.config_objectives import DpoObjective
+from rnr_dist.config.objectives import DpoObjective
+from rnr_dist.config.schema import Training, Workers
 from rnr_dist.errors import InputError
-from rnr_dist.models import checkpoint_digest
-from rnr_dist.objectives import make_objective
-from rnr_dist.release.composition import adapter_digest, save_adapter
 from rnr_dist.train.collate import Example, Item, collate, plan_steps, texts
 from rnr_dist.train.launch import train_adapter
+from rnr_dist.train.objectives import make_objective
 from rnr_dist.train.worker import Job, build_engine
 from rnr_dist.types import ModelRef
+from rnr_dist.weights.checkpoints import checkpoint_digest
+from rnr_dist.weights.composition import adapter_digest, save_adapter
 
 SEED = 3
 # The norms of these gradients lie on both sides of the limit, so that a wrong scale shows, which

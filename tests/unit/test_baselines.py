@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rnr_dist.baselines.comparison import write_comparison
-from rnr_dist.baselines.materials import Materials, detoxified, segments, side_by_side
-from rnr_dist.baselines.methods import METHODS
-from rnr_dist.baselines.runner import Budget, run_method, spaced
-from rnr_dist.config_baselines import Baselines
+from rnr_dist.config.baselines import Baselines
 from rnr_dist.data.sources import load_contexts
 from rnr_dist.errors import InputError
-from rnr_dist.run_dir import read_json
+from rnr_dist.methods.materials import Materials, detoxified, segments, side_by_side
+from rnr_dist.methods.registry import METHODS
+from rnr_dist.methods.runner import Budget, run_method, spaced
+from rnr_dist.report.comparison import write_comparison
+from rnr_dist.run.directory import read_json
 from rnr_dist.stats import ClusterMean, paired_difference
 from rnr_dist.train.collate import Example
 from rnr_dist.types import Adapter, Context, Sample, Split

@@ -15,13 +15,13 @@ import torch
 import yaml
 from safetensors.numpy import save_file
 
-import rnr_dist.after
-import rnr_dist.pipeline
-from rnr_dist.cli import app, guarded
-from rnr_dist.release.composition import save_adapter
-from rnr_dist.release.compress import compress
-from rnr_dist.run_dir import read_json, write_json
+import rnr_dist.commands.result
+import rnr_dist.recipes.pipeline
+from rnr_dist.commands.cli import app, guarded
+from rnr_dist.run.directory import read_json, write_json
 from rnr_dist.types import ModelRef
+from rnr_dist.weights.composition import save_adapter
+from rnr_dist.weights.compression import compress
 
 ROOT = Path(__file__).parents[2]
 
@@ -209,7 +209,7 @@ def test_a_config_that_cannot_be_read_is_named(place, refused, command):
 
 
 def test_a_run_directory_of_another_config_is_left_alone(place, refused, monkeypatch):
-    monkeypatch.setattr(rnr_dist.pipeline, "run_pipeline", lambda *arguments: None)
+    monkeypatch.setattr(rnr_dist.recipes.pipeline, "run_pipeline", lambda *arguments: None)
     assert rnr("run", "config.yaml", "--run", "mine") == 0
     taken = refused("run", "config.yaml", "--run", "mine")
     assert "mine: holds a run already" in taken
@@ -289,7 +289,9 @@ def test_check_lists_what_a_run_would_use(place, capsys):
 
 def test_a_run_keeps_its_config_and_prints_its_directory(place, capsys, monkeypatch):
     calls = []
-    monkeypatch.setattr(rnr_dist.pipeline, "run_pipeline", lambda *called: calls.append(called))
+    monkeypatch.setattr(
+        rnr_dist.recipes.pipeline, "run_pipeline", lambda *called: calls.append(called)
+    )
     assert rnr("reveal", "config.yaml", "--set", "reveal.budget=9") == 0
     [(config, data, directory, until)] = calls
     assert data.contexts
@@ -304,10 +306,10 @@ def test_an_interrupted_run_says_how_to_go_on(place, capsys, monkeypatch):
     def interrupted(*arguments, **named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rnr_dist.pipeline, "run_pipeline", interrupted)
+    monkeypatch.setattr(rnr_dist.recipes.pipeline, "run_pipeline", interrupted)
     assert rnr("run", "config.yaml", "--run", "mine") == 130
     assert "rnr run config.yaml --resume mine" in " ".join(capsys.readouterr().err.split())
-    monkeypatch.setattr(rnr_dist.after, "compare_models", interrupted)
+    monkeypatch.setattr(rnr_dist.commands.result, "compare_models", interrupted)
     assert rnr("compare", "mine", "So I") == 130
 
 
@@ -315,7 +317,7 @@ def test_other_errors_are_not_swallowed(place, monkeypatch):
     def broken(*arguments):
         raise RuntimeError("a bug of ours")
 
-    monkeypatch.setattr(rnr_dist.pipeline, "run_pipeline", broken)
+    monkeypatch.setattr(rnr_dist.recipes.pipeline, "run_pipeline", broken)
     with pytest.raises(RuntimeError, match="a bug of ours"):
         rnr("run", "config.yaml")
 
@@ -335,7 +337,7 @@ def python(code, *arguments, cwd):
 
 HEAVY = """
 import sys
-from rnr_dist.cli import main
+from rnr_dist.commands.cli import main
 try:
     main()
 finally:

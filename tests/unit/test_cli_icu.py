@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rnr_dist.cli import app, guarded
+from rnr_dist.commands.cli import app, guarded
 
 WORDS = [f"word{n}" for n in range(400)]
 
@@ -132,11 +132,11 @@ def test_an_exported_card_says_what_was_measured(tmp_path, monkeypatch):
     import numpy as np
     import torch
 
-    from rnr_dist.config_file import validate
-    from rnr_dist.release.composition import save_adapter
-    from rnr_dist.run_dir import write_json
+    from rnr_dist.config.file import validate
+    from rnr_dist.run.directory import write_json
     from rnr_dist.stats import ClusterMean
     from rnr_dist.types import ModelRef
+    from rnr_dist.weights.composition import save_adapter
 
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
@@ -146,7 +146,7 @@ def test_an_exported_card_says_what_was_measured(tmp_path, monkeypatch):
         tmp_path / "lora", factors, alpha=2, base=str(model), trained_on="t", role="forget"
     )
     monkeypatch.setattr(
-        "rnr_dist.release.export.checkpoint_shapes", lambda _: {"layers.0.q_proj": (4, 4)}
+        "rnr_dist.weights.export.checkpoint_shapes", lambda _: {"layers.0.q_proj": (4, 4)}
     )
     run, known = tmp_path / "run", ModelRef(str(model), "d")
     write_json(run / "config.json", validate(config(), "").model_dump(mode="json"))

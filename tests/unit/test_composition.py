@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from rnr_dist.errors import InputError
-from rnr_dist.models import checkpoint_digest
-from rnr_dist.release import composition
 from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.weights import composition
+from rnr_dist.weights.checkpoints import checkpoint_digest
 
 TOLERANCE = 1e-4
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rnr_dist.errors import InputError
-from rnr_dist.release.compress import compress, thin_svd
+from rnr_dist.weights.compression import compress, thin_svd
 
 # Columns and rows, and ranks below, at and above them.
 SHAPES = [(3, 24, 20), (9, 16, 32), (24, 16, 32), (40, 24, 20)]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rnr_dist.config import Config
-from rnr_dist.config_file import load_any_config, load_config
+from rnr_dist.config.file import load_any_config, load_config
+from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
 
 ROOT = Path(__file__).parents[2]

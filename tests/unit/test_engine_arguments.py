@@ -11,12 +11,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from rnr_dist import precision
-from rnr_dist.cluster import ENGINE_OVERHEAD_GIB, GIB, check_room
-from rnr_dist.config import Config, Engines
+from rnr_dist.config.schema import Config, Engines
 from rnr_dist.errors import InputError
 from rnr_dist.generate.actor import actor_options, engine_cores
 from rnr_dist.generate.engine import NUCLEUS, engine_arguments, sampling_arguments
+from rnr_dist.machine.cluster import ENGINE_OVERHEAD_GIB, GIB, check_room
+from rnr_dist.run import precision
 from rnr_dist.types import SamplingSettings
 
 ROOT = Path(__file__).parents[2]
@@ -162,7 +162,7 @@ class AsyncLLM:
 }
 ASK = """
 import asyncio, sys
-from rnr_dist.config import Engines
+from rnr_dist.config.schema import Engines
 from rnr_dist.generate.actor import Generator
 from rnr_dist.generate.requests import Generate
 from rnr_dist.types import ModelRef, SamplingSettings

@@ -10,10 +10,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from rnr_dist.errors import InputError
-from rnr_dist.models import checkpoint_digest
-from rnr_dist.release.composition import add_to_model, load_adapter, save_adapter, stack
-from rnr_dist.release.export import export_adapter, export_merged
 from rnr_dist.types import ModelRef, Score, Split
+from rnr_dist.weights.checkpoints import checkpoint_digest
+from rnr_dist.weights.composition import add_to_model, load_adapter, save_adapter, stack
+from rnr_dist.weights.export import export_adapter, export_merged
 
 TOKENS = torch.arange(24).reshape(2, 12) * 5 % 64
 

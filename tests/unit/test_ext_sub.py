@@ -9,11 +9,11 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from rnr_dist.baselines.ext_sub import combine, ext_sub, orthonormal
 from rnr_dist.errors import InputError
-from rnr_dist.models import checkpoint_digest
-from rnr_dist.release.composition import add_to_model, load_adapter, save_adapter
 from rnr_dist.types import ModelRef
+from rnr_dist.weights.checkpoints import checkpoint_digest
+from rnr_dist.weights.composition import add_to_model, load_adapter, save_adapter
+from rnr_dist.weights.ext_sub import combine, ext_sub, orthonormal
 
 Q, K, V = (f"model.layers.0.self_attn.{name}_proj" for name in "qkv")
 WIDTHS = {Q: 32, K: 16, V: 16}  # grouped-query attention: keys and values are narrower

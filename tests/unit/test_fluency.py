@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from rnr_dist.evaluate.fluency import distinct_and_total, fluency_measures, token_entropy
+from rnr_dist.measures.fluency import distinct_and_total, fluency_measures, token_entropy
 from rnr_dist.types import Context, Sample, Split
 
 

@@ -6,8 +6,8 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from rnr_dist.score import gather as module
-from rnr_dist.score.gather import Gather
+from rnr_dist.score import batching as module
+from rnr_dist.score.batching import Gather
 
 
 class Actor:

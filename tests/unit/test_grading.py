@@ -5,9 +5,9 @@ import csv
 import pytest
 
 from rnr_dist.errors import InputError
-from rnr_dist.icu.grading import COLUMNS, read_scores, write_sheet
 from rnr_dist.icu.judging import SequenceRow
-from rnr_dist.run_dir import read_json, write_rows
+from rnr_dist.report.grading import COLUMNS, read_scores, write_sheet
+from rnr_dist.run.directory import read_json, write_rows
 
 MODELS = ("memorised", "control", "icu")
 

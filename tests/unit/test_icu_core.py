@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from rnr_dist.config_icu import IcuConfig, Pairing
-from rnr_dist.config_objectives import IcuObjective, KumprObjective
+from rnr_dist.config.icu import IcuConfig, Pairing
+from rnr_dist.config.objectives import IcuObjective, KumprObjective
 from rnr_dist.errors import InputError
 from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.icu.forgotten import (
@@ -21,7 +21,7 @@ from rnr_dist.icu.forgotten import (
 from rnr_dist.icu.items import ceilings, retained_texts, unlearning_items, with_retained
 from rnr_dist.icu.judging import auc_interval
 from rnr_dist.icu.pairing import apart, make_index, pair_up, shares_words
-from rnr_dist.icu.similarity import sentence_bleu
+from rnr_dist.measures.similarity import sentence_bleu
 from rnr_dist.stats import ClusterMean
 from rnr_dist.train.collate import Example, Item, pad
 from rnr_dist.types import TokenSequence
@@ -207,7 +207,7 @@ def test_the_approximate_index_finds_what_the_exact_one_does():
 
 @pytest.mark.parametrize("name", ["icu", "kumpr", "kl", "dpo", "llmu"])
 def test_items_stand_in_their_objectives_roles(name):
-    from rnr_dist.objectives import check_items, make_objective
+    from rnr_dist.train.objectives import check_items, make_objective
 
     draw = random.Random(0)
     forget, pool = (

@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from rnr_dist.config import Training
+from rnr_dist.config.schema import Training
 from rnr_dist.errors import InputError
-from rnr_dist.objectives import make_objective
 from rnr_dist.train.collate import Example, Item, collate, pad
+from rnr_dist.train.objectives import make_objective
 from rnr_dist.train.passes import require_plain_head
-from rnr_dist.train.trained import make_trained
+from rnr_dist.train.trainable import make_trained
 from rnr_dist.train.worker import SUMMARY
 from rnr_dist.types import ModelRef
 from tests.unit.tiny_models import capped_gemma, llama

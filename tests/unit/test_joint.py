@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from rnr_dist.config import Config, Joint, Release
+from rnr_dist.config.schema import Config, Joint, Release
 from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.release.choice import Reader
 from rnr_dist.release.joint import AS_IT_WAS, Point, pareto, scaled, search_jointly

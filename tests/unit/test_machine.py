@@ -4,8 +4,8 @@ import contextlib
 
 import pytest
 
-from rnr_dist.config_file import validate
-from rnr_dist.machine import Machine
+from rnr_dist.bench import Machine
+from rnr_dist.config.file import validate
 from rnr_dist.types import ModelRef
 
 BASE, OTHER = ModelRef("/base", "b"), ModelRef("/other", "o")
@@ -24,7 +24,7 @@ def told(monkeypatch):
         finally:
             lines.append(f"-{name}")
 
-    monkeypatch.setattr("rnr_dist.machine.ray_session", lambda config: lived("ray"))
+    monkeypatch.setattr("rnr_dist.bench.ray_session", lambda config: lived("ray"))
     monkeypatch.setattr(
         "rnr_dist.generate.cluster_pool.generator_pool",
         lambda config, base: lived(base.checkpoint),

@@ -9,14 +9,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from rnr_dist.evaluate.memorisation import (
+from rnr_dist.icu.torch_reader import TorchReader
+from rnr_dist.measures.memorisation import (
     auc,
     mismatches_needed,
     naive_overlaps,
     overlap,
     recall,
 )
-from rnr_dist.icu.reader import TorchReader
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EOS = 5

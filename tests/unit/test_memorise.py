@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from rnr_dist.config_file import load_any_config
-from rnr_dist.config_icu import IcuConfig
+from rnr_dist.config.file import load_any_config
+from rnr_dist.config.icu import IcuConfig
 from rnr_dist.data.sources import load_passages
 from rnr_dist.errors import InputError
-from rnr_dist.icu import stages
 from rnr_dist.icu.data import IcuData, load_icu_data
-from rnr_dist.run_dir import RunDir
+from rnr_dist.recipes import unlearn_sequences as stages
+from rnr_dist.run.directory import RunDir
 from rnr_dist.types import ModelRef, Passage, Split, TokenSequence
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rnr_dist.config import Coefficients, Config, Perplexity, Release
+from rnr_dist.config.schema import Coefficients, Config, Perplexity, Release
 from rnr_dist.generate.requests import Continuation, Generate, ReadLikelihood, Response
 from rnr_dist.release.choice import Reader
 from rnr_dist.release.merge_search import candidates, search_weight
@@ -15,7 +15,7 @@ from rnr_dist.release.rules import (
     Reading,
     Step,
 )
-from rnr_dist.run_dir import write_json
+from rnr_dist.run.directory import write_json
 from rnr_dist.types import Adapter, Context, ModelRef, SamplingSettings, Split
 from tests.unit.readings import (
     BASE,

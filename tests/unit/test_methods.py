@@ -6,14 +6,14 @@ import math
 import pytest
 import torch
 
-from rnr_dist.config import Training
+from rnr_dist.config.schema import Training
 from rnr_dist.errors import InputError
-from rnr_dist.objectives import OBJECTIVES, check_items, make_objective
-from rnr_dist.objectives.rmu import direction
-from rnr_dist.release.composition import load_adapter, save_adapter
 from rnr_dist.train.collate import Example, Item, collate, texts
-from rnr_dist.train.trained import make_trained
+from rnr_dist.train.objectives import OBJECTIVES, check_items, make_objective
+from rnr_dist.train.objectives.rmu import direction
+from rnr_dist.train.trainable import make_trained
 from rnr_dist.types import ModelRef
+from rnr_dist.weights.composition import load_adapter, save_adapter
 from tests.unit.tiny_models import llama
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 import rnr_dist
 from rnr_dist.errors import InputError
-from rnr_dist.models import (
+from rnr_dist.weights.checkpoints import (
     build_once,
     check_model,
     checkpoint_here,
@@ -170,7 +170,7 @@ def test_hub_model_resolves_to_its_snapshot_or_one_sentence(tmp_path, monkeypatc
 
 def test_check_loads_no_torch(tmp_path):
     code = (
-        "import sys; from rnr_dist.models import check_model\n"
+        "import sys; from rnr_dist.weights.checkpoints import check_model\n"
         "for name in sys.argv[1:]: check_model(name)\n"
         "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     )
@@ -182,7 +182,7 @@ def test_check_loads_no_torch(tmp_path):
 BUILD = """
 import sys, time
 from pathlib import Path
-from rnr_dist.models import build_once
+from rnr_dist.weights.checkpoints import build_once
 
 def slow(folder):
     with open(sys.argv[2], "a") as log:

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rnr_dist.objectives.causal import Causal
 from rnr_dist.train.collate import Example, collate, texts
+from rnr_dist.train.objectives.causal import Causal
 from tests.unit.tiny_models import capped_gemma, llama
 
 EXAMPLES = [

@@ -105,7 +105,7 @@ def test_both_launchers_offer_the_resource_that_cpu_engines_take():
     # KubeRay hands the value to a shell, so the JSON is quoted once more.
     offered = json.loads(json.loads(group["rayStartParams"]["resources"]))
     assert worker["resources"].keys() == offered.keys() == {"rnr_engine"}
-    source = (ROOT / "rnr_dist" / "cluster.py").read_text()
+    source = (ROOT / "rnr_dist" / "machine" / "cluster.py").read_text()
     assert '"rnr_engine"' in source
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rnr_dist import precision
+from rnr_dist.run import precision
 
 
 @pytest.mark.parametrize(

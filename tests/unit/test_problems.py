@@ -6,13 +6,13 @@ import pytest
 
 from rnr_dist.data.problems import Dialogue, Question, load_problems
 from rnr_dist.errors import InputError
-from rnr_dist.evaluate.problems import (
+from rnr_dist.generate.requests import Continuation, Response
+from rnr_dist.measures.problems import (
     choice_accuracy,
     choice_requests,
     reply_f1,
     reply_requests,
 )
-from rnr_dist.generate.requests import Continuation, Response
 
 QUESTIONS = [
     Question("Water is", ("wet.", "dry and hot."), 0),

@@ -3,7 +3,7 @@
 import time
 from types import SimpleNamespace
 
-from rnr_dist.report import progress
+from rnr_dist.run import progress
 
 
 def test_a_log_gets_a_line_a_minute_and_one_at_the_end(monkeypatch, capsys):

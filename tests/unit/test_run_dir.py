@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rnr_dist.errors import InputError
-from rnr_dist.run_dir import (
+from rnr_dist.run.directory import (
     EventLog,
     RunDir,
     differing_keys,

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rnr_dist.config_file import load_config
+from rnr_dist.config.file import load_config
 from rnr_dist.errors import InputError
 from rnr_dist.generate.pool import EngineDiedError
 from rnr_dist.generate.requests import Continuation, Response
@@ -17,7 +17,7 @@ from rnr_dist.reveal.bandit_actor import BanditDiedError
 from rnr_dist.reveal.bandits import make_bandit
 from rnr_dist.reveal.search import Listeners, search
 from rnr_dist.reveal.setting import Setting
-from rnr_dist.run_dir import write_rows
+from rnr_dist.run.directory import write_rows
 from rnr_dist.types import Arm, Context, ModelRef, Split
 
 ARMS, DIMENSION = 24, 6

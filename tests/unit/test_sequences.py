@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 from transformers import AutoTokenizer
 
-from rnr_dist.config_icu import IcuConfig, SequenceSource
+from rnr_dist.config.icu import IcuConfig, SequenceSource
 from rnr_dist.data.records import DISTINCT, FORMS, Person, record_texts
 from rnr_dist.data.sequences import check_disjoint, load_sequences
 from rnr_dist.errors import InputError

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from rnr_dist.errors import InputError
-from rnr_dist.release.composition import save_adapter
-from rnr_dist.release.subspace import similarity, similarity_rows
 from rnr_dist.types import ModelRef
+from rnr_dist.weights.composition import save_adapter
+from rnr_dist.weights.subspace import similarity, similarity_rows
 
 WIDTHS = {"q_proj": 48, "k_proj": 24, "v_proj": 24}
 

@@ -1,6 +1,6 @@
 """The table of a sweep: places by the values that they tried."""
 
-from rnr_dist.icu.report import sweep_table
+from rnr_dist.report.sequences import sweep_table
 
 
 def test_values_of_any_kind_are_shown_and_a_lost_place_says_why(capsys):

@@ -6,9 +6,9 @@ from contextvars import ContextVar
 
 import pytest
 
-from rnr_dist.report.tracking import Tracker
-from rnr_dist.run_dir import EventLog
-from rnr_dist.threads import side_by_side
+from rnr_dist.machine.threads import side_by_side
+from rnr_dist.run.directory import EventLog
+from rnr_dist.run.tracking import Tracker
 
 PLACE = ContextVar("place", default="nowhere")
 

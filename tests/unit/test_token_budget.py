@@ -2,7 +2,7 @@
 
 import pytest
 
-from rnr_dist.config_training import Training, Workers
+from rnr_dist.config.training import Training, Workers
 from rnr_dist.train.collate import Example, texts
 from rnr_dist.train.worker import Job, plan_job
 from rnr_dist.types import ModelRef

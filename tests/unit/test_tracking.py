@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from rnr_dist.errors import InputError
-from rnr_dist.report.tracking import Tracker, default_uri, runs_page, ui_command
+from rnr_dist.run.tracking import Tracker, default_uri, runs_page, ui_command
 
 NOWHERE = "http://127.0.0.1:9"
 

@@ -9,14 +9,14 @@ from peft import PeftModel
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
-from rnr_dist.config import Release, Training
+from rnr_dist.config.schema import Release, Training
 from rnr_dist.errors import InputError
-from rnr_dist.models import checkpoint_digest
-from rnr_dist.release.composition import adapter_digest, add_to_model, load_adapter
 from rnr_dist.train.collate import Example, pad
 from rnr_dist.train.passes import label_states
-from rnr_dist.train.trained import make_trained
+from rnr_dist.train.trainable import make_trained
 from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.weights.checkpoints import checkpoint_digest
+from rnr_dist.weights.composition import adapter_digest, add_to_model, load_adapter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

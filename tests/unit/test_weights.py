@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from rnr_dist.errors import InputError
-from rnr_dist.generate.weights import adapter_folder, weights_folder
-from rnr_dist.models import checkpoint_digest
-from rnr_dist.release.composition import checkpoint_shapes, load_adapter, save_adapter, stack
 from rnr_dist.types import ModelRef
+from rnr_dist.weights.checkpoints import checkpoint_digest
+from rnr_dist.weights.composition import checkpoint_shapes, load_adapter, save_adapter, stack
+from rnr_dist.weights.node_cache import adapter_folder, weights_folder
 
 
 @pytest.fixture(scope="module")

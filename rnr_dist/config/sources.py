@@ -1,0 +1,42 @@
+"""The config's sources: where contexts and running text come from, and their splits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rnr_dist.config.base import Count, Fraction, Section
+from rnr_dist.types import Split
+
+
+class ContextSource(Section):
+    """Where generation contexts come from."""
+
+    source: str
+    """`builtin:NAME`, a file (`.txt` one a line, `.jsonl`, `.csv`), or `hub:NAME[:SPLIT]`."""
+    format: Literal["lines", "rtp", "civil_comments"] = "lines"
+    """`rtp` reads RealToxicityPrompts rows (`prompt`, `continuation` with scores),
+    `civil_comments` the first half of CivilComments' comments."""
+    min_prompt_toxicity: Fraction = 0.0
+    """`rtp`, `civil_comments`: keep rows whose prompt, or whole comment, scores at least this."""
+    max_prompt_toxicity: Fraction = 1.0
+    """`rtp`, `civil_comments`: keep rows whose prompt, or whole comment, scores at most this."""
+    splits: dict[Split, Annotated[float, Field(ge=0)]]
+    """Relative share of each split; a context's split follows from a hash of its text."""
+    limit: dict[Split, Count] = Field(default_factory=dict)
+    """At most so many contexts of a split are used (the first by hash)."""
+
+
+class TextSource(Section):
+    """Where passages of running text come from."""
+
+    source: str
+    """`builtin:NAME`, a text file, or `hub:NAME[:SPLIT]`."""
+    format: Literal["passages", "wikitext"] = "passages"
+    """`passages`: blank lines between them. `wikitext`: WikiText's headings and lines."""
+    splits: dict[Split, Annotated[float, Field(ge=0)]]
+    """Relative share of each split; a passage's split follows from a hash of its text (of its
+    article's first line for `wikitext`)."""
+    limit: dict[Split, Count] = Field(default_factory=dict)
+    """At most so many passages of a split are used (the first by hash)."""

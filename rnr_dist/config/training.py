@@ -1,0 +1,83 @@
+"""The config of a training: what is trained, how, and by which workers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from rnr_dist.config.base import Count, Fraction, Positive, Section
+from rnr_dist.config.objectives import CausalObjective, ObjectiveSection
+
+
+class Training(Section):
+    """One adapter training: Ray Train + DeepSpeed."""
+
+    objective: ObjectiveSection = CausalObjective()
+    """What is minimised: a section whose `name` says which."""
+    parameters: Literal["lora", "matrices", "full"] = "lora"
+    """`lora` trains a LoRA on each chosen layer. `matrices` trains the layers' weight matrices
+    themselves, in fp32, and saves what changed exactly, as a LoRA of full rank. `full` trains every
+    weight, in fp32, and saves a new checkpoint (unlearning of sequences only)."""
+    rank: Count = 8
+    """LoRA rank r."""
+    alpha: Count = 16
+    """LoRA alpha; the delta is scaled by alpha / r."""
+    dropout: Fraction = 0.0
+    """LoRA dropout."""
+    target_modules: list[str] = Field(default=["q_proj", "k_proj", "v_proj", "o_proj"])
+    """Linear layers that are trained, by the ends of their names."""
+    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    """Decoder layers that they are trained in, 0 the first; left out: all."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, a third more time."""
+    learning_rate: Positive = 2e-4
+    """Peak AdamW learning rate."""
+    epochs: Count = 3
+    """Passes over the data."""
+    tokens: Count | None = None
+    """Instead of `epochs`: end with the step that reaches so many trained tokens."""
+    batch_size: Count = 16
+    """Items of one optimiser step, over all workers: sequences, or pairs and the like where the
+    objective takes several together."""
+    micro_batch_tokens: Count = 512
+    """Padded tokens that one worker holds at once (one item at least); the result is the same.
+    GPUs want 8,192 or more."""
+    max_tokens: Count = 192
+    """Longer sequences are cut."""
+    warmup_share: Fraction = 0.1
+    """Share of the steps with a rising learning rate; it decays linearly afterwards."""
+    schedule: Literal["linear", "constant"] = "linear"
+    """`constant` neither rises nor decays; what stops by a measure knows no last step."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """AdamW's decay of its two moments."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW weight decay."""
+    clip_norm: Positive = 1.0
+    """Gradient norm limit."""
+
+    @model_validator(mode="after")
+    def _has_lora(self) -> Training:
+        if self.objective.name == "orthogonal" and self.parameters != "lora":
+            raise ValueError("objective orthogonal needs parameters lora")
+        return self
+
+
+class Workers(Section):
+    """Ray Train workers and DeepSpeed."""
+
+    count: Count = 1
+    """Training workers."""
+    cpus_each: Count = 2
+    """Threads of a CPU worker."""
+    gpus_each: Annotated[int, Field(ge=0, le=1)] = 0
+    """1 trains on GPUs."""
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
+    """DeepSpeed ZeRO stage."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Frozen weights and activations, as of the engines; the LoRA itself is always fp32."""
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    """Restarts of a training before the run fails."""
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60
+    """A training's state is kept, in place of the one before, once that is so old: where it goes on
+    when a worker or the whole run ended. Take more where a state is large."""

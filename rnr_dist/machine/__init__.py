@@ -1,0 +1,1 @@
+"""Ray: the session, the plan of resources, trials of Tune, threads of the driver."""

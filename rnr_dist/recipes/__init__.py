@@ -1,0 +1,1 @@
+"""Recipes: named lists of stages, and the pipeline that runs them."""

@@ -1,0 +1,313 @@
+"""MLflow with one writer, the driver (design decision 11).
+
+In: runs, parameters, metrics, tags, files. Out: parent and nested MLflow runs. Invariant: an entry
+is in the spool on disk before MLflow hears of it and leaves it only when MLflow has it; delivering
+one twice changes nothing, so that none is lost and none counts twice, whichever threads log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from rnr_dist.errors import InputError
+from rnr_dist.run.directory import EventLog, replacing, write_json
+from rnr_dist.run.progress import say
+from rnr_dist.types import digest
+
+RUN_TAG = "rnr.run"  # carries a run's own key, by which a replay finds it
+RETRY_SECONDS = 60.0  # least pause after a failed contact
+RETRY_FACTOR = 10.0  # and least pause in multiples of what it cost: at most a tenth of the run
+REJECTED = 400  # MLflow's HTTP status for an entry that it will never take
+
+# Read by MLflow when it is imported. Its defaults hold each call to a dead server for minutes, and
+# its pages start eight job processes that nothing here uses.
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+
+
+def default_uri(runs: Path) -> str:
+    """The sqlite database beside the runs; absolute, since workers change directory."""
+    return f"sqlite:///{runs.absolute() / 'mlflow.db'}"
+
+
+def ui_command(uri: str, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
+    """What `rnr ui` runs: MLflow's pages on a database, on loopback unless told otherwise.
+
+    Raises InputError when `uri` is a tracking server, which has pages of its own.
+    """
+    if uri.startswith(("http:", "https:")):
+        raise InputError(f"tracking.uri: found the server {uri}; expected a database, or a browser")
+    _set_environment()
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
+    command += ["--host", host, "--port", str(port), "--workers", "1"]
+    artifacts = _artifacts(uri)
+    if artifacts:
+        command += ["--default-artifact-root", artifacts.as_uri(), "--no-serve-artifacts"]
+    return command
+
+
+def runs_page(uri: str, port: int = 5000) -> str:
+    """Address of the table of runs of the latest experiment in a database.
+
+    MLflow's own front page leads to an experiment's (empty) page of agents' traces.
+    """
+    _set_environment()
+    from mlflow import MlflowClient
+
+    latest = ["last_update_time DESC"]
+    [found] = MlflowClient(uri).search_experiments(max_results=1, order_by=latest)
+    return f"http://127.0.0.1:{port}/#/experiments/{found.experiment_id}/runs"
+
+
+class Tracker:
+    """Parent and nested runs of one experiment.
+
+    `spool` is the JSON-lines file, in the run directory, that holds what MLflow does not have yet.
+    Runs are known by the spool's identity and their names: the same names again, after a resume,
+    continue the same MLflow runs. What MLflow refuses for good (a changed parameter, a file that is
+    gone) moves to `<spool>.rejected` with the reason.
+    """
+
+    def __init__(self, uri: str, experiment: str, spool: Path):
+        self._uri = uri
+        self._experiment = experiment
+        self._spool = EventLog(spool.absolute())
+        self._rejected = EventLog(spool.absolute().with_name(f"{spool.name}.rejected"))
+        self._identity = _identity(spool.absolute().with_name(f"{spool.name}.id"))
+        # By context: what a thread opens is its own, in the run that its starter's copy names, or
+        # in the parent for a thread that was started without one.
+        self._open: ContextVar[tuple[dict[str, Any], ...]] = ContextVar("open", default=())
+        self._parents: list[dict[str, Any]] = []
+        self._names: Counter[tuple[str, str]] = Counter()
+        self._client: Any = None
+        self._experiment_id = ""
+        self._run_ids: dict[str, str] = {}
+        self._next_contact = 0.0
+        self._lock = threading.Lock()
+        self._drain()
+
+    @contextlib.contextmanager
+    def parent(self, name: str, params: Mapping[str, Any]) -> Iterator[None]:
+        """A run of its own, open for the block; nested `params` become dotted names."""
+        with self._run(name, params, None):
+            self._parents.append(self._innermost)
+            try:
+                yield
+            finally:
+                self._parents.pop()
+
+    @contextlib.contextmanager
+    def nested(self, name: str, params: Mapping[str, Any]) -> Iterator[None]:
+        """A run under the innermost open one; what the block logs belongs to it."""
+        with self._run(name, params, self._innermost):
+            yield
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Figures of the innermost open run; names may hold letters, digits and `_-./ :`."""
+        self._record("metrics", {key: float(value) for key, value in values.items()}, step)
+
+    def headline(self, values: Mapping[str, float]) -> None:
+        """What the whole run came to: figures of the parent, which lists of runs show."""
+        figures = {key: float(value) for key, value in values.items()}
+        self._record("metrics", figures, run=self._parents[-1])
+
+    def tag(self, key: str, value: str) -> None:
+        self._record("tags", {key: value})
+
+    def artifact(self, path: Path) -> None:
+        """A finished file, uploaded to the innermost open run."""
+        self._record("artifact", str(path.absolute()))
+
+    def close(self) -> None:
+        """Deliver what still waits; what cannot be delivered stays for the next Tracker here."""
+        with self._lock:
+            self._next_contact = 0.0
+            self._drain()
+
+    @property
+    def _innermost(self) -> dict[str, Any]:
+        return (self._open.get() or self._parents)[-1]
+
+    @contextlib.contextmanager
+    def _run(
+        self, name: str, params: Mapping[str, Any], parent: dict[str, Any] | None
+    ) -> Iterator[None]:
+        above = parent["key"] if parent else self._identity
+        with self._lock:
+            self._names[above, name] += 1
+            key = digest([above, name, self._names[above, name]])
+        run = {"key": key, "name": name, "started": _now(), "parent": parent}
+        before = self._open.set((*self._open.get(), run))
+        status = "KILLED"
+        try:
+            self._record("status", "RUNNING")
+            self._record("params", dict(_flat(params)))
+            yield
+            status = "FINISHED"
+        except Exception:
+            status = "FAILED"
+            raise
+        finally:
+            self._record("status", status)
+            self._open.reset(before)
+
+    def _record(
+        self, kind: str, content: Any, step: int = 0, run: dict[str, Any] | None = None
+    ) -> None:
+        # The time is set here, not on delivery: MLflow drops a metric it has at that time and step.
+        entry = {"kind": kind, "content": content, "step": step, "at": _now()}
+        with self._lock:
+            self._spool.append({"run": run or self._innermost, **entry})
+            self._drain()
+
+    def _drain(self) -> None:
+        """Deliver the spool in order; the one place where MLflow's errors are caught."""
+        if time.monotonic() < self._next_contact:
+            return
+        waiting = self._spool.read()
+        if not waiting:
+            return
+        began, delivered = time.monotonic(), 0
+        try:
+            self._connect()
+            for entry in waiting:
+                self._deliver_or_reject(entry)
+                delivered += 1
+            self._next_contact = 0.0
+        except Exception as error:  # any: a run never fails because of its tracker
+            pause = max(RETRY_SECONDS, RETRY_FACTOR * (time.monotonic() - began))
+            self._next_contact = time.monotonic() + pause
+            self._client, self._run_ids = None, {}
+            reason = escape((str(error) or repr(error)).partition("\n")[0][:200])
+            say(f"MLflow cannot be reached; entries wait in {self._spool.path.name} ({reason})")
+        if delivered:
+            with replacing(self._spool.path) as aside:
+                rest = EventLog(aside)
+                for entry in waiting[delivered:]:
+                    rest.append(entry)
+
+    def _connect(self) -> None:
+        if self._client is not None:
+            return
+        _set_environment()
+        from mlflow import MlflowClient
+
+        # Where someone else imported MLflow first, the environment came too late.
+        logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
+        client = MlflowClient(tracking_uri=self._uri)
+        found = client.get_experiment_by_name(self._experiment)
+        if found is None:
+            artifacts = _artifacts(self._uri)
+            location = artifacts.as_uri() if artifacts else None
+            self._experiment_id = client.create_experiment(self._experiment, location)
+        else:
+            self._experiment_id = found.experiment_id
+            if found.lifecycle_stage == "deleted":
+                client.restore_experiment(self._experiment_id)
+        self._client = client
+
+    def _deliver_or_reject(self, entry: dict[str, Any]) -> None:
+        from mlflow import MlflowException
+
+        try:
+            self._deliver(entry)
+        except (MlflowException, FileNotFoundError) as error:
+            if isinstance(error, MlflowException) and error.get_http_status_code() != REJECTED:
+                raise
+            self._rejected.append({**entry, "reason": str(error)})
+            say(f"MLflow refused an entry; it is kept in {self._rejected.path.name}")
+
+    def _deliver(self, entry: dict[str, Any]) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        client, run_id, content = self._client, self._run_id(entry["run"]), entry["content"]
+        match entry["kind"]:
+            case "status" if content == "RUNNING":
+                client.update_run(run_id, status=content)
+            case "status":
+                client.set_terminated(run_id, content, end_time=entry["at"])
+            case "params":
+                client.log_batch(run_id, params=[Param(key, content[key]) for key in content])
+            case "metrics":
+                stamp = (entry["at"], entry["step"])
+                metrics = [Metric(key, value, *stamp) for key, value in content.items()]
+                client.log_batch(run_id, metrics=metrics)
+            case "tags":
+                client.log_batch(run_id, tags=[RunTag(key, content[key]) for key in content])
+            case "artifact":
+                if not Path(content).is_file():
+                    raise FileNotFoundError(f"{content}: is gone")
+                client.log_artifact(run_id, content)
+
+    def _run_id(self, run: dict[str, Any]) -> str:
+        """MLflow's id of a run; found by its key, else made, with the runs above it.
+
+        Each entry carries its run in full, so that a new server can take over at any entry.
+        """
+        if run["key"] not in self._run_ids:
+            from mlflow.entities import ViewType
+
+            found = self._client.search_runs(
+                [self._experiment_id], f"tags.`{RUN_TAG}` = '{run['key']}'", ViewType.ALL
+            )
+            if not found:
+                tags = {RUN_TAG: run["key"]}
+                if run["parent"]:
+                    tags["mlflow.parentRunId"] = self._run_id(run["parent"])
+                found = [
+                    self._client.create_run(
+                        self._experiment_id, run["started"], tags, run_name=run["name"]
+                    )
+                ]
+            self._run_ids[run["key"]] = found[0].info.run_id
+        return self._run_ids[run["key"]]
+
+
+def _set_environment() -> None:
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+
+
+def _artifacts(uri: str) -> Path | None:
+    """The artifact folder beside a sqlite database; a server decides for itself."""
+    prefix = "sqlite:///"
+    return Path(uri.removeprefix(prefix)).parent / "mlartifacts" if uri.startswith(prefix) else None
+
+
+def _identity(path: Path) -> str:
+    """A random name for this run directory that stays when it is resumed."""
+    if not path.exists():
+        write_json(path, uuid.uuid4().hex)
+    return path.read_text().strip()
+
+
+def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in params.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)
+
+
+def _now() -> int:
+    """Milliseconds since 1970, MLflow's unit."""
+    return int(time.time() * 1000)

@@ -1,0 +1,87 @@
+"""Objectives: what a training minimises, one small file each, found by name.
+
+In: the model under training and a batch of `collate`. Out: for each named loss term its numerator
+and denominator. Invariant: an objective never divides by a count; the training loop does, by that
+of the whole step, so that 1 and N workers minimise the same thing (design decision 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from rnr_dist.errors import InputError
+from rnr_dist.train.collate import Item
+from rnr_dist.train.objectives.causal import Causal
+from rnr_dist.train.objectives.cmd import Cmd
+from rnr_dist.train.objectives.dpo import Dpo
+from rnr_dist.train.objectives.icu import Icu
+from rnr_dist.train.objectives.kl import Kl
+from rnr_dist.train.objectives.kumpr import Kumpr
+from rnr_dist.train.objectives.llmu import Llmu
+from rnr_dist.train.objectives.orthogonal import Orthogonal
+from rnr_dist.train.objectives.rmu import Rmu
+from rnr_dist.train.trainable import Trained
+
+
+class Objective(Protocol):
+    """A loss as sums over tokens, pairs or whatever a term counts."""
+
+    @property
+    def roles(self) -> Mapping[str, tuple[int, int]]:
+        """The roles that an item takes, each with the least and the most examples of it."""
+        ...
+
+    @property
+    def remembered(self) -> Sequence[str]:
+        """The roles whose `reference_states` or `reference_nll` it asks theta0 for."""
+        ...
+
+    def counts(self, items: Sequence[Item]) -> dict[str, int]:
+        """Denominator of each term over `items`, before any of them is run.
+
+        The names are the same for any items. An item that counts for nothing is not trained on.
+        """
+        ...
+
+    def terms(
+        self, trained: Trained, batch: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, tuple[Any, int]]:
+        """(numerator, denominator) of each term over a batch of `collate.collate`.
+
+        The numerator is a scalar tensor, the weighted sum over what the denominator counts. Every
+        rank passes through the model equally often, whatever is in its batch: under ZeRO-3 each
+        pass is a collective. So a batch of no items also has a gradient, and it is 0.
+        """
+        ...
+
+
+OBJECTIVES: dict[str, Callable[[Any], Objective]] = {
+    "causal": Causal,
+    "dpo": Dpo,
+    "rmu": Rmu,
+    "cmd": Cmd,
+    "orthogonal": Orthogonal,
+    "icu": Icu,
+    "kumpr": Kumpr,
+    "kl": Kl,
+    "llmu": Llmu,
+}
+
+
+def make_objective(settings: Any) -> Objective:
+    """The objective that a `training.objective` section describes."""
+    return OBJECTIVES[settings.name](settings)
+
+
+def check_items(objective: Objective, items: Sequence[Item], place: str) -> None:
+    """Raise InputError, with `place` in it, for an item whose roles are not the objective's."""
+    for number, item in enumerate(items):
+        for role in sorted(item.roles | objective.roles.keys()):
+            least, most = objective.roles.get(role, (0, 0))
+            if not least <= len(item[role]) <= most:
+                expected = f"{least}" if least == most else f"{least} to {most}"
+                raise InputError(
+                    f"{place}: training item {number} has {len(item[role])} examples in the role "
+                    f"{role}; expected {expected}"
+                )

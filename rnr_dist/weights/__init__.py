@@ -1,0 +1,1 @@
+"""Checkpoints, adapters and their composition: the one room where weights are read or written."""

