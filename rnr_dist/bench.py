@@ -1,33 +1,50 @@
-"""What a run works on, started when it is first needed and ended with the block.
+"""What a run works on, as one object that stages hand on: config, base, endpoint, scorer.
 
-In: a config. Out: Ray, the generator pool, the scorer, the tokenizer, the base model. Invariant:
-nothing is started that no remaining stage needs, and everything that was started is ended.
+In: a config. Out: each of these, started when it is first asked for. Invariant: nothing is started
+that no stage asks for, everything that was started ends with the block, and a bench that Ray
+carries to a trial holds what was started and starts nothing there.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rnr_dist.config.schema import Config, RunConfig
+from rnr_dist.config.schema import Config
 from rnr_dist.machine.cluster import ray_session
 from rnr_dist.run.progress import say
+from rnr_dist.run.tracking import Tracker
 from rnr_dist.types import ModelRef
 
+Check = Callable[[Config, Path], None]  # of a checkpoint that had no folder here before
+CARRIED = ("config", "oracle", "base", "tokenizer", "scorer", "_serving")
 
-class Machine:
-    """Lazily started resources of one run; use as a context manager."""
 
-    def __init__(self, config: RunConfig):
-        self.config = config
+class Bench:
+    """Lazily started resources of one run; use as a context manager.
+
+    oracle: of the task, by name. check: called with the base's folder once that is on this disk.
+    tracker: the run's MLflow records; only the driver's bench has one.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        oracle: str = "",
+        tracker: Tracker | None = None,
+        check: Check = lambda config, folder: None,
+    ):
+        self.config, self.oracle = config, oracle
+        self._tracker, self._check = tracker, check
         self._stack = contextlib.ExitStack()
-        self._engines = contextlib.ExitStack()  # the pool alone, which may be exchanged
-        self._started: tuple[str, Any] | None = None
+        self._engines = contextlib.ExitStack()  # the endpoint alone, which may be exchanged
+        self._serving: tuple[str, Any] | None = None
 
-    def __enter__(self) -> Machine:
+    def __enter__(self) -> Bench:
         return self
 
     def __exit__(
@@ -38,15 +55,21 @@ class Machine:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: self.__dict__[name] for name in CARRIED if name in self.__dict__}
+
+    @property
+    def tracker(self) -> Tracker:
+        assert self._tracker is not None, "only the driver records"
+        return self._tracker
+
     @cached_property
     def base(self) -> ModelRef:
         """The model that shall forget."""
-        from rnr_dist.commands.check import check_checkpoint
         from rnr_dist.weights.checkpoints import resolve_model
 
         base = resolve_model(self.config.model, self.config.trust_remote_code)
-        # Again, for what had no folder on this disk before.
-        check_checkpoint(self.config, Path(base.checkpoint))
+        self._check(self.config, Path(base.checkpoint))
         return base
 
     @cached_property
@@ -64,28 +87,28 @@ class Machine:
         self._stack.enter_context(self._engines)  # ended before Ray
 
     @property
-    def pool(self) -> Any:
-        """Generators of the base's architecture, for it and all that came of it."""
-        return self.pool_of(self.base)
+    def endpoint(self) -> Any:
+        """Who answers for the base and all that came of it (`generate.endpoint.Endpoint`)."""
+        return self._serving[1] if self._serving else self.endpoint_of(self.base)
 
-    def pool_of(self, checkpoint: ModelRef) -> Any:
+    def endpoint_of(self, checkpoint: ModelRef) -> Any:
         """Generators started with `checkpoint`; those of another architecture are ended first."""
         from rnr_dist.generate.cluster_pool import generator_pool
 
         _ = self.ray
-        if self._started is None or self._started[0] != checkpoint.checkpoint_digest:
-            self._started = None
+        if self._serving is None or self._serving[0] != checkpoint.checkpoint_digest:
+            self._serving = None
             self._engines.close()
             say(f"starting {self.config.engines.count} generators")
             pool = self._engines.enter_context(generator_pool(self.config, checkpoint))
-            self._started = checkpoint.checkpoint_digest, pool
-        return self._started[1]
+            self._serving = checkpoint.checkpoint_digest, pool
+        return self._serving[1]
 
     @cached_property
     def scorer(self) -> Any:
+        """The task's oracle and the sentence embedder (`score.actors.Scorer`)."""
         from rnr_dist.score.actors import start_scorer
 
-        assert isinstance(self.config, Config), "an ICU run has no oracle"
         _ = self.ray
         gpus = 0.1 if self.config.engines.gpus_each > 0 else 0
-        return start_scorer(self.config.task.oracle, self.config.reveal.embedder, gpus)
+        return start_scorer(self.oracle, self.config.embedder, gpus)

@@ -40,9 +40,9 @@ def digest(content: Any) -> str:
 class Context:
     """One generation context of C (Algorithm 1): a text that a model is asked to continue.
 
-    `group` is `challenging` or `ordinary` for toxicity; `reference` is the continuation that an
-    external data set brings, if any (never used by R&R itself, only by baselines on external
-    data), `reference_toxicity` what that set scores it, in [0, 1], if it does.
+    `group` is the task's name for the kind of context; `reference` is the continuation that an
+    external data set brings, if any (never used by R&R itself, only by methods on external data),
+    `reference_score` how much of the target that set finds in it, in [0, 1], if it does.
     """
 
     id: str
@@ -50,7 +50,7 @@ class Context:
     split: Split
     group: str
     reference: str | None = None
-    reference_toxicity: float | None = None
+    reference_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,15 @@ class TokenSequence:
     """A text of fixed tokens: a forget sequence (ICU's x^fgt), one of the pool, or one never seen.
 
     `token_ids` are the truth; `text` is what they decode to, for embeddings and text scores only,
-    since encoding it again need not give them back.
+    since encoding it again need not give them back. The first `prefix_tokens` (t0) are what a model
+    is given: the prompt of a response, or the start of a record.
     """
 
     id: str
     corpus: str
     token_ids: tuple[int, ...]
     text: str
+    prefix_tokens: int = 0
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,26 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from rnr_dist.config.icu import IcuConfig
-from rnr_dist.config.schema import Config, Section
+from rnr_dist.config.base import Section
+from rnr_dist.config.named import NESTED
+from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
+
+# Keys of earlier versions, and where they are now.
+MOVED = {
+    "baselines": "methods",
+    "evaluate.choices": "task.choices",
+    "evaluate.dialogues": "task.dialogues",
+    "evaluate.sampled_n": "task.sampled_n",
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -30,18 +41,9 @@ _Loader.add_implicit_resolver(
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
-    """The config of a run of R&R. Raises InputError, also where it is one of another task."""
-    loaded = load_any_config(path, overrides)
-    if not isinstance(loaded, Config):
-        raise InputError(f"{path}: task.name: found {loaded.task.name}, expected toxicity")
-    return loaded
-
-
-def load_any_config(path: str | Path, overrides: list[str] | None = None) -> Config | IcuConfig:
     """Read, override (`a.b=value`, YAML values) and validate a config file.
 
-    `task.name` says which schema it follows (left out: toxicity). `${VARIABLE}` in it is replaced
-    from the environment. Raises InputError.
+    `${VARIABLE}` in it is replaced from the environment. Raises InputError.
     """
     path = Path(path)
     try:
@@ -60,15 +62,14 @@ def load_any_config(path: str | Path, overrides: list[str] | None = None) -> Con
     return validate(content, str(path))
 
 
-def validate(content: dict[str, Any], origin: str) -> Config | IcuConfig:
+def validate(content: dict[str, Any], origin: str) -> Config:
     """A config from plain values; `origin` (the file) is named in errors."""
-    task = content.get("task")
-    name = task.get("name") if isinstance(task, dict) else None
-    schema: type[Config] | type[IcuConfig] = IcuConfig if name == "extraction" else Config
     try:
-        return schema.model_validate(content)
+        return Config.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{origin}: {_sentence(error, schema)}") from error
+        raise InputError(f"{origin}: {_sentence(error)}") from error
+    except InputError as error:  # of a task or a method that cannot be found
+        raise InputError(f"{origin}: {error}") from error
 
 
 def _expand(text: str, path: Path) -> str:
@@ -98,47 +99,64 @@ def _apply(content: dict[str, Any], override: str) -> None:
         raise InputError(f"--set {override}: {value} is no YAML ({_one_line(error)})") from error
 
 
-def _sentence(error: ValidationError, schema: type[Section]) -> str:
+@dataclass(frozen=True)
+class _Problem:
+    """One of pydantic's errors, with its whole path and the section that its key lies in."""
+
+    path: tuple[Any, ...]
+    error: Mapping[str, Any]
+    known: tuple[str, ...]
+
+
+def _sentence(error: ValidationError) -> str:
     """The first problem as `key: found ..., expected ...`, with the nearest known key.
 
     Unknown keys come first: a misspelt key is also a missing one, and its name says more.
     """
-    problems = error.errors()
-    unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
+    problems = list(_problems(error.errors(), (), Config))
+    unknown = [one for one in problems if one.error["type"] == "extra_forbidden"]
     problem = (unknown or problems)[0]
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(
-            str(problem["loc"][-1]), _known_keys(problem["loc"], schema), 1
-        )
+    found, key = problem.error, ".".join(str(part) for part in problem.path)
+    if found["type"] == "extra_forbidden":
+        if key in MOVED:
+            return f"unknown key {key}; it is called {MOVED[key]} now"
+        near = difflib.get_close_matches(str(problem.path[-1]), problem.known, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"unknown key {key}{hint}"
-    if problem["type"] == "missing":
+    if found["type"] == "missing":
         return f"{key} is missing"
-    if isinstance(problem["input"], dict) and problem["type"] == "value_error":
+    told = _one_line(found["msg"]).removeprefix("Value error, ")
+    if found["type"] in ("value_error", "name") and isinstance(found["input"], Mapping):
         # A rule over several keys: its sentence names them, the whole section would bury it.
-        return f"{key}: {_one_line(problem['msg']).removeprefix('Value error, ')}".removeprefix(
-            ": "
-        )
-    return f"{key}: found {problem['input']!r}, {_one_line(problem['msg'])}"
+        return f"{key}: {told}".removeprefix(": ")
+    return f"{key}: found {found['input']!r}, {told}"
+
+
+def _problems(
+    errors: Iterable[Mapping[str, Any]], above: tuple[Any, ...], schema: type[Section]
+) -> Iterator[_Problem]:
+    """The errors, those inside of sections by name too."""
+    for error in errors:
+        path = (*above, *error["loc"])
+        if error["type"] == NESTED:
+            yield from _problems(error["ctx"]["errors"], path, error["ctx"]["schema"])
+        else:
+            yield _Problem(path, error, tuple(_known_keys(error["loc"], schema)))
 
 
 def _known_keys(location: tuple[Any, ...], schema: type[Section]) -> list[str]:
     """The keys of the section that `location` (a path to an unknown key) lies in."""
-    sections: list[Any] = [schema]
+    section = schema
     for part in location[:-1]:
-        if isinstance(part, int):
-            continue
-        if part not in sections[0].model_fields:  # the name that chooses among several sections
-            sections = [kind for kind in sections if kind.model_fields["name"].default == part]
-            continue
-        annotation = sections[0].model_fields[part].annotation
-        sections = [
-            kind
-            for kind in [annotation, *getattr(annotation, "__args__", ())]
-            if isinstance(kind, type) and issubclass(kind, Section)
-        ] or [schema]
-    return list(sections[0].model_fields)
+        if part in section.model_fields:
+            annotation = section.model_fields[part].annotation
+            inner = [
+                kind
+                for kind in [annotation, *getattr(annotation, "__args__", ())]
+                if isinstance(kind, type) and issubclass(kind, Section)
+            ]
+            section = inner[0] if inner else section
+    return list(section.model_fields)
 
 
 def _one_line(error: Any) -> str:

@@ -40,3 +40,19 @@ class TextSource(Section):
     article's first line for `wikitext`)."""
     limit: dict[Split, Count] = Field(default_factory=dict)
     """At most so many passages of a split are used (the first by hash)."""
+
+
+class SequenceSource(Section):
+    """Where sequences come from."""
+
+    source: str = "builtin:records"
+    """`builtin:records` (fictitious private records), `hub:NAME[:SPLIT]`, or a `.csv`, `.jsonl`,
+    `.parquet` with `text` or `token_ids` (and `corpus`), a `.txt`, a `.npy` of token ids."""
+    first: Annotated[int, Field(ge=0)] = 0
+    """`builtin:records`: number of the first record."""
+    count: Count | None = None
+    """So many sequences from the start; left out: all (32 of the built-in ones)."""
+    skip_tokens: Annotated[int, Field(ge=0)] = 0
+    """Tokens of each that are left out at its start (100 in the extraction benchmark)."""
+    cut: bool = True
+    """Cut what is longer than `task.max_tokens`; false refuses it."""

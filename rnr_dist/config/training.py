@@ -2,18 +2,65 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from rnr_dist.config.base import Count, Fraction, Positive, Section
-from rnr_dist.config.objectives import CausalObjective, ObjectiveSection
+from rnr_dist.config.base import Count, Fraction, Positive, Section, Weight
+from rnr_dist.config.named import by_name
+from rnr_dist.config.registry import method_class
+from rnr_dist.errors import InputError
+
+
+class ObjectiveSettings(Section):
+    """What a training minimises; a method's own objective extends it with its settings."""
+
+    name: str
+    texts: ClassVar[bool] = False
+    """Whether single texts are all that it is trained on; others take items of several roles."""
+
+
+class CausalObjective(ObjectiveSettings):
+    """Cross-entropy of the responses."""
+
+    name: Literal["causal"] = "causal"
+    texts: ClassVar[bool] = True
+
+
+class OrthogonalObjective(ObjectiveSettings):
+    """Causal, and O-LoRA's regulariser: the LoRA's A orthogonal to those of earlier adapters."""
+
+    name: Literal["orthogonal"] = "orthogonal"
+    texts: ClassVar[bool] = True
+    weight: Weight = 0.5
+    """lambda_1: weight of the sum of |A_old A_new^T| over entries, modules and adapters."""
+    against: Literal["forget", "all"] = "forget"
+    """The earlier adapters: the forget adapters in the model that is trained on, or all in it."""
+
+
+PLAIN: dict[str, type[ObjectiveSettings]] = {
+    "causal": CausalObjective,
+    "orthogonal": OrthogonalObjective,
+}
+
+
+def objective_schema(name: str) -> type[ObjectiveSettings]:
+    """The settings of an objective: a plain one, or that of the method of this name."""
+    if name in PLAIN:
+        return PLAIN[name]
+    objective = method_class(name).Objective
+    if objective is None:
+        raise InputError(f"objective {name}: that method has no objective; expected another")
+    schema: type[ObjectiveSettings] = objective.Settings
+    return schema
 
 
 class Training(Section):
     """One adapter training: Ray Train + DeepSpeed."""
 
-    objective: ObjectiveSection = CausalObjective()
+    objective: Annotated[
+        SerializeAsAny[ObjectiveSettings], BeforeValidator(by_name(objective_schema, "causal"))
+    ] = CausalObjective()
     """What is minimised: a section whose `name` says which."""
     parameters: Literal["lora", "matrices", "full"] = "lora"
     """`lora` trains a LoRA on each chosen layer. `matrices` trains the layers' weight matrices

@@ -1,0 +1,48 @@
+"""The config's `engines`: who answers `generate` and `likelihood`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from rnr_dist.config.base import Count, Positive, Section
+
+
+class Engines(Section):
+    """The generator pool: N vLLM engines behind Ray actors."""
+
+    count: Count = 2
+    """Generator actors."""
+    cpus_each: Count = 1
+    """Cores of each engine on a CPU (own core list); ignored on GPUs."""
+    gpus_each: Annotated[float, Field(ge=0)] = 0
+    """GPUs of each engine; 0 picks CPU engines. A fraction shares one GPU; above 1 it is tensor
+    parallelism."""
+    max_model_len: Count = 1024
+    """Tokens of prompt and output together."""
+    kv_cache_gib: Positive = 0.5
+    """KV cache of one engine, GiB."""
+    max_num_seqs: Count = 128
+    """Sequences decoded together in one engine."""
+    in_flight: Count = 2
+    """Request batches that one engine holds at once, so that it never drains between them."""
+    batch: Count = 64
+    """Sequences in one request batch."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Weights and activations; `auto`: bfloat16 where the machine computes in it, else float32."""
+    enforce_eager: bool = True
+    """No graph compilation: 21 s instead of 90 s to start on a CPU, and weights can be reloaded."""
+    max_restarts: Annotated[int, Field(ge=0)] = 3
+    """Restarts of a generator actor before the run fails."""
+    weights: Literal["reload", "lora"] = "reload"
+    """How an engine comes by a composed model. `reload`: its merged weights, one model at a time.
+    `lora`: all its terms as one adapter beside the base's weights; several models share a batch,
+    and nothing waits for an exchange. GPUs only: vLLM's CPU engine ends when it reads likelihoods
+    beside adapters."""
+    lora_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] = 64
+    """`lora`: the most that the ranks of a model's terms may sum to."""
+    loras: Count = 4
+    """`lora`: models beside the base that one engine holds at once."""
+    extra: dict[str, Any] = Field(default_factory=dict)
+    """Further vLLM engine arguments, passed on as they are."""

@@ -1,0 +1,105 @@
+"""The config's `methods`: which methods of forgetting run, and how each is trained and tuned.
+
+In: plain values. Out: `Methods`, with the settings of each method that runs. Invariant: a file may
+name single keys of a method; the method's own defaults, its paper's, stand for the others. The
+budget is not set here: every method gets the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from rnr_dist.config.base import Count, Fraction, Positive, Section, merged, nested_overrides
+from rnr_dist.config.named import validated
+from rnr_dist.config.registry import METHODS, method_class
+from rnr_dist.config.sources import ContextSource
+from rnr_dist.config.training import Training
+from rnr_dist.types import Split
+
+# How methods are run. `merge`: adapters are trained within a budget, the strength with which they
+# are added is chosen by the rules. `epochs`: the model is trained until it recalls no more.
+Way = Literal["merge", "epochs"]
+
+
+class MethodSettings(Section):
+    """One method: how it trains, and the grid that its best setting is chosen from."""
+
+    training: Training
+    """Its training. `epochs` gives way to the token budget (merge) or to `stopping.epochs`."""
+    grid: Annotated[list[dict[str, Any]], Field(min_length=1)] = [{}]  # noqa: RUF012
+    """Overrides of `training` (keys may be dotted), one training each."""
+    low: Positive = 1.0
+    """merge: smallest strength, the weight that the method subtracts or adds its adapter with."""
+    high: Positive = 1.0
+    """merge: largest strength; the candidates of a training are spaced geometrically between."""
+
+    @model_validator(mode="after")
+    def _usable(self) -> MethodSettings:
+        if self.low > self.high:
+            raise ValueError("low must not be above high")
+        for overrides in self.grid:
+            self.trained_with(overrides)
+        return self
+
+    def trained_with(self, overrides: Mapping[str, Any]) -> Training:
+        """The training of one place of the grid."""
+        changed = merged(self.training.model_dump(), nested_overrides(overrides))
+        return Training.model_validate(changed)
+
+
+class Methods(Section):
+    """Methods that are put side by side on the same data, budget and measures.
+
+    Beside the keys below there is one section a method, by its name.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    run: list[str] | None = None
+    """Which methods `rnr baselines` puts beside the recipe's own, in this order; left out: those of
+    the recipe's paper."""
+    retained: Annotated[int, Field(ge=0)] = 128
+    """At most so many texts, half of the pool and half general, that a KL holds at theta0
+    (`objective.retain` of them a target); theta0's states of all of them stay in memory."""
+    external: ContextSource = ContextSource(
+        source="builtin:external", format="rtp", splits={Split.TRAIN: 1}
+    )
+    """External (context, reference) pairs of the target, for `pem_external` alone."""
+    external_above: Fraction = 0.5
+    """Only references whose score is above this are learnt, where the source brings scores."""
+    continuations: Count = 25
+    """The base model's continuations of each `train` context: CMD's and DPO's positives are those
+    that hold the least of the target."""
+    negative_above: Fraction = 0.3
+    """CMD: continuations above this oracle score are negatives."""
+    segment_words: Count = 6
+    """CMD: words of the context's segments, of which those that hold the target are written
+    anew."""
+
+    def of(self, name: str) -> MethodSettings:
+        """The settings of a method that runs."""
+        found: MethodSettings = (self.__pydantic_extra__ or {})[name]
+        return found
+
+
+def complete_methods(content: Mapping[str, Any], way: Way, used: set[str]) -> dict[str, Any]:
+    """`content` of `methods` with the settings of every method in `used` or named in it.
+
+    Raises pydantic's errors, and ValueError for a key that is no method.
+    """
+    given = dict(content)
+    named = {key for key in given if key not in Methods.model_fields}
+    for name in sorted(named | used):
+        if name not in METHODS and ":" not in name:
+            raise ValueError(f"methods.{name}: unknown; expected one of {', '.join(METHODS)}")
+        defaults = method_class(name).settings(way)
+        if defaults is None:
+            continue
+        own = given.get(name, {})
+        if isinstance(own, Mapping):
+            own = validated(MethodSettings, merged(defaults.model_dump(), own))
+        given[name] = own
+    return given

@@ -1,0 +1,63 @@
+"""The names that a config may use for tasks and methods, and where each is found.
+
+In: a name, or `package.module:Class` for one of a user's own. Out: its class. Invariant: nothing is
+imported before a config names it; a name that leads nowhere is one InputError.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rnr_dist.errors import InputError
+
+# Adding a task or a method is its file and one line here.
+TASKS = {
+    "toxicity": "rnr_dist.tasks.toxicity:Toxicity",
+    "extraction": "rnr_dist.tasks.extraction:Extraction",
+}
+METHODS = {
+    "release": "rnr_dist.methods.release:Release",
+    "icu": "rnr_dist.methods.icu:Icu",
+    "kumpr": "rnr_dist.methods.kumpr:Kumpr",
+    "kl": "rnr_dist.methods.kl:Kl",
+    "dpo": "rnr_dist.methods.dpo:Dpo",
+    "llmu": "rnr_dist.methods.llmu:Llmu",
+    "pem_external": "rnr_dist.methods.pem_external:PemExternal",
+    "ext_sub": "rnr_dist.methods.ext_sub:ExtSub",
+    "rmu": "rnr_dist.methods.rmu:Rmu",
+    "cmd": "rnr_dist.methods.cmd:Cmd",
+}
+
+
+def task_class(name: str) -> Any:
+    """The class of a task (`tasks.task.Task`). Raises InputError."""
+    return _find("task", name, TASKS)
+
+
+def method_class(name: str) -> Any:
+    """The class of a method (`methods.method.Method`). Raises InputError."""
+    return _find("method", name, METHODS)
+
+
+def _find(kind: str, name: str, known: Mapping[str, str]) -> Any:
+    module_name, _, attribute = known.get(name, name).partition(":")
+    if not attribute:
+        raise InputError(
+            f"{kind} {name}: unknown; expected one of {', '.join(known)}, or package.module:Class"
+        )
+    if name not in known and (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # a user's own module may lie beside the config
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever a user's own module raises when it is imported
+        raise InputError(
+            f"{kind} {name}: {module_name} cannot be imported ({type(error).__name__}: {error}); "
+            f"expected a module that holds the class {attribute}"
+        ) from error
+    if not hasattr(module, attribute):
+        raise InputError(f"{kind} {name}: {module_name} holds no {attribute}; expected a class")
+    return getattr(module, attribute)

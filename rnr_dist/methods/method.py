@@ -1,0 +1,66 @@
+"""Methods of forgetting: the protocol, and whether a task can serve one.
+
+In: materials. Out: training items and a model. Invariant: one file a method, with its settings, its
+objective or composition, what it needs and its grid; adding one is that file and a registry line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol
+
+from rnr_dist.config.methods import MethodSettings, Way
+from rnr_dist.config.registry import method_class
+from rnr_dist.config.training import Training
+from rnr_dist.errors import InputError
+from rnr_dist.tasks.task import Task
+from rnr_dist.train.collate import Item
+from rnr_dist.train.materials import Materials, Need
+from rnr_dist.train.objectives import Objective
+from rnr_dist.types import Adapter, ModelRef
+
+
+class Method(Protocol):
+    """`Objective` is its loss, None where it trains on plain texts. `roles`: the adapters that it
+    trains when it is merged, by name; `refined` lets forgotten sequences leave the epochs."""
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[Need]]
+    Objective: ClassVar[type[Objective] | None]
+    roles: ClassVar[Mapping[str, Literal["forget", "retain"]]]
+    refined: ClassVar[bool]
+
+    @classmethod
+    def settings(cls, way: Way) -> MethodSettings | None:
+        """Its paper's settings when it is run that way; None where it cannot be."""
+        ...
+
+    def items(self, adapter: str, materials: Materials, training: Training) -> Sequence[Item]:
+        """What the adapter of that name is trained on; by epochs one item a forget sequence, in
+        their order. Raises InputError where nothing fits."""
+        ...
+
+    def model(
+        self, base: ModelRef, adapters: Mapping[str, Adapter], strength: float, folder: Path
+    ) -> ModelRef:
+        """The candidate of that strength; files that it needs go into `folder`."""
+        ...
+
+
+def make_method(name: str) -> Method:
+    """The method of that name. Raises InputError."""
+    found: Method = method_class(name)()
+    return found
+
+
+def require_served(method: Method, task: Task, way: Way) -> None:
+    """Raises InputError where the task cannot give what the method needs, or not in this way."""
+    missing = sorted(method.needs - set(task.gives))
+    if missing:
+        raise InputError(
+            f"method {method.name}: needs {', '.join(missing)}, which this task does not give; it "
+            f"gives {', '.join(sorted(task.gives))}"
+        )
+    if type(method).settings(way) is None:
+        raise InputError(f"method {method.name}: cannot be run by {way}")

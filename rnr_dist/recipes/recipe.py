@@ -1,0 +1,54 @@
+"""Recipes: named lists of stages. A recipe says what runs, not how.
+
+In: stages of the rooms. Out: `Recipe`s by name. Invariant: a stage is made anew when one of its
+config keys, or a stage that it needs, has changed, and only then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rnr_dist.bench import Bench
+from rnr_dist.run.directory import RunDir
+from rnr_dist.tasks.task import Task
+
+StageFunction = Callable[[Bench, Task, RunDir], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage. needs: stages that must be done before. keys: dotted config keys of its own whose
+    change makes it anew (those of the stages that it needs count too)."""
+
+    name: str
+    needs: tuple[str, ...]
+    keys: tuple[str, ...]
+    run: StageFunction
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Stages in order. `last`: the one that `rnr run` goes to; later ones are asked for by name."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    last: str
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name. Raises KeyError."""
+        return {stage.name: stage for stage in self.stages}[name]
+
+    def keys_of(self, name: str) -> tuple[str, ...]:
+        """All config keys that a stage depends on, its needs' included, each once."""
+        stage = self.stage(name)
+        above = [key for need in stage.needs for key in self.keys_of(need)]
+        return tuple(dict.fromkeys([*above, *stage.keys]))
+
+    def until(self, name: str) -> tuple[Stage, ...]:
+        """What must be done for a stage, in the recipe's order, itself last."""
+        wanted = {name}
+        for stage in reversed(self.stages):
+            if stage.name in wanted:
+                wanted |= set(stage.needs)
+        return tuple(stage for stage in self.stages if stage.name in wanted)
