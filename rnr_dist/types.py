@@ -143,6 +143,23 @@ class ModelRef:
         return cls(value["checkpoint"], value["checkpoint_digest"], terms)
 
 
+RowKind = Literal["reference", "control", "step", "method", "other"]
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model that becomes a row of the table.
+
+    kind: `reference` is what the others are compared with (the base, or the model that memorised),
+    `control` a model that the recipe does not pass through, `step` one of the recipe's own method,
+    the last of which is its result, `method` one that is put beside it, `other` any further one.
+    """
+
+    name: str
+    kind: RowKind
+    model: ModelRef
+
+
 @dataclass(frozen=True)
 class Arm:
     """One soft prompt P_i: its Sobol coordinates and the instruction decoded from it."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from rnr_dist.measures.measure import Measure, Measures
 from rnr_dist.stats import BOOTSTRAP_DRAWS, ClusterMean, interval, paired_difference, paired_ratio
-from rnr_dist.types import Split
+from rnr_dist.types import RowKind, Split
 
 SCHEMA_VERSION = 2
 Interval = tuple[float, float]
@@ -60,8 +60,8 @@ Estimate = ClusterMean | Auc
 class Score:
     """A figure as people read it: value, interval, and the ratio to the reference row's.
 
-    n_clusters: contexts, windows or sequences. n_samples: what the denominators count (continuations
-    or tokens). ratio: None for the reference itself, nan where its value is 0.
+    n_clusters: contexts, windows or sequences. n_samples: what the denominators count,
+    continuations or tokens. ratio: None for the reference itself, nan where its value is 0.
     """
 
     value: float
@@ -76,13 +76,12 @@ class Score:
 class Row:
     """One model: its digest, what it was read on, its values by measure, and notes.
 
-    `kind` tells the rows apart: `base`, `control` (a model that methods do not pass through),
-    `step` (of the recipe's own method, in order; the last is its result), `method`, `other`.
-    `notes` holds plain values that belong to the row: terms, budget, best epoch.
+    kind: as of `types.NamedModel`. notes: plain values that belong to the row: the terms of Eq. 1,
+    the budget, the best epoch.
     """
 
     name: str
-    kind: str
+    kind: RowKind
     model: str
     split: Split
     values: Mapping[str, Estimate]

@@ -1,7 +1,7 @@
 """What methods train on: the forget set, and what a task can give beside it.
 
-In: what reveal found or the task holds. Out: `Materials`. Invariant: every method sees the same, and
-nothing of the splits that weights are chosen on or models are judged on.
+In: what reveal found or the task holds. Out: `Materials`. Invariant: every method sees the same,
+and nothing of the splits that weights are chosen on or models are judged on.
 """
 
 from __future__ import annotations
