@@ -16,7 +16,7 @@ from rnr_dist.config.release import Coefficients, Release
 from rnr_dist.release.choice import WeightChoice, choose_weight, merged
 from rnr_dist.release.reader import Reader
 from rnr_dist.release.rules import MergeStep, Reading, Verdict, judge, ranked
-from rnr_dist.run import codec
+from rnr_dist.run.directory import read, write
 from rnr_dist.run.progress import say
 from rnr_dist.types import Adapter, ModelRef
 
@@ -80,11 +80,11 @@ def release(
     for planned in plan(rules):
         path = folder / "steps" / f"{len(steps)}{planned.name}.json"
         if path.exists():
-            step = codec.read(path, ReleasedStep)
+            step = read(path, ReleasedStep)
         else:
             taken = MergeStep(measures, planned.kind, start, before, cycle_start, planned.last)
             step = _take(planned, taken, model, train, reader)
-            codec.write(path, step)
+            write(path, step)
         if planned.kind == "subtract":
             cycle_start = before
         model, before = step.model, step.reading

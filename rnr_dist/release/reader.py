@@ -15,7 +15,7 @@ from rnr_dist.bench import Bench
 from rnr_dist.machine.trials import run_trials
 from rnr_dist.measures.measure import Role
 from rnr_dist.release.rules import MergeStep, Reading, judge, pooled, utility_shortfall
-from rnr_dist.run import codec
+from rnr_dist.run.directory import read, write
 from rnr_dist.stats import ClusterMean
 from rnr_dist.tasks.task import Task
 from rnr_dist.types import ModelRef, Split
@@ -40,7 +40,7 @@ class Reader:
         """
         path = self._path(model, draw)
         if path.exists():
-            return codec.read(path, Reading)
+            return read(path, Reading)
         utility = self._utility(model)
         reading, rules = Reading(model.digest, utility), self.bench.config.release
         if not (step and utility_shortfall(reading, step, rules) > 0):
@@ -49,7 +49,7 @@ class Reader:
                 measure.name: found[measure.name] for measure in self.task.measures.of(Role.GUARD)
             }
             reading = Reading(model.digest, utility, found[self.task.measures.target.name], guards)
-        codec.write(path, reading)
+        write(path, reading)
         return reading
 
     def read_all(
@@ -79,8 +79,8 @@ class Reader:
         """Nothing in it is drawn, so one reading serves all draws."""
         path = self.folder / f"{model.digest}-utility.json"
         if not path.exists():
-            codec.write(path, self.task.read_utility(self.bench, model, Split.SEARCH))
-        return codec.read(path, dict[str, ClusterMean])
+            write(path, self.task.read_utility(self.bench, model, Split.SEARCH))
+        return read(path, dict[str, ClusterMean])
 
     def _run_trials(
         self, name: str, models: Mapping[str, ModelRef], draw: int, step: MergeStep
