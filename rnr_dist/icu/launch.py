@@ -20,7 +20,7 @@ import ray
 from rnr_dist.config.icu import IcuConfig
 from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
-from rnr_dist.icu.forgotten import Limits
+from rnr_dist.icu.forgotten import Counted, Limits
 from rnr_dist.icu.worker import EpochJob, epoch_loop
 from rnr_dist.run.directory import read_json, write_json
 from rnr_dist.run.progress import progress_bar, say
@@ -92,8 +92,15 @@ class EpochTrainings:
         if levels:
             inputs += [[asdict(level) for level in levels], config.fingerprint("refinement")]
         kept = config.fingerprint("seed", "task")
+        t0 = config.task.prefix_tokens
+        counted = Counted(t0, t0)
         if until == "forgotten":
-            inputs += [config.stopping.curves, [[*example.token_ids] for example in retained]]
+            counted = Counted.by(config)
+            inputs += [
+                asdict(counted),
+                config.stopping.curves,
+                [[*example.token_ids] for example in retained],
+            ]
         fingerprint = digest([inputs, kept, scorer])
         output, note = self.folder / "models" / name, self.folder / "models" / f"{name}.json"
         if not (note.exists() and read_json(note)["fingerprint"] == fingerprint):
@@ -115,7 +122,8 @@ class EpochTrainings:
                     refinement=config.refinement,
                     epochs=epochs,
                     curves=config.stopping.curves,
-                    prefix_tokens=config.task.prefix_tokens,
+                    prefix_tokens=t0,
+                    counted=counted,
                     n=config.task.n,
                     scorer=scorer,
                     tokenizer=model.checkpoint,
