@@ -1,8 +1,8 @@
 """What a model knows of the forget sequences, and what it kept: read through the generator pool.
 
 In: a model, the data. Out: a row a sequence, and measures by sequence. Invariant: sampled
-extraction, short prefixes, NLL, perplexity and problems took no part in training, stopping or
-choosing.
+extraction, NLL, perplexity and problems took no part in training, stopping or choosing; nor did
+short prefixes, unless `stopping.extraction_over` is `all`.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def write_report(
     console.print(
         _table(
             rows,
-            _recalled_columns(config),
+            recalled_columns(config),
             "What is still recalled",
             f"preset {config.preset}; training stops by {stopping_sentence(config)}; it never saw "
             f"{_unseen(config)}sampled and AUC (of NLL against never-seen sequences)",
@@ -117,7 +117,7 @@ def stopping_sentence(config: IcuConfig) -> str:
     )
 
 
-def _recalled_columns(config: IcuConfig) -> tuple[tuple[str, str, str, bool], ...]:
+def recalled_columns(config: IcuConfig) -> tuple[tuple[str, str, str, bool], ...]:
     """RECALLED with the MA that stopping reads."""
     if config.stopping.memorisation_over == "continuation":
         return RECALLED

@@ -249,7 +249,7 @@ def test_a_method_holds_as_many_tokens_of_each_pair_as_it_ascends_over(name, who
     pairs = {one.id: pool[:2] for one in forget}
     for item in unlearning_items(name, training, forget, pairs, pool, 8, 0):
         counted = {role: {example.labels for example in item[role]} for role in item.roles}
-        assert counted == dict.fromkeys(item.roles, {tokens})
+        assert counted == {role: {tokens} for role in item.roles}
         assert item.roles == {
             "kumpr": {"forget"},
             "dpo": {"chosen", "rejected"},
