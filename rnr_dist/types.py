@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -131,17 +131,6 @@ class ModelRef:
         """This model with one more term (a negative coefficient subtracts)."""
         return replace(self, terms=(*self.terms, Term(coefficient, adapter)))
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON value from which `from_json` gives an equal reference."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> ModelRef:
-        terms = tuple(
-            Term(term["coefficient"], Adapter(**term["adapter"])) for term in value["terms"]
-        )
-        return cls(value["checkpoint"], value["checkpoint_digest"], terms)
-
 
 RowKind = Literal["reference", "control", "step", "method", "other"]
 
@@ -194,8 +183,8 @@ class Pull:
     """One evaluation of an arm: what the bandit is told and what rescoring needs.
 
     `embeddings` is n x d, one row a sample, so that any later forget set rescores it without a
-    model call; `relevance` is tau, `vendi` the normalised diversity, `score` their weighted
-    harmonic mean, `forget_set_version` the outer iteration whose D it was scored under.
+    model call; `relevance` is tau, `vendi` the diversity, `score` their weighted harmonic mean,
+    `forget_set_version` the outer iteration whose D it was scored under.
     """
 
     id: str

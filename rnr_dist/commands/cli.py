@@ -9,15 +9,13 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from rnr_dist.errors import InputError
-
-if TYPE_CHECKING:
-    from rnr_dist.recipes.pipeline import StageName
 
 app = typer.Typer(
     help="Find out what a language model knows of a target, make it forget, and prove it.",
@@ -39,47 +37,46 @@ Resume = Annotated[
     Path | None, typer.Option("--resume", help="Run directory to go on with; done stages stay.")
 ]
 
+# The stage that a command goes to; None: the recipe's last.
+STAGES = {
+    "run": None,
+    "reveal": "reveal",
+    "release": "release",
+    "evaluate": "evaluate",
+    "baselines": "baselines",
+    "icu": "icu",
+    "sweep": "sweep",
+}
 
-def _pipeline(
-    command: str,
-    config: Path,
-    overrides: list[str],
-    run: Path | None,
-    resume: Path | None,
-    until: StageName,
-) -> None:
-    from rnr_dist.commands.check import check_baselines, check_icu_inputs, check_inputs
-    from rnr_dist.config.file import load_any_config
-    from rnr_dist.config.icu import IcuConfig
-    from rnr_dist.recipes.pipeline import run_folder, run_pipeline, stages_of
-    from rnr_dist.run.directory import RunDir
+
+@dataclass(frozen=True)
+class Where:
+    """The run directory to make, or to go on with."""
+
+    run: Path | None
+    resume: Path | None
+
+
+def _pipeline(command: str, config: Path, overrides: list[str], where: Where) -> None:
+    from rnr_dist.commands.check import check_checkpoint, check_inputs
+    from rnr_dist.config.file import load_config
+    from rnr_dist.recipes.pipeline import open_run, recipe_of, run_folder, run_pipeline
     from rnr_dist.run.progress import say
 
-    if run and resume:
+    if where.run and where.resume:
         raise InputError("--run and --resume: found both, expected one")
-    if resume and not (resume / "config.json").exists():
-        raise InputError(f"--resume {resume}: no run directory (no config.json)")
-    loaded = load_any_config(config, overrides)
-    stages = stages_of(loaded)
-    wanted = "icu" if command == "icu" else until
-    if wanted not in stages:
-        raise InputError(
-            f"{config}: task {loaded.task.name} has no stage {wanted}; expected one of "
-            f"{', '.join(stages)}"
-        )
-    data: Any
-    if isinstance(loaded, IcuConfig):
-        data = check_icu_inputs(loaded)
-    else:
-        data = check_inputs(loaded)
-        if until == "baselines":
-            check_baselines(loaded)
-    path = resume or run or run_folder(RUNS, loaded.name)
-    content = loaded.model_dump(mode="json")
-    directory = RunDir.open(path, content, resume=resume is not None)
+    if where.resume and not (where.resume / "config.json").exists():
+        raise InputError(f"--resume {where.resume}: no run directory (no config.json)")
+    loaded = load_config(config, overrides)
+    recipe, stage = recipe_of(loaded, STAGES[command])
+    if command == "icu":  # the whole picture, of the recipe that has this stage
+        stage = recipe.last
+    task = check_inputs(loaded, methods=stage == "baselines")
+    path = where.resume or where.run or run_folder(RUNS, loaded.name)
+    directory = open_run(path, loaded, resume=where.resume is not None)
     say(f"run directory {directory.path}")
     try:
-        run_pipeline(loaded, data, directory, until)
+        run_pipeline(loaded, task, directory, stage, check_checkpoint)
     except KeyboardInterrupt:
         again = f"rnr {command} {config} --resume {path}"
         say(f"interrupted; what is finished is kept. Go on with: {again}")
@@ -87,7 +84,7 @@ def _pipeline(
     print(directory.path)
 
 
-def _stage_command(name: str, until: StageName, describe: str) -> None:
+def _stage_command(name: str, describe: str) -> None:
     """`rnr NAME CONFIG`: everything up to and with a stage."""
 
     @app.command(name, help=describe)
@@ -97,40 +94,21 @@ def _stage_command(name: str, until: StageName, describe: str) -> None:
         run: NewRun = None,
         resume: Resume = None,
     ) -> None:
-        _pipeline(name, config, overrides, run, resume, until)
+        _pipeline(name, config, overrides, Where(run, resume))
 
 
-_stage_command("run", "report", "Reveal, release, evaluate and report: the whole picture.")
+_stage_command("run", "Run the recipe that the config names: the whole picture, with its report.")
 _stage_command(
-    "reveal",
     "reveal",
     "Search instructions that make the model speak about the target; write the forget set.",
 )
 _stage_command(
-    "release",
-    "release",
-    "Train forget and retain adapters and search their weights (after reveal).",
+    "release", "Train forget and retain adapters and search their weights (after reveal)."
 )
-_stage_command(
-    "evaluate",
-    "evaluate",
-    "Measure base, control and every step on the evaluated split (after release).",
-)
-_stage_command(
-    "baselines",
-    "baselines",
-    "Put the methods that R&R, or ICU, is compared with beside it, at its budget.",
-)
-_stage_command(
-    "icu",
-    "evaluate",
-    "Make a model forget given sequences: memorise, pair, unlearn, measure (task extraction).",
-)
-_stage_command(
-    "sweep",
-    "sweep",
-    "Try every setting of `sweep` on an ICU run's tuning sequences (after memorising).",
-)
+_stage_command("evaluate", "Measure the base, controls and every step on the evaluated split.")
+_stage_command("baselines", "Put the methods of the config beside the recipe's own, at its budget.")
+_stage_command("icu", "Make a model forget given sequences: memorise, pair, unlearn, measure.")
+_stage_command("sweep", "Try every setting of `sweep` on the tuning sequences (after memorising).")
 
 
 @app.command()
@@ -186,8 +164,7 @@ def grade(
     seed: Annotated[int, typer.Option(help="Order of the sheet.")] = 0,
 ) -> None:
     """Let people grade an ICU run's continuations from 1 to 8, blinded; then read their scores."""
-    from rnr_dist.report.grading import read_scores, write_sheet
-    from rnr_dist.report.sequences import grades_table, scale_lines
+    from rnr_dist.report.grading import grades_table, read_scores, scale_lines, write_sheet
 
     if bool(sheet) == bool(scores):
         raise InputError("grade: expected either --sheet or --scores")
@@ -241,12 +218,3 @@ def _refused(sentence: str) -> int:
 
 def main() -> None:
     sys.exit(guarded(lambda: app(sys.argv[1:] or ["--help"], standalone_mode=False)))
-
-
-def run_as_job(command: str) -> int:
-    """Exit code of `rnr COMMAND` with this process's arguments, on the cluster that it runs in."""
-    import os
-
-    # A job's driver finds its cluster here; `rnr` alone would start a Ray of its own.
-    os.environ.setdefault("RAY_ADDRESS", "auto")
-    return guarded(lambda: app([command, *sys.argv[1:]], standalone_mode=False))

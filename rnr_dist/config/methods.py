@@ -80,9 +80,13 @@ class Methods(Section):
     anew."""
 
     def of(self, name: str) -> MethodSettings:
-        """The settings of a method that runs."""
+        """The settings of a method that runs and has some. Raises KeyError."""
         found: MethodSettings = (self.__pydantic_extra__ or {})[name]
         return found
+
+    def found(self, name: str) -> MethodSettings | None:
+        """`of`, or None where the method has no settings here."""
+        return (self.__pydantic_extra__ or {}).get(name)
 
 
 def complete_methods(content: Mapping[str, Any], way: Way, used: set[str]) -> dict[str, Any]:

@@ -123,7 +123,7 @@ class KlObjective(Section):
     retain: Retained = 3
     """Further texts a target that the KL holds, as ICU's."""
     whole: bool = True
-    """All tokens of the target count."""
+    """All tokens count, the target's and its pairs'."""
 
 
 class LlmuObjective(Section):

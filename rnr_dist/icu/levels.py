@@ -8,7 +8,7 @@ for every sequence.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,9 @@ from rnr_dist.bench import Machine
 from rnr_dist.config.icu import IcuConfig, Pairing
 from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.icu.data import IcuData
-from rnr_dist.icu.forgotten import Limits
+from rnr_dist.icu.forgotten import Counted, Limits
 from rnr_dist.icu.pairing import make_index
-from rnr_dist.run.directory import read_json, write_json
+from rnr_dist.run.directory import read, write
 from rnr_dist.run.progress import say
 from rnr_dist.types import ModelRef, TokenSequence
 
@@ -90,8 +90,8 @@ def find_levels(
     """
     path = folder / "levels.json"
     if not path.exists():
-        write_json(path, _read(config, data, machine, known))
-    content = read_json(path)
+        write(path, _read(config, data, machine, known))
+    measured = read(path, Levels)
     given, stop = config.refinement, config.stopping
     chosen = {
         "bertscore": given.bertscore_below,
@@ -100,15 +100,9 @@ def find_levels(
         "memorisation": stop.memorisation,
     }
     fixed = {measure: value for measure, value in chosen.items() if value is not None}
-    average = Limits(**{**content["average"], **fixed})
-    levels = Levels(
-        average,
-        {
-            name: reachable(Limits(**{**own, **fixed}), average)
-            for name, own in content["own"].items()
-        },
-        {int(token): nats for token, nats in content["tokens"].items()},
-    )
+    average = replace(measured.average, **fixed)
+    own = {name: reachable(replace(one, **fixed), average) for name, one in measured.own.items()}
+    levels = Levels(average, own, measured.tokens)
     say(
         f"forgotten: BERTScore below {_range(levels, 'bertscore')} {given.combine} BLEU below "
         f"{_range(levels, 'bleu')}; end at EL {average.extraction:.4f} and MA "
@@ -123,14 +117,13 @@ def _range(levels: Levels, measure: str) -> str:
     return found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
-def _read(config: IcuConfig, data: IcuData, machine: Machine, known: ModelRef) -> dict[str, object]:
+def _read(config: IcuConfig, data: IcuData, machine: Machine, known: ModelRef) -> Levels:
     from rnr_dist.icu.actors import embedded, similarity_of
     from rnr_dist.icu.judging import recalled
 
     t0, tokenizer, rule = config.task.prefix_tokens, machine.tokenizer, config.refinement
-    found = recalled(
-        machine.pool, config, known, data.unseen, tokenizer.eos_token_id, t0, "never seen"
-    )
+    counted, eos = Counted.by(config), tokenizer.eos_token_id
+    found = recalled(machine.pool, config, known, data.unseen, eos, counted.prefixes, "never seen")
     said = [tokenizer.decode(one.continuation, skip_special_tokens=True) for one in found]
     truth = [tokenizer.decode(sequence.token_ids[t0:]) for sequence in data.unseen]
     with similarity_of(config, machine) as similarity:
@@ -139,7 +132,7 @@ def _read(config: IcuConfig, data: IcuData, machine: Machine, known: ModelRef) -
         "bertscore": np.asarray(alike),
         "bleu": np.asarray(bleu),
         "extraction": np.array([one.extraction for one in found]),
-        "memorisation": np.array([one.accuracy(t0) for one in found]),
+        "memorisation": np.array([one.accuracy(counted.tokens) for one in found]),
     }
     ids = [sequence.token_ids for sequence in data.unseen]
     answers = machine.pool.run(known, [ReadLikelihood(one) for one in ids])
@@ -150,11 +143,12 @@ def _read(config: IcuConfig, data: IcuData, machine: Machine, known: ModelRef) -
         gpu, own = config.workers.gpus_each > 0, len(wanted)
         vectors = embedded(config.pairing.embedder, texts, gpu)
         everyone = nearest(vectors[:own], vectors[own:], rule.neighbours, config.pairing, gpu)
-    return {
-        "average": asdict(level_of(figures, range(len(data.unseen)), rule.calibration_quantile)),
-        "own": {
-            sequence.id: asdict(level_of(figures, members, rule.calibration_quantile))
+    quantile = rule.calibration_quantile
+    return Levels(
+        level_of(figures, range(len(data.unseen)), quantile),
+        {
+            sequence.id: level_of(figures, members, quantile)
             for sequence, members in zip(wanted, everyone, strict=True)
         },
-        "tokens": token_nats(ids, [answer.log_likelihoods for answer in answers]),
-    }
+        token_nats(ids, [answer.log_likelihoods for answer in answers]),
+    )

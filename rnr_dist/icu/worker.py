@@ -13,13 +13,14 @@ import math
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from rnr_dist.config.icu import Refinement
 from rnr_dist.icu.forgotten import (
+    Counted,
     EpochReading,
     Limits,
     best_epoch,
@@ -28,12 +29,14 @@ from rnr_dist.icu.forgotten import (
     violation,
 )
 from rnr_dist.icu.items import with_retained
+from rnr_dist.run.codec import from_plain
 from rnr_dist.run.directory import replacing_folder
 from rnr_dist.train.collate import Example, Item, plan_steps
 from rnr_dist.train.worker import SUMMARY, Job, accumulate_step, autocast, build_engine
 from rnr_dist.types import TokenSequence
 
 NO_LIMITS = Limits(0, 0, 0, 0)
+CONTINUATION = Counted(50, 50)
 DEFAULT_RULE = Refinement()
 
 
@@ -43,9 +46,9 @@ class EpochJob(Job):
 
     levels: by sequence, at or below which it is (IUR); none: no sequence is ever left out. until:
     `forgotten` ends when both averages are at or below their limits, `memorised` when the mean EL_n
-    is at or above `limits.extraction`. curves: EL is read even where nothing is decided by it.
-    scorer: BERTScore's encoder; "" scores no text. retained: examples of which an epoch's items
-    take some, where the objective has the role `retain`.
+    is at or above `limits.extraction`. counted: what both go over. curves: EL is read
+    even where nothing is decided by it. scorer: BERTScore's encoder; "" scores no text. retained:
+    examples of which an epoch's items take some, where the objective has the role `retain`.
     """
 
     sequences: Any = None
@@ -57,6 +60,7 @@ class EpochJob(Job):
     epochs: int = 1
     curves: bool = True
     prefix_tokens: int = 50
+    counted: Counted = CONTINUATION
     n: int = 10
     scorer: str = ""
     tokenizer: str = ""
@@ -188,13 +192,7 @@ def epoch_steps(job: EpochJob, items: Sequence[Item], chosen: Sequence[int], see
 
 
 def readings_of(told: Sequence[dict[str, Any]]) -> list[EpochReading]:
-    return [
-        EpochReading(
-            row["epoch"],
-            *(tuple(row[key]) for key in ("bertscore", "bleu", "extraction", "memorisation")),
-        )
-        for row in told
-    ]
+    return [from_plain(EpochReading, row) for row in told]
 
 
 def _read(
@@ -226,7 +224,7 @@ def _read(
     progress.reading_seconds += time.monotonic() - began
     progress.told.append(
         {
-            **asdict(reading),
+            **vars(reading),
             "terms": terms,
             "trained_on": trained_on,
             "forgotten": list(progress.gone),

@@ -17,13 +17,15 @@ from rich.console import Console
 from rich.table import Table
 
 from rnr_dist.config.icu import BASE, CONTROL, MEMORISED, IcuConfig
-from rnr_dist.icu.judging import Judgement, read_judgement
+from rnr_dist.icu.forgotten import Unlearned
+from rnr_dist.icu.judging import Judgement
 from rnr_dist.icu.launch import EpochRun
 from rnr_dist.report.epochs import epochs_figure
 from rnr_dist.report.grading import SCALE
 from rnr_dist.report.summary import package_versions, plain
 from rnr_dist.report.table import literal
-from rnr_dist.run.directory import RunDir, read_json, replacing, write_json
+from rnr_dist.run.codec import to_plain
+from rnr_dist.run.directory import RunDir, read, read_json, replacing, write_json
 from rnr_dist.stats import interval, paired_ratio
 from rnr_dist.train.worker import SUMMARY
 from rnr_dist.types import TokenSequence
@@ -67,13 +69,13 @@ def write_report(
 
     Returns what was written.
     """
-    found = {name: read_judgement(judged / f"{name}.json") for name in names}
+    found = {name: read(judged / f"{name}.json", Judgement) for name in names}
     rows = [_row(name, found, run) for name in names]
     content = {
         "config": config.model_dump(mode="json"),
         "preset": config.preset,
         "versions": package_versions(),
-        "limits": read_json(run.path / "icu" / "result.json")["limits"],
+        "limits": to_plain(read(run.path / "icu" / "result.json", Unlearned).limits),
         "rows": rows,
     }
     write_json(path, plain(content))
@@ -86,10 +88,10 @@ def write_report(
     console.print(
         _table(
             rows,
-            RECALLED,
+            recalled_columns(config),
             "What is still recalled",
-            f"preset {config.preset}; training stops by EL_{config.task.n} and MA over t≥t0; it "
-            "never saw short prefixes, sampled and AUC (of NLL against never-seen sequences)",
+            f"preset {config.preset}; training stops by {stopping_sentence(config)}; it never saw "
+            f"{_unseen(config)}sampled and AUC (of NLL against never-seen sequences)",
             ("AUC", [f"{auc:.2f}\n{low:.2f}…{high:.2f}" for auc, low, high in _aucs(rows)]),
         )
     )
@@ -105,6 +107,29 @@ def write_report(
     for note in _notes(rows):
         console.print(literal(f"Note: {note}"))
     return [path, picture]
+
+
+def stopping_sentence(config: IcuConfig) -> str:
+    """What unlearning ends by: `EL_10 over t≥t0 and MA over t≥t0`."""
+    over = {"continuation": "t≥t0", "all": "all t"}
+    stop = config.stopping
+    return (
+        f"EL_{config.task.n} over {over[stop.extraction_over]} and MA over "
+        f"{over[stop.memorisation_over]}"
+    )
+
+
+def recalled_columns(config: IcuConfig) -> tuple[tuple[str, str, str, bool], ...]:
+    """RECALLED with the MA that stopping reads."""
+    if config.stopping.memorisation_over == "continuation":
+        return RECALLED
+    whole = ("MA", "extraction/ma", ".1%", False)
+    return tuple(whole if c[1] == "extraction/ma_t0" else c for c in RECALLED)
+
+
+def _unseen(config: IcuConfig) -> str:
+    """Short prefixes are unseen only where stopping begins at t0."""
+    return "short prefixes, " if config.stopping.extraction_over == "continuation" else ""
 
 
 def _row(name: str, found: Mapping[str, Judgement], run: RunDir) -> dict[str, Any]:
