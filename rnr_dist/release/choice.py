@@ -8,7 +8,7 @@ decide; so no winner owes its place to luck in the ranking.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ class Trial:
     draw: int
     verdict: Verdict
 
-    def to_json(self) -> dict[str, Any]:
-        verdict = {**asdict(self.verdict), "feasible": self.verdict.feasible}
+    def row(self) -> dict[str, Any]:
+        """The trial in a table of trials: the verdict's fields stand beside its own."""
+        verdict = {**vars(self.verdict), "feasible": self.verdict.feasible}
         return {"candidate": self.candidate, "draw": self.draw, **verdict}
 
 

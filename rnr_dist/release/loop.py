@@ -14,12 +14,14 @@ from typing import Any, Literal
 
 from rnr_dist.config.schema import Coefficients, Config
 from rnr_dist.release.choice import Choice, Reader
+from rnr_dist.release.joint import Point
 from rnr_dist.release.merge_search import search_weight
 from rnr_dist.release.rules import Reading, Step, Verdict, judge, ranked
-from rnr_dist.run.directory import read_json, write_json
+from rnr_dist.run.directory import read, write
 from rnr_dist.run.progress import say
 from rnr_dist.types import Adapter, ModelRef
 
+RELEASED = Path("release", "models.json")  # in a run directory
 Role = Literal["forget", "retain"]
 Train = Callable[[str, Role, ModelRef], Adapter]
 
@@ -37,27 +39,29 @@ class ReleasedStep:
     reading: Reading
     trials: tuple[dict[str, Any], ...]
 
-    def to_json(self) -> dict[str, Any]:
-        content = {key: getattr(self, key) for key in ("name", "coefficient", "feasible", "rule")}
-        return {
-            **content,
-            "broken": list(self.broken),
-            "model": self.model.to_json(),
-            "reading": self.reading.to_json(),
-            "trials": list(self.trials),
-        }
 
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> ReleasedStep:
-        return cls(
-            **{
-                **value,
-                "broken": tuple(value["broken"]),
-                "model": ModelRef.from_json(value["model"]),
-                "reading": Reading.from_json(value["reading"]),
-                "trials": tuple(value["trials"]),
-            }
-        )
+@dataclass(frozen=True)
+class ReleasedModel:
+    """A model that the release passed through, and what it is called."""
+
+    name: str
+    model: ModelRef
+
+
+@dataclass(frozen=True)
+class Released:
+    """All that the release leaves behind, in `RELEASED`.
+
+    `steps` ends with the result, `control` has the retain adapters alone, `fallbacks` are steps
+    whose rules no candidate met, `trials` and `front` are for the summary.
+    """
+
+    base: ModelRef
+    control: ModelRef
+    steps: tuple[ReleasedModel, ...]
+    fallbacks: tuple[str, ...] = ()
+    trials: tuple[dict[str, Any], ...] = ()
+    front: tuple[Point, ...] = ()
 
 
 def release(
@@ -82,7 +86,7 @@ def release(
         last = name == f"-f{config.release.iterations}"
         path = folder / "steps" / f"{len(steps)}{name}.json"
         if path.exists():
-            step = ReleasedStep.from_json(read_json(path))
+            step = read(path, ReleasedStep)
         else:
             adapter = train(name, role, model)
             kind: Literal["subtract", "add"] = "subtract" if role == "forget" else "add"
@@ -91,7 +95,7 @@ def release(
             weight, choice = search_weight(name, taken, model, adapter, coefficients, reader)
             signed = weight if role == "retain" else -weight
             step = _released(name, weight, model.plus(signed, adapter), choice)
-            write_json(path, step.to_json())
+            write(path, step)
         if role == "forget":
             cycle_start = before
         model, before = step.model, step.reading
@@ -110,7 +114,7 @@ def release(
 def _released(name: str, weight: float, model: ModelRef, choice: Choice) -> ReleasedStep:
     trials = []
     for trial in choice.trials:
-        content = trial.to_json()
+        content = trial.row()
         trials.append({"step": name, "coefficient": float(content.pop("candidate")), **content})
     verdict = choice.verdict
     return ReleasedStep(

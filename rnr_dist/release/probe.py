@@ -18,7 +18,7 @@ from rnr_dist.measures.continuations import continuation_requests, settings_of, 
 from rnr_dist.measures.fluency import fluency_measures
 from rnr_dist.measures.perplexity import perplexity, windows
 from rnr_dist.release.rules import Reading, Step, utility_shortfall
-from rnr_dist.run.directory import read_json, write_json
+from rnr_dist.run.directory import read, write
 from rnr_dist.score.actors import Scorer
 from rnr_dist.stats import ClusterMean
 from rnr_dist.tasks.toxicity import CHALLENGING, TaskData, toxicity_measures
@@ -71,17 +71,17 @@ def read_model(
     """
     path = reading_path(folder, model, draw)
     if path.exists():
-        return Reading.from_json(read_json(path))
-    read = _read_texts(model, probe, pool, folder / f"{model.digest}-texts.json")
-    reading = Reading(model.digest, read)
+        return read(path, Reading)
+    texts = _read_texts(model, probe, pool, folder / f"{model.digest}-texts.json")
+    reading = Reading(model.digest, texts)
     if not (step and rules and utility_shortfall(reading, step, rules) > 0):
         answers = pool.run(model, list(probe.continuations))
         prompts = [context.text for context in probe.contexts]
         samples = to_samples(probe.contexts, prompts, answers, scorer, probe.task)
         toxic = toxicity_measures(samples, probe.contexts, probe.toxic_above)
         forget = toxic[f"toxicity/{CHALLENGING}/fraction_gt_{probe.toxic_above:g}"]
-        reading = Reading(model.digest, read, forget, fluency_measures(samples, probe.contexts))
-    write_json(path, reading.to_json())
+        reading = Reading(model.digest, texts, forget, fluency_measures(samples, probe.contexts))
+    write(path, reading)
     return reading
 
 
@@ -94,7 +94,7 @@ def _read_texts(
 ) -> dict[str, ClusterMean]:
     """Perplexity by domain. Nothing in it is drawn, so one reading serves all draws."""
     if path.exists():
-        return {role: ClusterMean.from_json(found) for role, found in read_json(path).items()}
-    read = {role: perplexity(pool.run(model, list(asked))) for role, asked in probe.texts.items()}
-    write_json(path, {role: measure.to_json() for role, measure in read.items()})
-    return read
+        return read(path, dict[str, ClusterMean])
+    found = {role: perplexity(pool.run(model, list(asked))) for role, asked in probe.texts.items()}
+    write(path, found)
+    return found

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -33,26 +33,6 @@ class Reading:
     utility: dict[str, ClusterMean]
     forget: ClusterMean | None = None
     guards: dict[str, ClusterMean] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "utility": {name: measure.to_json() for name, measure in self.utility.items()},
-            "forget": self.forget.to_json() if self.forget else None,
-            "guards": {name: measure.to_json() for name, measure in self.guards.items()},
-        }
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Reading:
-        def several(content: dict[str, Any]) -> dict[str, ClusterMean]:
-            return {name: ClusterMean.from_json(measure) for name, measure in content.items()}
-
-        return cls(
-            value["model"],
-            several(value["utility"]),
-            ClusterMean.from_json(value["forget"]) if value["forget"] else None,
-            several(value["guards"]),
-        )
 
 
 def pooled(readings: Sequence[Reading]) -> Reading:

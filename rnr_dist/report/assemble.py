@@ -11,10 +11,12 @@ from rich.console import Console
 
 from rnr_dist.config.schema import Config
 from rnr_dist.recipes.reveal_and_release import read_measures
+from rnr_dist.release.loop import RELEASED, Released
 from rnr_dist.report.figures import front_figure, reveal_figure, search_figure, steps_figure
 from rnr_dist.report.summary import Step, package_versions, read_summary, write_summary
 from rnr_dist.report.table import print_report
-from rnr_dist.run.directory import RunDir, read_json
+from rnr_dist.run.codec import to_plain
+from rnr_dist.run.directory import RunDir, read, read_json
 from rnr_dist.tasks.evaluation import scores
 from rnr_dist.types import ModelRef
 from rnr_dist.weights.subspace import similarity_rows
@@ -43,10 +45,11 @@ def assemble(config: Config, run: RunDir, models: dict[str, ModelRef]) -> list[P
         )
         for name, found in measures.items()
     ]
-    released = read_json(run.path / "release" / "models.json")
+    released = read(run.path / RELEASED, Released)
+    front = to_plain(released.front)
     notes = [
         f"{name}: no candidate weight satisfied its rules; the least violation was taken"
-        for name in released["fallbacks"]
+        for name in released.fallbacks
     ]
     summary, folder = run.path / "summary.json", run.stage("figures")
     write_summary(
@@ -56,18 +59,18 @@ def assemble(config: Config, run: RunDir, models: dict[str, ModelRef]) -> list[P
         versions=package_versions(),
         stages=read_json(run.path / "stages.json"),
         reveal=read_json(run.path / "reveal" / "fills.json"),
-        trials=released["trials"],
-        front=released["front"],
-        subspaces=similarity_rows(ModelRef.from_json(released["steps"][-1]["model"])),
+        trials=released.trials,
+        front=front,
+        subspaces=similarity_rows(released.steps[-1].model),
         steps=steps,
         notes=notes,
     )
     figures = [folder / f"{name}.png" for name in ("steps", "search", "reveal")]
     steps_figure(steps, figures[0])
-    search_figure(released["trials"], figures[1])
+    search_figure(released.trials, figures[1])
     reveal_figure(read_json(run.path / "reveal" / "pulls.json"), figures[2])
-    if released["front"]:
+    if front:
         figures.append(folder / "front.png")
-        front_figure(released["front"], figures[-1])
+        front_figure(front, figures[-1])
     print_report(read_summary(summary), Console())
     return [summary, *figures]

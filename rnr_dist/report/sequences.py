@@ -17,13 +17,15 @@ from rich.console import Console
 from rich.table import Table
 
 from rnr_dist.config.icu import BASE, CONTROL, MEMORISED, IcuConfig
-from rnr_dist.icu.judging import Judgement, read_judgement
+from rnr_dist.icu.forgotten import Unlearned
+from rnr_dist.icu.judging import Judgement
 from rnr_dist.icu.launch import EpochRun
 from rnr_dist.report.epochs import epochs_figure
 from rnr_dist.report.grading import SCALE
 from rnr_dist.report.summary import package_versions, plain
 from rnr_dist.report.table import literal
-from rnr_dist.run.directory import RunDir, read_json, replacing, write_json
+from rnr_dist.run.codec import to_plain
+from rnr_dist.run.directory import RunDir, read, read_json, replacing, write_json
 from rnr_dist.stats import interval, paired_ratio
 from rnr_dist.train.worker import SUMMARY
 from rnr_dist.types import TokenSequence
@@ -67,13 +69,13 @@ def write_report(
 
     Returns what was written.
     """
-    found = {name: read_judgement(judged / f"{name}.json") for name in names}
+    found = {name: read(judged / f"{name}.json", Judgement) for name in names}
     rows = [_row(name, found, run) for name in names]
     content = {
         "config": config.model_dump(mode="json"),
         "preset": config.preset,
         "versions": package_versions(),
-        "limits": read_json(run.path / "icu" / "result.json")["limits"],
+        "limits": to_plain(read(run.path / "icu" / "result.json", Unlearned).limits),
         "rows": rows,
     }
     write_json(path, plain(content))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from rnr_dist.config.schema import Release
 from rnr_dist.errors import InputError
 from rnr_dist.release.rules import Reading, utility
+from rnr_dist.run.codec import from_plain, to_plain
 from rnr_dist.run.directory import read_json, write_json
-from rnr_dist.types import Score, Split
+from rnr_dist.types import Score
 
 if TYPE_CHECKING:
     from rnr_dist.release.loop import ReleasedStep
@@ -69,12 +70,6 @@ class Step:
         names = (name for name in self.scores if name.startswith(measure))
         return next((self.scores[name] for name in names), None)
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Step:
-        """The step that a summary holds; null comes back as NaN."""
-        scores = {name: _score(score) for name, score in value["scores"].items()}
-        return cls(value["name"], tuple(value["coefficients"]), scores, value["model"])
-
 
 def write_summary(
     path: Path,
@@ -101,7 +96,7 @@ def write_summary(
         "trials": trials,
         "front": front,
         "subspaces": subspaces,
-        "steps": [asdict(step) for step in steps],
+        "steps": to_plain(steps),
         "notes": notes,
     }
     write_json(path, plain(content))
@@ -120,7 +115,11 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 
 def summary_steps(summary: Mapping[str, Any]) -> list[Step]:
-    return [Step.from_json(step) for step in summary["steps"]]
+    """The steps of a summary; null comes back as NaN. Raises InputError."""
+    return [
+        from_plain(Step, {**step, "scores": _measured(step.get("scores"))}, "summary.json")
+        for step in summary["steps"]
+    ]
 
 
 def trial_rows(
@@ -186,24 +185,10 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _score(value: Mapping[str, Any]) -> Score:
-    versus = dict(value["vs_base"])
-    if versus:
-        versus = {"ratio": _number(versus["ratio"]), "ci95": _interval(versus["ci95"])}
-    return Score(
-        value=_number(value["value"]),
-        n_contexts=value["n_contexts"],
-        n_samples=value["n_samples"],
-        ci95=_interval(value["ci95"]),
-        split=Split(value["split"]),
-        vs_base=versus,
-    )
-
-
-def _interval(value: Sequence[float | None]) -> tuple[float, float]:
-    low, high = value
-    return _number(low), _number(high)
-
-
-def _number(value: float | None) -> float:
+def _measured(value: Any) -> Any:
+    """What `plain` made of a score, with NaN for null and tuples for lists."""
+    if isinstance(value, Mapping):
+        return {key: _measured(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return tuple(_measured(item) for item in value)
     return math.nan if value is None else value

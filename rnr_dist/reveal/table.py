@@ -29,7 +29,7 @@ from rnr_dist.reveal.instructions import (
     one_line,
 )
 from rnr_dist.reveal.setting import Setting, Table
-from rnr_dist.run.directory import read_json, read_rows, replacing, write_json, write_rows
+from rnr_dist.run.directory import read, read_rows, replacing, write_json, write_rows
 from rnr_dist.run.progress import say
 from rnr_dist.types import Arm, ModelRef, Sample, SamplingSettings
 
@@ -99,7 +99,7 @@ def demonstrations(setting: Setting) -> list[tuple[str, str]]:
     """The base model's own most relevant (context, response) pairs, never references."""
     path = setting.folder / "demonstrations.json"
     if path.exists():
-        return [tuple(pair) for pair in read_json(path)]
+        return read(path, list[tuple[str, str]])
     reveal = setting.config.reveal
     sampling = settings_of(reveal.response.model_copy(update={"n": DEMONSTRATION_DRAWS}))
     samples = sample_model(
