@@ -36,6 +36,7 @@ from rnr_dist.config.training import Training
 from rnr_dist.types import Split
 
 Preset = Literal["default", "paper", "reference"]
+Over = Literal["continuation", "all"]
 IcuMethodName = Literal["icu", "kumpr", "kl", "dpo", "llmu"]
 # Rows of the table that are no method: the model as it came, as it is to forget, and the one that
 # never saw the forget sequences.
@@ -197,9 +198,14 @@ class Stopping(Section):
     """When unlearning ends, for every method alike."""
 
     extraction: Fraction | None = None
-    """Mean EL_n over t >= t0 must be at or below it; left out: the never-seen sequences' mean."""
+    """Mean EL_n must be at or below it; left out: the never-seen sequences' mean."""
     memorisation: Fraction | None = None
-    """Mean MA over t >= t0 must be at or below it; left out: the never-seen sequences' mean."""
+    """Mean MA must be at or below it; left out: the never-seen sequences' mean."""
+    extraction_over: Over = "continuation"
+    """The prefixes that this EL_n counts, also a sequence's own: `continuation`, those of t0 tokens
+    and more; `all`, of any length (Eq. 7), which costs about twice the decodes."""
+    memorisation_over: Over = "continuation"
+    """The tokens that this MA counts: `continuation`, those from t0 on; `all` (Eq. 9)."""
     epochs: Count = 25
     """Most epochs."""
     curves: bool = True

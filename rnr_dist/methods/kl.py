@@ -29,7 +29,7 @@ class KlSettings(ObjectiveSettings):
     retain: Retained = 3
     """Further texts a target that the KL holds, as ICU's."""
     whole: bool = True
-    """All tokens of the target and of its pairs count."""
+    """All tokens count, the target's and its pairs'."""
 
 
 class KlObjective(IcuObjective):

@@ -18,7 +18,7 @@ MARKERS = "osv^DPX"
 def epochs_figure(
     curves: Mapping[str, Sequence[Mapping[str, Any]]], limits: Mapping[str, float], path: Path
 ) -> None:
-    """EL_n and MA (over t >= t0) of each method by epoch with the limits, and ICU's forgotten."""
+    """EL_n and MA of each method by epoch, as `stopping` reads them, and ICU's forgotten."""
     figure = Figure(figsize=(10.5, 4.2), layout="constrained", dpi=DOTS_PER_INCH)
     panels = figure.subplots(1, 3)
     titles = ("Extraction likelihood", "Memorisation accuracy", "Sequences that left")

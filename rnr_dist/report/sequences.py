@@ -88,10 +88,10 @@ def write_report(
     console.print(
         _table(
             rows,
-            RECALLED,
+            recalled_columns(config),
             "What is still recalled",
-            f"preset {config.preset}; training stops by EL_{config.task.n} and MA over t≥t0; it "
-            "never saw short prefixes, sampled and AUC (of NLL against never-seen sequences)",
+            f"preset {config.preset}; training stops by {stopping_sentence(config)}; it never saw "
+            f"{_unseen(config)}sampled and AUC (of NLL against never-seen sequences)",
             ("AUC", [f"{auc:.2f}\n{low:.2f}…{high:.2f}" for auc, low, high in _aucs(rows)]),
         )
     )
@@ -107,6 +107,29 @@ def write_report(
     for note in _notes(rows):
         console.print(literal(f"Note: {note}"))
     return [path, picture]
+
+
+def stopping_sentence(config: IcuConfig) -> str:
+    """What unlearning ends by: `EL_10 over t≥t0 and MA over t≥t0`."""
+    over = {"continuation": "t≥t0", "all": "all t"}
+    stop = config.stopping
+    return (
+        f"EL_{config.task.n} over {over[stop.extraction_over]} and MA over "
+        f"{over[stop.memorisation_over]}"
+    )
+
+
+def recalled_columns(config: IcuConfig) -> tuple[tuple[str, str, str, bool], ...]:
+    """RECALLED with the MA that stopping reads."""
+    if config.stopping.memorisation_over == "continuation":
+        return RECALLED
+    whole = ("MA", "extraction/ma", ".1%", False)
+    return tuple(whole if c[1] == "extraction/ma_t0" else c for c in RECALLED)
+
+
+def _unseen(config: IcuConfig) -> str:
+    """Short prefixes are unseen only where stopping begins at t0."""
+    return "short prefixes, " if config.stopping.extraction_over == "continuation" else ""
 
 
 def _row(name: str, found: Mapping[str, Judgement], run: RunDir) -> dict[str, Any]:

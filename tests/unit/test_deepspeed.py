@@ -30,6 +30,13 @@ def test_the_config_by_value(gpus, stage):
     }
 
 
+def test_no_limit_of_the_gradient_is_deepspeeds_zero():
+    found = deepspeed_config(Workers(), TRAINING.model_copy(update={"clip_norm": None}))
+    assert found["gradient_clipping"] == 0
+    with pytest.raises(ValueError, match="clip_norm"):
+        Training(clip_norm=0)
+
+
 def test_cpu_workers_use_no_gpu_and_spin_briefly():
     assert environment(Workers(cpus_each=3)) == {
         "DS_ACCELERATOR": "cpu",
