@@ -21,7 +21,7 @@ from rnr_dist.run.tracking import Tracker
 from rnr_dist.types import ModelRef
 
 Check = Callable[[Config, Path], None]  # of a checkpoint that had no folder here before
-CARRIED = ("config", "oracle", "base", "tokenizer", "scorer", "_serving")
+CARRIED = ("config", "oracle", "base", "tokenizer", "ray", "scorer", "_serving")
 
 
 class Bench:

@@ -56,6 +56,7 @@ def _recall(name: str, title: str, **more: Any) -> Measure:
 # one that never saw it some .0, so that a tenth of the first lies between the two. MA has no such
 # tenth, since any model guesses half of a text's tokens.
 EL_T0 = _recall("el_t0", "EL, t≥t0", role=Role.TARGET)
+EL_SHORT = _recall("el_short", "short prefixes", hidden=True)
 ENTROPY = Measure(
     "output/entropy", "entropy", "bits", "higher", Role.GUARD, cluster="sequence", table=KEPT
 )
@@ -78,7 +79,7 @@ BY_SEQUENCE: dict[Measure, str] = {
     _recall("ma_t0", "MA, t≥t0"): "accuracy_t0",
     _recall("bertscore", "BERT", style=".2f"): "bertscore",
     _recall("bleu", "BLEU", style=".2f", table=""): "bleu",
-    _recall("el_short", "short prefixes", hidden=True): "extraction_short",
+    EL_SHORT: "extraction_short",
     _recall("sampled", "sampled", hidden=True): "sampled",
     ENTROPY: "entropy",
     LENGTH: "length",

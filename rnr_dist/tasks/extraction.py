@@ -32,6 +32,7 @@ from rnr_dist.measures.results import Estimate
 from rnr_dist.measures.sequence_rows import (
     DECLARED,
     DISTINCT,
+    EL_SHORT,
     EL_T0,
     ENTROPY,
     LENGTH,
@@ -58,7 +59,6 @@ from rnr_dist.types import Context, ModelRef, Passage, Split, TokenSequence
 from rnr_dist.weights.checkpoints import (
     check_model,
     checkpoint_here,
-    resolve_embedder,
     resolve_model,
 )
 
@@ -137,8 +137,6 @@ class Extraction:
                 f"task.max_tokens {self.max_tokens} must be below engines.max_model_len "
                 f"{config.engines.max_model_len}"
             )
-        _encoder(config.pairing.embedder, "pairing.embedder")
-        _check_scorer(config.refinement.scorer)
         self._tokenizer = _tokenizer_of(config.model, config.trust_remote_code)
         self.counting = Counting(
             settings.n,
@@ -149,12 +147,7 @@ class Extraction:
         self.general = self._general(settings)
         self.questions = load_problems(settings.choices, Question) if settings.choices else ()
         self.dialogues = load_problems(settings.dialogues, Dialogue) if settings.dialogues else ()
-        left_out = {
-            measure
-            for measure, asked in ((CHOICES, self.questions), (REPLIES, self.dialogues))
-            if not asked
-        }
-        self.measures = Measures(tuple(one for one in DECLARED if one not in left_out))
+        self.measures = self._declared()
         for name, model in config.evaluate.others.items():
             self._check_other(f"evaluate.others.{name}", model)
         self._scoring: tuple[Bench, Similar, contextlib.ExitStack] | None = None
@@ -194,6 +187,17 @@ class Extraction:
             if not general[split]:
                 raise InputError(f"task.general: holds no text in the split {split}; expected some")
         return general
+
+    def _declared(self) -> Measures:
+        left_out = {
+            measure
+            for measure, asked in ((CHOICES, self.questions), (REPLIES, self.dialogues))
+            if not asked
+        }
+        declared = [one for one in DECLARED if one not in left_out]
+        if self._config.stopping.extraction_over == "all":  # then short prefixes decide too
+            declared = [replace(one, hidden=one.hidden and one != EL_SHORT) for one in declared]
+        return Measures(tuple(declared))
 
     def _check_other(self, key: str, model: str) -> None:
         """Raises InputError unless `model` can be read on the forget sequences."""
@@ -321,20 +325,3 @@ def _tokenizer(checkpoint: str, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
-
-
-def _encoder(name: str, key: str) -> Path:
-    """Folder or hub name of the encoder that stands under `key`."""
-    try:
-        return Path(resolve_embedder(name))
-    except InputError as error:
-        raise InputError(f"{key}: {error}") from error
-
-
-def _check_scorer(name: str) -> None:
-    scorer = _encoder(name, "refinement.scorer")
-    if scorer.is_absolute() and not (scorer / "config.json").exists():
-        raise InputError(
-            f"refinement.scorer: found no config.json in {scorer}; expected embedded:minilm, an "
-            "encoder's folder or a hub name"
-        )

@@ -22,7 +22,7 @@ from rnr_dist.run.directory import RunDir, read_json, read_rows, write_json, wri
 from rnr_dist.run.progress import say
 from rnr_dist.tasks.sequences import SequenceTask, general_windows, known_model
 from rnr_dist.train.collate import Example
-from rnr_dist.train.materials import Materials, Need
+from rnr_dist.train.materials import Materials, Need, other_end
 from rnr_dist.types import TokenSequence, digest
 
 
@@ -120,10 +120,3 @@ def retained_texts(
     of_pool = draw.sample(list(pool), min(most - len(of_general), len(pool)))
     token_ids = [one.token_ids for one in of_pool] + [one.token_ids for one in of_general]
     return [Example(ids, 0) for ids in token_ids]
-
-
-def other_end(sequence: TokenSequence, other: TokenSequence) -> Example:
-    """The other's end behind the sequence's prefix: an answer that is not the sequence's."""
-    t0 = sequence.prefix_tokens
-    end = other.token_ids[other.prefix_tokens :]
-    return Example((*sequence.token_ids[:t0], *end), t0)
