@@ -22,7 +22,7 @@ from rich.progress import track
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rnr_dist.config.icu import IcuConfig
+from rnr_dist.config.schema import Config
 from rnr_dist.data.sequences import load_sequences
 from rnr_dist.icu.data import load_icu_data
 from rnr_dist.icu.judging import auc_interval

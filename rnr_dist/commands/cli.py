@@ -33,6 +33,12 @@ Overrides = Annotated[
 NewRun = Annotated[
     Path | None, typer.Option("--run", help="Run directory to make (runs/NAME-TIME).")
 ]
+Reread = Annotated[
+    bool,
+    typer.Option(
+        "--reread", help="Read the split final again under another config; tables say so."
+    ),
+]
 Resume = Annotated[
     Path | None, typer.Option("--resume", help="Run directory to go on with; done stages stay.")
 ]
@@ -51,10 +57,11 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Where:
-    """The run directory to make, or to go on with."""
+    """The run directory to make, or to go on with; whether its sealed split may be read again."""
 
     run: Path | None
     resume: Path | None
+    reread: bool = False
 
 
 def _pipeline(command: str, config: Path, overrides: list[str], where: Where) -> None:
@@ -76,7 +83,7 @@ def _pipeline(command: str, config: Path, overrides: list[str], where: Where) ->
     directory = open_run(path, loaded, resume=where.resume is not None)
     say(f"run directory {directory.path}")
     try:
-        run_pipeline(loaded, task, directory, stage, check_checkpoint)
+        run_pipeline(loaded, task, directory, stage, check_checkpoint, where.reread)
     except KeyboardInterrupt:
         again = f"rnr {command} {config} --resume {path}"
         say(f"interrupted; what is finished is kept. Go on with: {again}")
@@ -93,8 +100,9 @@ def _stage_command(name: str, describe: str) -> None:
         overrides: Overrides = [],  # noqa: B006 (typer copies it)
         run: NewRun = None,
         resume: Resume = None,
+        reread: Reread = False,
     ) -> None:
-        _pipeline(name, config, overrides, Where(run, resume))
+        _pipeline(name, config, overrides, Where(run, resume, reread))
 
 
 _stage_command("run", "Run the recipe that the config names: the whole picture, with its report.")

@@ -41,7 +41,7 @@ def run_trials(
             tune.with_resources(tune.with_parameters(trial, **shared), HELD),
             param_space={"given": tune.grid_search(list(given))},
             tune_config=tune.TuneConfig(max_concurrent_trials=at_once),
-            run_config=tune.RunConfig(
+            run_config=tune.Config(
                 name=name,
                 storage_path=str(storage.absolute()),
                 verbose=0,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rnr_dist.config.schema import Training, Workers
+from rnr_dist.config.training import Training, Workers
 from rnr_dist.train.collate import Example, Item, collate, texts
 from rnr_dist.train.objectives import OBJECTIVES, make_objective
 from rnr_dist.train.worker import Job, build_engine

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from rnr_dist.config.schema import Training
+from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
 from rnr_dist.train.collate import Example, Item, collate, texts
 from rnr_dist.train.objectives import OBJECTIVES, check_items, make_objective
