@@ -120,6 +120,22 @@ _stage_command("sweep", "Try every setting of `sweep` on the tuning sequences (a
 
 
 @app.command()
+def study(
+    file: Annotated[Path, typer.Argument(metavar="STUDY", help="YAML file, see configs/studies/.")],
+    folder: Annotated[Path, typer.Option("--folder", help="Where its runs go (runs/STUDY).")],
+    reread: Reread = False,
+) -> None:
+    """Run a config for several seeds and variants, and put all methods in one table."""
+    from rnr_dist.commands.check import check_checkpoint, check_inputs
+    from rnr_dist.recipes.study import run_study, study_cells
+
+    _, cells = study_cells(file, folder)
+    for cell in cells:
+        check_inputs(cell.config, methods=cell.config.compared != [])
+    print(run_study(file, folder, reread, check_checkpoint))
+
+
+@app.command()
 def check(config: ConfigPath, overrides: Overrides = []) -> None:  # noqa: B006
     """Check config, data, model and room before anything costs time."""
     from rnr_dist.commands.check import check_config
