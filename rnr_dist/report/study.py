@@ -1,7 +1,7 @@
 """The table of a study: every seed's row, and means over seeds with their 95 % intervals.
 
-In: rows of finished runs. Out: `study.json` and the table on the terminal. Invariant: an interval is
-over seeds (Student's t), never over the contexts of one; one seed has none.
+In: rows of finished runs. Out: `study.json` and the table on the terminal. Invariant: an interval
+is over seeds (Student's t), never over the contexts of one; one seed has none.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, tuple[float, floa
 
 
 def study_table(rows: Sequence[StudyRow]) -> list[dict[str, Any]]:
-    """One entry a label, in order: changes by measure, of each seed and over seeds; dead candidates."""
+    """One entry a label, in order: changes by measure, a seed and over seeds; dead candidates."""
     table = []
     for label in dict.fromkeys(row.label for row in rows):
         own = [row for row in rows if row.label == label]
