@@ -1,0 +1,63 @@
+"""Candidates of each merge weight as plain rows, with what the rules compare them to.
+
+In: released steps. Out: rows for tables, figures and the summary. Invariant: what was not measured
+is None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rnr_dist.config.release import Release
+from rnr_dist.release.rules import Reading, utility
+
+if TYPE_CHECKING:
+    from rnr_dist.release.loop import ReleasedStep
+
+
+def trial_rows(
+    steps: Sequence[ReleasedStep], base: Reading, rules: Release
+) -> list[dict[str, Any]]:
+    """Every candidate of every step, in order.
+
+    The limits are those of the point estimates; the rules themselves hold by their bounds
+    (`release.rules`), so a candidate just inside a limit may still fail.
+    """
+    rows = []
+    before = cycle_start = base
+    for step in steps:
+        context = _context(step, base, before, cycle_start, rules)
+        chosen = [trial for trial in step.trials if trial["coefficient"] == step.coefficient]
+        for trial in step.trials:
+            known = {key: None if _is_nan(value) else value for key, value in trial.items()}
+            # The last reading of the chosen weight is the one that decided.
+            rows.append({**known, **context, "winner": trial is chosen[-1]})
+        if step.kind == "subtract":
+            cycle_start = before
+        before = step.reading
+    return rows
+
+
+def _context(
+    step: ReleasedStep, base: Reading, before: Reading, cycle_start: Reading, rules: Release
+) -> dict[str, Any]:
+    assert base.forget and before.forget
+    utility_limit = rules.keep_share * utility(before, base) - rules.restorable
+    if step.kind == "add":
+        utility_limit = rules.keep_share * utility(cycle_start, base)
+    elif step.last:
+        utility_limit = rules.final_keep_share
+    allowed = (1 - rules.forget_share) * before.forget.value
+    return {
+        "forget_base": base.forget.value or 1.0,  # as rule 2 has it
+        "forget_before": before.forget.value,
+        "utility_before": utility(before, base),
+        "forget_limit": allowed if step.kind == "subtract" else None,
+        "utility_limit": utility_limit,
+    }
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
