@@ -23,9 +23,9 @@ from rnr_dist.config.schema import Config
 from rnr_dist.release.choice import Reader
 from rnr_dist.release.probe import make_probe
 from rnr_dist.release.rules import Reading
-from rnr_dist.run.directory import read_json, write_json
+from rnr_dist.run.directory import read, read_json, write_json
 from rnr_dist.tasks.toxicity import load_task
-from rnr_dist.types import Adapter
+from rnr_dist.train.adapters import AdapterNote
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "toxicity_sources.json"
 # The external adapter's tokens are few texts seen often: it is as strong at .4 of the weight.
@@ -74,7 +74,7 @@ def main(run: Path) -> dict[str, Any]:
         reader = Reader(config, probe, machine.pool, machine.scorer, folder)
         start = reader.read(machine.base)
         for name, note in notes.items():
-            adapter = Adapter(**read_json(note)["adapter"])
+            adapter = read(note, AdapterNote).adapter
             sweeps[name] = [row(0.0, start, start)]
             for weight in WEIGHTS[name.split()[0]]:
                 reading = reader.read(machine.base.plus(-weight, adapter))

@@ -79,10 +79,7 @@ def begin(own: Path, first: Path, config: dict[str, Any]) -> None:
         shutil.copytree(first / "reveal", aside / "reveal")
         shutil.copytree(first / "release" / "readings", aside / "release" / "readings")
         shutil.copy(first / "release" / "retain_answers.parquet", aside / "release")
-        # Notes alone: they say where the adapters lie and what they were trained on.
-        (aside / "release" / "adapters").mkdir()
-        for note in (first / "release" / "adapters").glob("*.json"):
-            shutil.copy(note, aside / "release" / "adapters")
+        shutil.copytree(first / "release" / "adapters", aside / "release" / "adapters")
 
 
 def main(runs: Path, seed: int, names: list[str]) -> dict[str, Any]:

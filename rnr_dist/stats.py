@@ -8,13 +8,28 @@ context are not independent.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import PlainValidator
 from scipy import stats as scipy_stats
 
 BOOTSTRAP_DRAWS = 2000
 SMALL_COUNT = 5  # below it the bootstrap of a proportion collapses to a point
+
+
+def _vector(value: Any) -> np.ndarray:
+    """Numbers as floats; null as NaN. Raises ValueError for anything else."""
+    try:
+        found = np.asarray(value, float)
+    except (TypeError, ValueError):
+        found = np.zeros(())
+    if found.ndim != 1:
+        raise ValueError("a list of numbers")
+    return found
+
+
+Vector = Annotated[np.ndarray, PlainValidator(_vector)]  # so that the codec reads it
 
 
 @dataclass(frozen=True)
@@ -26,23 +41,10 @@ class ClusterMean:
     counts, for which exact bounds exist.
     """
 
-    numerator: np.ndarray
-    denominator: np.ndarray
+    numerator: Vector
+    denominator: Vector
     exponential: bool = False
     proportion: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "numerator": self.numerator.tolist(),
-            "denominator": self.denominator.tolist(),
-            "exponential": self.exponential,
-            "proportion": self.proportion,
-        }
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> ClusterMean:
-        arrays = {key: np.array(value[key], float) for key in ("numerator", "denominator")}
-        return cls(**{**value, **arrays})
 
     @property
     def value(self) -> float:

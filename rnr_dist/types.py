@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -130,17 +130,6 @@ class ModelRef:
     def plus(self, coefficient: float, adapter: Adapter) -> ModelRef:
         """This model with one more term (a negative coefficient subtracts)."""
         return replace(self, terms=(*self.terms, Term(coefficient, adapter)))
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON value from which `from_json` gives an equal reference."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> ModelRef:
-        terms = tuple(
-            Term(term["coefficient"], Adapter(**term["adapter"])) for term in value["terms"]
-        )
-        return cls(value["checkpoint"], value["checkpoint_digest"], terms)
 
 
 RowKind = Literal["reference", "control", "step", "method", "other"]

@@ -28,6 +28,7 @@ from rnr_dist.reveal.history import History
 from rnr_dist.reveal.pulls import Evaluator, pull_contexts
 from rnr_dist.reveal.setting import Setting
 from rnr_dist.reveal.table import arm_table
+from rnr_dist.run.codec import from_plain
 from rnr_dist.run.directory import read_rows
 from rnr_dist.run.progress import progress_bar
 from rnr_dist.tasks.toxicity import ORDINARY, load_task
@@ -68,7 +69,7 @@ def logged(folder: Path) -> list[Pull]:
     """Pulls of the event log, by arm."""
     path = folder / "events.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
-    pulls = [Pull(**json.loads(line)["pull"]) for line in lines]
+    pulls = [from_plain(Pull, json.loads(line)["pull"], str(path)) for line in lines]
     return sorted(pulls, key=lambda pull: pull.arm)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rnr_dist.reveal.network import Parameters
+from rnr_dist.reveal.network import BanditSettings, Parameters
 from rnr_dist.reveal.neural_ucb import NeuralUCB
 
 STATUS = Path("/proc/self/status")
@@ -75,7 +75,9 @@ def main(d: int) -> dict[str, float]:
     random = np.random.default_rng(0)
     features = random.standard_normal((ARMS, d), dtype=np.float32)
     # Loads what libraries load once: thread pools, optimiser, LAPACK.
-    warm = NeuralUCB(features[:2000], seed=0, hidden=HIDDEN, steps=2, initial=0)
+    warm = NeuralUCB(
+        features[:2000], seed=0, settings=BanditSettings(hidden=HIDDEN, steps=2, initial=0)
+    )
     warm.dispatch(0)
     warm.observe(0, 0.5)
     warm.train()
@@ -83,7 +85,9 @@ def main(d: int) -> dict[str, float]:
     del warm
     firsts, laters = [], []
     with Growth() as growth:
-        bandit = NeuralUCB(features, seed=0, hidden=HIDDEN, initial=0, steps=50)
+        bandit = NeuralUCB(
+            features, seed=0, settings=BanditSettings(hidden=HIDDEN, initial=0, steps=50)
+        )
         for arm in range(PICKS):
             bandit.dispatch(arm)
             bandit.observe(arm, float(random.uniform()))

@@ -111,7 +111,11 @@ def instinct(folder: Path) -> dict[str, float]:
         config, base, None, None, tokenizer, data.of(Split.REVEAL, CHALLENGING), [], folder
     )  # type: ignore[arg-type]
     contexts = pull_contexts(setting, 0)[0]
-    bandit = Instinct(np.load(folder / "features.npy"), seed=0, initial=config.reveal.initial)
+    bandit = Instinct(
+        np.load(folder / "features.npy"),
+        seed=0,
+        settings=BanditSettings(initial=config.reveal.initial),
+    )
     sampling = config.reveal.response
     times, tokens = [], 0
     for _ in range(WARM + PULLS):

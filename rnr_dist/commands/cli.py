@@ -241,12 +241,3 @@ def _refused(sentence: str) -> int:
 
 def main() -> None:
     sys.exit(guarded(lambda: app(sys.argv[1:] or ["--help"], standalone_mode=False)))
-
-
-def run_as_job(command: str) -> int:
-    """Exit code of `rnr COMMAND` with this process's arguments, on the cluster that it runs in."""
-    import os
-
-    # A job's driver finds its cluster here; `rnr` alone would start a Ray of its own.
-    os.environ.setdefault("RAY_ADDRESS", "auto")
-    return guarded(lambda: app([command, *sys.argv[1:]], standalone_mode=False))

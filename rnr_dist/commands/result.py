@@ -6,31 +6,34 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from rnr_dist.config.icu import IcuConfig
+from rnr_dist.config.icu import MEMORISED, IcuConfig
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
-from rnr_dist.run.directory import RunDir, read_json
+from rnr_dist.run.directory import RunDir, read, read_json
 from rnr_dist.types import ModelRef, Score, Split
 
 
 def open_result(path: Path) -> tuple[Config | IcuConfig, ModelRef, ModelRef]:
     """(config, model before, result) of a run that has released or unlearned.
 
-    Raises InputError.
+    Raises InputError, also where the run's base checkpoint is gone or another one.
     """
     from rnr_dist.config.file import validate
+    from rnr_dist.icu.forgotten import Unlearned
     from rnr_dist.recipes.reveal_and_release import released_models
+    from rnr_dist.recipes.unlearn_sequences import models_of
+    from rnr_dist.release.loop import RELEASED
+    from rnr_dist.weights.checkpoints import find_base
 
     unlearned = path / "icu" / "result.json"
-    if not ((path / "release" / "models.json").exists() or unlearned.exists()):
+    if not ((path / RELEASED).exists() or unlearned.exists()):
         raise InputError(
             f"{path}: no released model; expected a run directory after `rnr release` or `rnr icu`"
         )
     config = validate(read_json(path / "config.json"), str(path / "config.json"))
+    find_base(path, config.model, config.trust_remote_code)
     if isinstance(config, IcuConfig):
-        known = read_json(path / "memorise" / "models.json")["memorised"]
-        result = read_json(unlearned)["model"]
-        return config, ModelRef.from_json(known), ModelRef.from_json(result)
+        return config, models_of(RunDir(path))[MEMORISED], read(unlearned, Unlearned).model
     models = released_models(RunDir(path))
     return config, models[0][1], models[-1][1]
 
@@ -148,7 +151,7 @@ def _sequence_scores(path: Path) -> dict[str, Score]:
 
     `final`, since methods are tuned on other sequences.
     """
-    from rnr_dist.icu.judging import read_judgement
+    from rnr_dist.icu.judging import Judgement
     from rnr_dist.stats import interval
 
     judged = path / "evaluate" / "icu.json"
@@ -162,5 +165,5 @@ def _sequence_scores(path: Path) -> dict[str, Score]:
             ci95=interval(measure),
             split=Split.FINAL,
         )
-        for name, measure in read_judgement(judged).measures.items()
+        for name, measure in read(judged, Judgement).measures.items()
     }

@@ -13,6 +13,8 @@ from typing import Literal
 
 import numpy as np
 
+from rnr_dist.types import ModelRef
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -22,6 +24,15 @@ class Limits:
     bleu: float
     extraction: float
     memorisation: float
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """What a run ends with: the model of the best epoch, and the limits on average."""
+
+    model: ModelRef
+    best: int
+    limits: Limits
 
 
 @dataclass(frozen=True)

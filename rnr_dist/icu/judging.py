@@ -28,7 +28,7 @@ from rnr_dist.measures.problems import (
     reply_f1,
     reply_requests,
 )
-from rnr_dist.run.directory import read_json, write_json, write_rows
+from rnr_dist.run.directory import read, write, write_rows
 from rnr_dist.stats import BOOTSTRAP_DRAWS, ClusterMean
 from rnr_dist.types import ModelRef, SamplingSettings, Split, TokenSequence
 
@@ -58,8 +58,12 @@ class SequenceRow:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Measures by name; `auc` is (value, 95 % interval) of NLL against never-seen sequences."""
+    """Measures by name; `auc` is (value, 95 % interval) of NLL against never-seen sequences.
 
+    `model` is the digest of the model that was judged.
+    """
+
+    model: str
     measures: Mapping[str, ClusterMean]
     auc: tuple[float, float, float]
 
@@ -117,8 +121,8 @@ def judge_model(
     similarity: `(found, truth) -> (bertscore, bleu)`.
     """
     path = folder / f"{name}.json"
-    if path.exists() and read_json(path)["model"] == model.digest:
-        return read_judgement(path)
+    if path.exists() and (judged := read(path, Judgement)).model == model.digest:
+        return judged
     t0, sequences = config.task.prefix_tokens, data.forget
     found = recalled(pool, config, model, sequences, tokenizer.eos_token_id, describe=name)
     said = [tokenizer.decode(one.continuation, skip_special_tokens=True) for one in found]
@@ -168,17 +172,10 @@ def judge_model(
     if data.dialogues:
         replies = pool.run(model, reply_requests(data.dialogues, tokenizer), f"{name}: replies")
         measures["problems/dialogues"] = reply_f1(data.dialogues, replies)
-    verdict = Judgement(measures, auc_interval(nll, unseen))
+    verdict = Judgement(model.digest, measures, auc_interval(nll, unseen))
     write_rows(folder / f"{name}.parquet", rows)
-    content = {key: measure.to_json() for key, measure in measures.items()}
-    write_json(path, {"model": model.digest, "measures": content, "auc": verdict.auc})
+    write(path, verdict)
     return verdict
-
-
-def read_judgement(path: Path) -> Judgement:
-    content = read_json(path)
-    measures = {key: ClusterMean.from_json(value) for key, value in content["measures"].items()}
-    return Judgement(measures, tuple(content["auc"]))
 
 
 def auc_interval(

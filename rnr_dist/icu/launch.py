@@ -11,7 +11,7 @@ import contextlib
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,7 +22,8 @@ from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
 from rnr_dist.icu.forgotten import Limits
 from rnr_dist.icu.worker import EpochJob, epoch_loop
-from rnr_dist.run.directory import read_json, write_json
+from rnr_dist.run.codec import to_plain
+from rnr_dist.run.directory import read, read_json, write
 from rnr_dist.run.progress import progress_bar, say
 from rnr_dist.train.collate import Example, Item
 from rnr_dist.train.launch import run_workers
@@ -51,6 +52,14 @@ class EpochRun:
     best: int
     epochs: tuple[dict[str, Any], ...]
     summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelNote:
+    """A trained model, and the fingerprint of all that it came from."""
+
+    fingerprint: str
+    model: ModelRef
 
 
 @dataclass(frozen=True)
@@ -88,15 +97,15 @@ class EpochTrainings:
         ]
         known = [sequence.id for sequence in sequences]
         settings = training.model_dump(mode="json")
-        inputs = [members, known, settings, model.digest, asdict(limits), until, epochs]
+        inputs = [members, known, settings, model.digest, to_plain(limits), until, epochs]
         if levels:
-            inputs += [[asdict(level) for level in levels], config.fingerprint("refinement")]
+            inputs += [to_plain(levels), config.fingerprint("refinement")]
         kept = config.fingerprint("seed", "task")
         if until == "forgotten":
             inputs += [config.stopping.curves, [[*example.token_ids] for example in retained]]
         fingerprint = digest([inputs, kept, scorer])
         output, note = self.folder / "models" / name, self.folder / "models" / f"{name}.json"
-        if not (note.exists() and read_json(note)["fingerprint"] == fingerprint):
+        if not (note.exists() and read(note, ModelNote).fingerprint == fingerprint):
             self.start()
             self._train(
                 EpochJob(
@@ -124,16 +133,10 @@ class EpochTrainings:
                 items,
                 fingerprint,
             )
-            write_json(
-                note, {"fingerprint": fingerprint, "model": self._model(output, model, training)}
-            )
+            write(note, ModelNote(fingerprint, self._model(output, model, training)))
         summary = read_json(output / SUMMARY)
-        return EpochRun(
-            ModelRef.from_json(read_json(note)["model"]),
-            summary["best"],
-            tuple(summary["epochs"]),
-            summary,
-        )
+        model = read(note, ModelNote).model
+        return EpochRun(model, summary["best"], tuple(summary["epochs"]), summary)
 
     def _train(self, job: EpochJob, name: str, items: Sequence[Item], fingerprint: str) -> None:
         check_items(make_objective(job.training.objective), items, str(job.output))
@@ -167,7 +170,7 @@ class EpochTrainings:
             )
         shutil.rmtree(storage)
 
-    def _model(self, output: Path, base: ModelRef, training: Training) -> dict[str, Any]:
+    def _model(self, output: Path, base: ModelRef, training: Training) -> ModelRef:
         """The reference of what was saved: a checkpoint of its own, or the base and an adapter."""
         if training.parameters == "full":
             return replace(
@@ -175,7 +178,7 @@ class EpochTrainings:
                 checkpoint=str(output.absolute()),
                 checkpoint_digest=checkpoint_digest(output),
                 terms=(),
-            ).to_json()
+            )
         path = str(output.absolute())
         adapter = Adapter(path, adapter_digest(output), base.digest, "forget")
-        return base.plus(1.0, adapter).to_json()
+        return base.plus(1.0, adapter)

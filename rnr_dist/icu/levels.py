@@ -8,7 +8,7 @@ for every sequence.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.icu.data import IcuData
 from rnr_dist.icu.forgotten import Limits
 from rnr_dist.icu.pairing import make_index
-from rnr_dist.run.directory import read_json, write_json
+from rnr_dist.run.directory import read, write
 from rnr_dist.run.progress import say
 from rnr_dist.types import ModelRef, TokenSequence
 
@@ -90,8 +90,8 @@ def find_levels(
     """
     path = folder / "levels.json"
     if not path.exists():
-        write_json(path, _read(config, data, machine, known))
-    content = read_json(path)
+        write(path, _read(config, data, machine, known))
+    measured = read(path, Levels)
     given, stop = config.refinement, config.stopping
     chosen = {
         "bertscore": given.bertscore_below,
@@ -100,15 +100,9 @@ def find_levels(
         "memorisation": stop.memorisation,
     }
     fixed = {measure: value for measure, value in chosen.items() if value is not None}
-    average = Limits(**{**content["average"], **fixed})
-    levels = Levels(
-        average,
-        {
-            name: reachable(Limits(**{**own, **fixed}), average)
-            for name, own in content["own"].items()
-        },
-        {int(token): nats for token, nats in content["tokens"].items()},
-    )
+    average = replace(measured.average, **fixed)
+    own = {name: reachable(replace(one, **fixed), average) for name, one in measured.own.items()}
+    levels = Levels(average, own, measured.tokens)
     say(
         f"forgotten: BERTScore below {_range(levels, 'bertscore')} {given.combine} BLEU below "
         f"{_range(levels, 'bleu')}; end at EL {average.extraction:.4f} and MA "
@@ -123,7 +117,7 @@ def _range(levels: Levels, measure: str) -> str:
     return found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
-def _read(config: IcuConfig, data: IcuData, machine: Machine, known: ModelRef) -> dict[str, object]:
+def _read(config: IcuConfig, data: IcuData, machine: Machine, known: ModelRef) -> Levels:
     from rnr_dist.icu.actors import embedded, similarity_of
     from rnr_dist.icu.judging import recalled
 
@@ -150,11 +144,12 @@ def _read(config: IcuConfig, data: IcuData, machine: Machine, known: ModelRef) -
         gpu, own = config.workers.gpus_each > 0, len(wanted)
         vectors = embedded(config.pairing.embedder, texts, gpu)
         everyone = nearest(vectors[:own], vectors[own:], rule.neighbours, config.pairing, gpu)
-    return {
-        "average": asdict(level_of(figures, range(len(data.unseen)), rule.calibration_quantile)),
-        "own": {
-            sequence.id: asdict(level_of(figures, members, rule.calibration_quantile))
+    quantile = rule.calibration_quantile
+    return Levels(
+        level_of(figures, range(len(data.unseen)), quantile),
+        {
+            sequence.id: level_of(figures, members, quantile)
             for sequence, members in zip(wanted, everyone, strict=True)
         },
-        "tokens": token_nats(ids, [answer.log_likelihoods for answer in answers]),
-    }
+        token_nats(ids, [answer.log_likelihoods for answer in answers]),
+    )

@@ -13,7 +13,7 @@ import math
 import resource
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +28,7 @@ from rnr_dist.icu.forgotten import (
     violation,
 )
 from rnr_dist.icu.items import with_retained
+from rnr_dist.run.codec import from_plain
 from rnr_dist.run.directory import replacing_folder
 from rnr_dist.train.collate import Example, Item, plan_steps
 from rnr_dist.train.worker import SUMMARY, Job, accumulate_step, autocast, build_engine
@@ -188,13 +189,7 @@ def epoch_steps(job: EpochJob, items: Sequence[Item], chosen: Sequence[int], see
 
 
 def readings_of(told: Sequence[dict[str, Any]]) -> list[EpochReading]:
-    return [
-        EpochReading(
-            row["epoch"],
-            *(tuple(row[key]) for key in ("bertscore", "bleu", "extraction", "memorisation")),
-        )
-        for row in told
-    ]
+    return [from_plain(EpochReading, row) for row in told]
 
 
 def _read(
@@ -226,7 +221,7 @@ def _read(
     progress.reading_seconds += time.monotonic() - began
     progress.told.append(
         {
-            **asdict(reading),
+            **vars(reading),
             "terms": terms,
             "trained_on": trained_on,
             "forgotten": list(progress.gone),

@@ -101,7 +101,7 @@ def trainings_at_once(config: RunConfig) -> int:
 
 
 def _worker_environment() -> dict[str, str]:
-    # Workers find the package also where it was not installed (`python jobs/run.py`).
+    # Workers find the package also where it was not installed (`python jobs/rnr.py`).
     here = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]
     return {
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),

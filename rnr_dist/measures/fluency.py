@@ -1,4 +1,4 @@
-"""The guards of design decision 8: an output that is empty or loops has not forgotten.
+"""Fluency guards: an output that is empty or loops has not forgotten.
 
 In: samples. Out: per-context measures. Invariant: computed on token ids, all models alike.
 """
@@ -10,8 +10,37 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rnr_dist.measures.measure import Measure, Role
 from rnr_dist.stats import ClusterMean
 from rnr_dist.types import Context, Sample
+
+OUTPUT = "The continuations themselves"
+EMPTY = Measure(
+    "output/empty_share",
+    "empty",
+    "share",
+    "lower",
+    Role.GUARD,
+    adds="share",
+    style=".1%",
+    table=OUTPUT,
+)
+LENGTH = Measure(
+    "output/mean_length", "tokens", "tokens", "higher", Role.GUARD, style=".1f", table=OUTPUT
+)
+ENTROPY = Measure("output/entropy", "entropy", "bits", "higher", Role.GUARD, table=OUTPUT)
+DISTINCT = {
+    n: Measure(
+        f"output/distinct_{n}",
+        f"distinct {n}-grams",
+        "share",
+        "higher",
+        Role.GUARD,
+        table=OUTPUT,
+    )
+    for n in (2, 3)
+}
+FLUENCY = (EMPTY, LENGTH, ENTROPY, *DISTINCT.values())
 
 
 def fluency_measures(samples: Sequence[Sample], order: Sequence[Context]) -> dict[str, ClusterMean]:
@@ -26,19 +55,16 @@ def fluency_measures(samples: Sequence[Sample], order: Sequence[Context]) -> dic
         if sample.context_id in held:
             held[sample.context_id].append(sample)
     rows = [held[context.id] for context in order]
-    sizes = np.array([len(row) for row in rows], float)
-    ones = np.ones(len(rows))
-    empty = np.array([sum(not s.text.strip() for s in row) for row in rows], float)
-    length = np.array([sum(len(s.token_ids) for s in row) for row in rows], float)
-    entropy = np.array([token_entropy([s.token_ids for s in row]) for row in rows])
+    sizes = [len(row) for row in rows]
+    ids = [[sample.token_ids for sample in row] for row in rows]
     measures = {
-        "output/empty_share": ClusterMean(empty, sizes, proportion=True),
-        "output/mean_length": ClusterMean(length, sizes),
-        "output/entropy": ClusterMean(entropy, ones),
+        EMPTY.name: EMPTY.of((sum(not s.text.strip() for s in row) for row in rows), sizes),
+        LENGTH.name: LENGTH.of((sum(map(len, texts)) for texts in ids), sizes),
+        ENTROPY.name: ENTROPY.mean(token_entropy(texts) for texts in ids),
     }
-    for n in (2, 3):
-        counts = np.array([distinct_and_total([s.token_ids for s in row], n) for row in rows])
-        measures[f"output/distinct_{n}"] = ClusterMean(counts[:, 0], counts[:, 1])
+    for n, measure in DISTINCT.items():
+        distinct, total = zip(*(distinct_and_total(texts, n) for texts in ids), strict=True)
+        measures[measure.name] = measure.of(distinct, total)
     return measures
 
 

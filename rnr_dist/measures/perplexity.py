@@ -12,10 +12,27 @@ from typing import Any
 
 import numpy as np
 
-from rnr_dist.config.schema import Perplexity
+from rnr_dist.config.evaluation import Perplexity
 from rnr_dist.generate.requests import ReadLikelihood, Response
+from rnr_dist.measures.measure import Measure, Role
 from rnr_dist.stats import ClusterMean
 from rnr_dist.types import Passage
+
+
+def declare(name: str, title: str, table: str) -> Measure:
+    """A perplexity of running text as a utility measure."""
+    return Measure(
+        f"perplexity/{name}",
+        title,
+        "perplexity",
+        "lower",
+        Role.UTILITY,
+        name,
+        adds="exp",
+        cluster="window",
+        style=".1f",
+        table=table,
+    )
 
 
 def windows(

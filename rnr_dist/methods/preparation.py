@@ -16,11 +16,12 @@ from rnr_dist.data.sources import load_contexts
 from rnr_dist.measures.continuations import continuation_requests, sample_model, settings_of
 from rnr_dist.methods.materials import Materials, detoxified
 from rnr_dist.methods.runner import Budget, trained_tokens
-from rnr_dist.run.directory import RunDir, read_json, read_rows, write_json, write_rows
+from rnr_dist.release.loop import RELEASED, Released
+from rnr_dist.run.directory import RunDir, read, read_json, read_rows, write_json, write_rows
 from rnr_dist.run.progress import say
 from rnr_dist.tasks.toxicity import CHALLENGING, TaskData
 from rnr_dist.train.collate import Example
-from rnr_dist.types import Context, ModelRef, Sample, SamplingSettings, Split
+from rnr_dist.types import Context, Sample, SamplingSettings, Split
 
 REWRITES = 5  # new words for a toxic segment, of which the least toxic stand
 TOKENS_A_WORD = 2
@@ -65,12 +66,11 @@ def gather(
 
 def spent(run: RunDir) -> Budget:
     """What R&R took: tokens of every adapter of Eq. 1, candidates of every weight and the front."""
-    released = read_json(run.path / "release" / "models.json")
-    result = ModelRef.from_json(released["steps"][-1]["model"])
-    trained = {term.adapter.digest: term.adapter for term in result.terms}
-    first = [trial for trial in released["trials"] if not trial["draw"]]
+    released = read(run.path / RELEASED, Released)
+    trained = {term.adapter.digest: term.adapter for term in released.steps[-1].model.terms}
+    first = [trial for trial in released.trials if not trial["draw"]]
     # The front's first point is the model that Eq. 1 ended with: no candidate of its own.
-    front = max(0, len(released["front"]) - 1)
+    front = max(0, len(released.front) - 1)
     return Budget(sum(map(trained_tokens, trained.values())), len(first) + front)
 
 

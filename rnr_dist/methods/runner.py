@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from rnr_dist.methods.registry import Method
 from rnr_dist.release.choice import Reader
 from rnr_dist.release.rules import Reading, Step
 from rnr_dist.report.summary import plain
-from rnr_dist.run.directory import read_json, write_json
+from rnr_dist.run.directory import read, read_json, write
 from rnr_dist.run.progress import say
 from rnr_dist.train.collate import Item
 from rnr_dist.train.worker import SUMMARY
@@ -50,14 +50,6 @@ class Result:
     candidates: int
     trials: tuple[dict[str, Any], ...]
 
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "model": self.model.to_json()}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Result:
-        tuples = {key: tuple(value[key]) for key in ("broken", "trials")}
-        return cls(**{**value, **tuples, "model": ModelRef.from_json(value["model"])})
-
 
 def run_method(
     name: str,
@@ -77,7 +69,7 @@ def run_method(
     """
     path = folder / f"{name}.json"
     if path.exists():
-        return Result.from_json(read_json(path))
+        return read(path, Result)
     each = max(1, budget.tokens // (len(tuned.grid) * len(method.roles)))
     strengths = spaced(tuned.low, tuned.high, max(1, budget.candidates // len(tuned.grid)))
     items = {adapter: method.items(adapter, materials) for adapter in method.roles}
@@ -104,9 +96,9 @@ def run_method(
         choice.verdict.broken,
         tokens,
         len(models),
-        tuple(plain(trial.to_json()) for trial in choice.trials),
+        tuple(plain(trial.row()) for trial in choice.trials),
     )
-    write_json(path, result.to_json())
+    write(path, result)
     return result
 
 

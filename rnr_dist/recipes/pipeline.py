@@ -19,6 +19,7 @@ from rnr_dist.run.directory import RunDir, read_json, write_json
 from rnr_dist.run.meter import Meter
 from rnr_dist.run.progress import say
 from rnr_dist.run.tracking import Tracker, default_uri
+from rnr_dist.weights.checkpoints import keep_base
 
 StageName = Literal[
     "reveal", "release", "memorise", "icu", "evaluate", "report", "baselines", "sweep"
@@ -65,21 +66,20 @@ def run_pipeline(config: RunConfig, data: Any, run: RunDir, until: StageName = "
     picture = stages_of(config)
     before = ASIDE.get(until, tuple(picture)[: [*picture].index(until)])
     try:
-        with (
-            Machine(config) as machine,
-            tracker.parent(config.name, config.model_dump(mode="json")),
-        ):
-            for name in (*before, until):
-                keys, stage = picture[name]
-                fingerprint = config.fingerprint(*keys)
-                if run.done(name, fingerprint):
-                    say(f"{name}: done before")
-                    continue
-                meter = Meter()
-                with meter.stage(name), tracker.nested(name, {}):
-                    stage(config, data, run, machine, tracker)
-                note_stage(run, name, meter)
-                run.finish(name, fingerprint)
+        with Machine(config) as machine:
+            keep_base(run.path, machine.base)
+            with tracker.parent(config.name, config.model_dump(mode="json")):
+                for name in (*before, until):
+                    keys, stage = picture[name]
+                    fingerprint = config.fingerprint(*keys)
+                    if run.done(name, fingerprint):
+                        say(f"{name}: done before")
+                        continue
+                    meter = Meter()
+                    with meter.stage(name), tracker.nested(name, {}):
+                        stage(config, data, run, machine, tracker)
+                    note_stage(run, name, meter)
+                    run.finish(name, fingerprint)
     finally:
         tracker.close()
 

@@ -7,14 +7,14 @@ what a stage has finished within itself is a file, so that a stage that was inte
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rnr_dist.bench import Machine
 from rnr_dist.config.schema import Config
 from rnr_dist.machine.threads import side_by_side
-from rnr_dist.run.directory import RunDir, read_json, read_rows, write_json, write_rows
+from rnr_dist.run.directory import RunDir, read, read_json, read_rows, write, write_json, write_rows
 from rnr_dist.run.progress import say
 from rnr_dist.run.tracking import Tracker
 from rnr_dist.stats import ClusterMean
@@ -54,8 +54,8 @@ def reveal_stage(
             "lower it, or raise reveal.budget or reveal.fill_per_context"
         )
     write_rows(folder / "forget_set.parquet", rows)
-    write_json(folder / "fills.json", [asdict(fill) for fill in history.fills])
-    write_json(folder / "pulls.json", [asdict(pull) for pull in history.pulls])
+    write(folder / "fills.json", history.fills)
+    write(folder / "pulls.json", history.pulls)
     tracker.artifact(write_instructions(history.pulls, history.rechecks, folder))
     tracker.metrics({"forget_rows": len(rows)})
     say(f"forget set: {len(rows)} rows")
@@ -87,7 +87,7 @@ def release_stage(
     """Eq. 1 under the 90 %/95 % rules, and the retain-only control."""
     from rnr_dist.release.choice import Reader
     from rnr_dist.release.joint import AS_IT_WAS, Point, search_jointly
-    from rnr_dist.release.loop import ReleasedStep, release
+    from rnr_dist.release.loop import RELEASED, Released, ReleasedModel, ReleasedStep, release
     from rnr_dist.release.probe import make_probe
     from rnr_dist.report.summary import trial_rows
     from rnr_dist.train.adapters import Trainings
@@ -118,7 +118,7 @@ def release_stage(
     reader = Reader(config, probe, machine.pool, machine.scorer, folder / "readings")
     steps = release(config, machine.base, train, reader, folder, log_step)
     start = reader.read(machine.base)
-    models = [{"name": step.name, "model": step.model.to_json()} for step in steps]
+    models = [ReleasedModel(step.name, step.model) for step in steps]
     fallbacks = [step.name for step in steps if not step.feasible]
     result = steps[-1].model
     points: list[Point] = []
@@ -133,32 +133,28 @@ def release_stage(
         assert choice.reading.forget  # read whole, also where the candidate had lost before
         say(f"joint search: {choice.candidate}, toxic {choice.reading.forget.value:.2%}")
         if choice.candidate != AS_IT_WAS:
-            models.append({"name": "joint", "model": result.to_json()})
+            models.append(ReleasedModel("joint", result))
             fallbacks += ["joint"] * (not choice.verdict.feasible)
     control = machine.base
     restored = sum(term.coefficient for term in result.terms if term.adapter.role == "retain")
     if restored:
         control = control.plus(restored, train("retain-only", "retain", machine.base))
-    write_json(
-        folder / "models.json",
-        {
-            "base": machine.base.to_json(),
-            "control": control.to_json(),
-            "steps": models,
-            "fallbacks": fallbacks,
-            "trials": trial_rows(steps, start, config.release),
-            "front": [asdict(point) for point in points],
-        },
+    trials = trial_rows(steps, start, config.release)
+    write(
+        run.path / RELEASED,
+        Released(
+            machine.base, control, tuple(models), tuple(fallbacks), tuple(trials), tuple(points)
+        ),
     )
 
 
 def released_models(run: RunDir) -> list[tuple[str, ModelRef]]:
     """(name, model): base, the retain-only control if there is one, then every step of Eq. 1."""
-    content = read_json(run.path / "release" / "models.json")
-    base, control = (ModelRef.from_json(content[key]) for key in ("base", "control"))
-    steps = [(step["name"], ModelRef.from_json(step["model"])) for step in content["steps"]]
-    controls = [("retain-only", control)] if control.terms else []
-    return [("base", base), *controls, *steps]
+    from rnr_dist.release.loop import RELEASED, Released
+
+    found = read(run.path / RELEASED, Released)
+    controls = [("retain-only", found.control)] if found.control.terms else []
+    return [("base", found.base), *controls, *((step.name, step.model) for step in found.steps)]
 
 
 def evaluate_stage(
@@ -172,6 +168,15 @@ def evaluate_stage(
     found = evaluate_models(config, data, machine, tracker, models, folder)
     write_json(folder / "order.json", [name for name, _ in models])
     tracker.headline({key: measure.value for key, measure in found[models[-1][0]].items()})
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Measures of a model by their names; `model` is its digest."""
+
+    name: str
+    model: str
+    measures: dict[str, ClusterMean]
 
 
 def evaluate_models(
@@ -189,7 +194,7 @@ def evaluate_models(
     judge = make_oracle(config.task.second_judge)
     for name, model in models:
         path = folder / f"{name}.json"
-        if path.exists() and read_json(path)["model"] == model.digest:
+        if path.exists() and read(path, Evaluated).model == model.digest:
             continue
         with tracker.nested(f"evaluate {name}", {}):
             measures = evaluate_model(
@@ -205,15 +210,13 @@ def evaluate_models(
                 name,
             )
             tracker.metrics({key: measure.value for key, measure in measures.items()})
-        named = {key: measure.to_json() for key, measure in measures.items()}
-        write_json(path, {"name": name, "model": model.digest, "measures": named})
+        write(path, Evaluated(name, model.digest, measures))
     return {name: read_measures(folder, name) for name, _ in models}
 
 
 def read_measures(folder: Path, name: str) -> dict[str, ClusterMean]:
     """The measures of a model that was evaluated into `folder`."""
-    content = read_json(folder / f"{name}.json")["measures"]
-    return {key: ClusterMean.from_json(value) for key, value in content.items()}
+    return read(folder / f"{name}.json", Evaluated).measures
 
 
 def report_stage(

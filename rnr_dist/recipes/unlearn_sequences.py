@@ -8,7 +8,6 @@ stage that was interrupted goes on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,10 @@ from rnr_dist.bench import Machine
 from rnr_dist.config.icu import BASE, CONTROL, MEMORISED, IcuConfig, IcuMethodName
 from rnr_dist.errors import InputError
 from rnr_dist.icu.data import IcuData
-from rnr_dist.icu.forgotten import Limits
+from rnr_dist.icu.forgotten import Limits, Unlearned
 from rnr_dist.icu.levels import Levels, find_levels
-from rnr_dist.run.directory import RunDir, read_json, read_rows, write_json, write_rows
+from rnr_dist.run.codec import to_plain
+from rnr_dist.run.directory import RunDir, read, read_json, read_rows, write, write_json, write_rows
 from rnr_dist.run.progress import say
 from rnr_dist.run.tracking import Tracker
 from rnr_dist.types import ModelRef, Split, TokenSequence
@@ -43,7 +43,7 @@ def memorise_stage(
 
     folder = run.stage("memorise")
     base = machine.base
-    models = {BASE: base.to_json(), MEMORISED: base.to_json()}
+    models = {BASE: base, MEMORISED: base}
     settings = config.memorise
     if settings.enabled:
         trainings = _trainings(config, run, folder, machine, tracker)
@@ -77,11 +77,11 @@ def memorise_stage(
                 "epochs or a higher learning_rate"
             )
         say(f"memorised: mean EL_{config.task.n} {reached:.3f} in {len(known.epochs) - 1} epochs")
-        models[MEMORISED] = known.model.to_json()
+        models[MEMORISED] = known.model
         if settings.control:
             never = memorise(CONTROL, others, 2.0, len(known.epochs) - 1)
-            models[CONTROL] = never.model.to_json()
-    write_json(folder / "models.json", models)
+            models[CONTROL] = never.model
+    write(folder / "models.json", models)
 
 
 def _general_windows(
@@ -110,10 +110,7 @@ def icu_stage(
     levels = find_levels(config, data, machine, known, folder)
     icu = _unlearner("icu", config, data, run, machine, tracker, pairs, levels, folder)
     result = _unlearn(icu, data, machine, folder)
-    write_json(
-        folder / "result.json",
-        {"model": result.model.to_json(), "best": result.best, "limits": asdict(levels.average)},
-    )
+    write(folder / "result.json", Unlearned(result.model, result.best, levels.average))
     for row in result.epochs:
         told = {
             "EL": float(np.mean(row["extraction"])),
@@ -141,7 +138,7 @@ def sweep_stage(
         with tracker.nested(f"sweep {name}", place["overrides"]):
             tracker.metrics({k: float(v) for k, v in place.items() if isinstance(v, (int, float))})
     write_json(
-        folder / "sweep.json", {"method": name, "limits": asdict(levels.average), "places": found}
+        folder / "sweep.json", {"method": name, "limits": to_plain(levels.average), "places": found}
     )
     tracker.artifact(folder / "sweep.json")
     sweep_table(name, [*config.sweep.over], found)
@@ -155,7 +152,7 @@ def evaluate_stage(
     from rnr_dist.weights.checkpoints import resolve_model
 
     models = dict(models_of(run))
-    models["icu"] = ModelRef.from_json(read_json(run.path / "icu" / "result.json")["model"])
+    models["icu"] = read(run.path / "icu" / "result.json", Unlearned).model
     for name, model in config.evaluate.others.items():  # last: each takes engines of its own
         models[name] = resolve_model(model, config.trust_remote_code)
     folder = run.stage("evaluate")
@@ -197,8 +194,7 @@ def baselines_stage(
 
 def models_of(run: RunDir) -> dict[str, ModelRef]:
     """The rows of the table that are no method."""
-    content = read_json(run.path / "memorise" / "models.json")
-    return {name: ModelRef.from_json(value) for name, value in content.items()}
+    return read(run.path / "memorise" / "models.json", dict[str, ModelRef])
 
 
 def judge_models(

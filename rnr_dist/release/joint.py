@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rnr_dist.config.schema import Joint
-from rnr_dist.release.choice import Choice, Reader
-from rnr_dist.release.rules import Reading, Step, utility
+from rnr_dist.measures.measure import Measures
+from rnr_dist.release.choice import Choice, choose
+from rnr_dist.release.reader import Reader
+from rnr_dist.release.rules import MergeStep, Reading, utility
 from rnr_dist.run.progress import progress_bar
 from rnr_dist.types import ModelRef
 
@@ -25,7 +26,8 @@ AS_IT_WAS = "Eq. 1"
 class Point:
     """One set of coefficients, in the order of the terms, and what was read of its model.
 
-    forget: toxic share, None where utility was lost before anything was generated. utility: u.
+    forget: the target measure, None where utility was lost before anything was generated. utility:
+    u.
     fresh: the same two on fresh samples, where the point was read again. front: whether no other
     point that was read again is better in both.
     """
@@ -41,7 +43,7 @@ class Point:
 
 
 def search_jointly(
-    model: ModelRef, start: Reading, reader: Reader, joint: Joint, seed: int
+    model: ModelRef, start: Reading, reader: Reader
 ) -> tuple[Choice, ModelRef, list[Point]]:
     """The best of `joint.trials` sets of coefficients around those of `model`, and all points.
 
@@ -49,22 +51,23 @@ def search_jointly(
     [1/spread, spread] of each coefficient, as many at a time as there are engines; the same seed
     and readings propose the same, so a search that was interrupted goes on where it was.
     """
-    step = Step("subtract", start, start, start, last=True)
+    joint, measures = reader.bench.config.release.joint, reader.task.measures
+    step = MergeStep.final(measures, start)
     models = {AS_IT_WAS: model}
     first = reader.read_all("joint", models, range(1), step)
     with progress_bar("joint search: sets of coefficients", joint.trials) as advance_to:
-        proposals = _proposals(model, start, joint, seed, reader.config.engines.count)
+        proposals = _proposals(model, start, reader)
         for batch, told in proposals:
             found = reader.read_all("joint", batch, range(1), step)
             told.update(found)
             models, first = models | batch, first | found
             advance_to(len(models) - 1)
     seen = {
-        label: (reading.forget.value, utility(reading, start))
+        label: (reading.forget.value, utility(reading, start, measures))
         for label, reading in first.items()
         if reading.forget
     }
-    choice = reader.choose("joint", step, models, [*pareto(seen), AS_IT_WAS])
+    choice = choose(reader, "joint", step, models, [*pareto(seen), AS_IT_WAS])
     verdicts = {trial.candidate: trial.verdict for trial in choice.trials}  # the last of each
     fresh = {
         trial.candidate: (trial.verdict.forget, trial.verdict.utility)
@@ -77,7 +80,7 @@ def search_jointly(
             label,
             tuple(term.coefficient for term in models[label].terms),
             seen[label][0] if label in seen else None,
-            utility(reading, start),
+            utility(reading, start, measures),
             verdicts[label].feasible,
             fresh.get(label),
             label in front,
@@ -112,15 +115,20 @@ def scaled(model: ModelRef, factors: Sequence[float]) -> ModelRef:
 
 
 def _proposals(
-    model: ModelRef, start: Reading, joint: Joint, seed: int, together: int
+    model: ModelRef, start: Reading, reader: Reader
 ) -> Iterator[tuple[dict[str, ModelRef], dict[str, Reading]]]:
     """Batches of named candidates; the caller puts their readings into the dict beside them."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    joint, together = reader.bench.config.release.joint, reader.bench.config.engines.count
+    measures: Measures = reader.task.measures
     warm_up = max(4, joint.trials // 3)
     sampler: Any = optuna.samplers.TPESampler(
-        seed=seed, multivariate=True, constant_liar=True, n_startup_trials=warm_up
+        seed=reader.bench.config.seed,
+        multivariate=True,
+        constant_liar=True,
+        n_startup_trials=warm_up,
     )
     study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler)
     names = [f"{number}-{term.adapter.role}" for number, term in enumerate(model.terms)]
@@ -141,4 +149,4 @@ def _proposals(
             # What lost on utility was not generated from: no forgetting counts for it.
             forget = told[label].forget or start.forget
             assert forget
-            study.tell(trial, [forget.value, utility(told[label], start)])
+            study.tell(trial, [forget.value, utility(told[label], start, measures)])

@@ -1,58 +1,37 @@
-"""The 90 %/95 % rules of merge weights (paper section 3.2, design decision 5), under noise.
+"""The 90 %/95 % rules of merge weights (paper section 3.2), under noise.
 
 In: readings of candidates and of the models before. Out: which rules hold, and the winner.
 Invariant: a rule holds when it holds with the configured probability under a paired bootstrap
-(and, for few toxic continuations, by the exact bound), never by its point estimate alone.
+(and, where few continuations hold the target, by the exact bound), never by its point estimate.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from rnr_dist.config.schema import Release
+from rnr_dist.config.release import Release
+from rnr_dist.measures.measure import Measure, Measures, Role
 from rnr_dist.stats import SMALL_COUNT, ClusterMean, exact_interval, resampling_counts
-
-GUARDED = ("output/mean_length", "output/distinct_2", "output/distinct_3", "output/entropy")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What was measured of one model on the `search` split.
+    """What was measured of one model on the `search` split, by the names of the task's measures.
 
-    `forget` is the share of toxic continuations (None where a trial had lost before it
-    generated), `utility` perplexity by domain, `guards` the fluency measures.
+    `forget` is the target measure, None where a trial had lost before it generated.
     """
 
     model: str
     utility: dict[str, ClusterMean]
     forget: ClusterMean | None = None
     guards: dict[str, ClusterMean] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "utility": {name: measure.to_json() for name, measure in self.utility.items()},
-            "forget": self.forget.to_json() if self.forget else None,
-            "guards": {name: measure.to_json() for name, measure in self.guards.items()},
-        }
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Reading:
-        def several(content: dict[str, Any]) -> dict[str, ClusterMean]:
-            return {name: ClusterMean.from_json(measure) for name, measure in content.items()}
-
-        return cls(
-            value["model"],
-            several(value["utility"]),
-            ClusterMean.from_json(value["forget"]) if value["forget"] else None,
-            several(value["guards"]),
-        )
 
 
 def pooled(readings: Sequence[Reading]) -> Reading:
@@ -72,19 +51,25 @@ def pooled(readings: Sequence[Reading]) -> Reading:
 
 
 @dataclass(frozen=True)
-class Step:
-    """The merge step whose weight is searched.
+class MergeStep:
+    """The step of Eq. 1 whose weight is searched, and what its rules compare with.
 
-    `before` is the model that the term is added to, `cycle_start` the one before the cycle's
-    subtraction (for an addition), `last` marks the subtraction that ends Eq. 1, after which no
-    addition can restore anything.
+    `measures` are the task's. `before` is the model that the term is added to, `cycle_start` the
+    one before the cycle's subtraction (for an addition), `last` marks the subtraction that ends
+    Eq. 1, after which no addition can restore anything.
     """
 
+    measures: Measures
     kind: Literal["subtract", "add"]
     base: Reading
     before: Reading
     cycle_start: Reading
     last: bool = False
+
+    @classmethod
+    def final(cls, measures: Measures, base: Reading) -> MergeStep:
+        """The last subtraction, judged against the base: what any method's result must meet."""
+        return cls(measures, "subtract", base, base, base, last=True)
 
 
 @dataclass(frozen=True)
@@ -101,22 +86,32 @@ class Verdict:
     def feasible(self) -> bool:
         return bool(self.rule)
 
+    @property
+    def dead(self) -> bool:
+        """Whether utility was lost before anything was generated."""
+        return math.isnan(self.forget)
 
-def utility(reading: Reading, base: Reading) -> float:
-    """u: the lowest PPL(base)/PPL(model) over the domains; 1 for the base itself."""
-    return min(base.utility[name].value / reading.utility[name].value for name in base.utility)
+
+def utility(reading: Reading, base: Reading, measures: Measures) -> float:
+    """u: the lowest share of the base's quality over the utilities; 1 for the base itself."""
+    return min(
+        measure.kept(reading.utility[measure.name].value, base.utility[measure.name].value)
+        for measure in measures.of(Role.UTILITY)
+    )
 
 
-def utility_draws(reading: Reading, base: Reading) -> np.ndarray:
-    """(B,) draws of u, paired by window within each domain."""
+def utility_draws(reading: Reading, base: Reading, measures: Measures) -> np.ndarray:
+    """(B,) draws of u, paired by cluster within each measure."""
     drawn = []
-    for name, measure in base.utility.items():
-        weights = resampling_counts(measure.n_contexts)
-        drawn.append(measure.draws(weights) / reading.utility[name].draws(weights))
+    for measure in measures.of(Role.UTILITY):
+        own, other = reading.utility[measure.name], base.utility[measure.name]
+        weights = resampling_counts(other.n_contexts)
+        found, reference = own.draws(weights), other.draws(weights)
+        drawn.append(reference / found if measure.better == "lower" else found / reference)
     return np.min(drawn, axis=0)
 
 
-def utility_shortfall(reading: Reading, step: Step, rules: Release) -> float:
+def utility_shortfall(reading: Reading, step: MergeStep, rules: Release) -> float:
     """How far the utility rule of the step is missed (<= 0: held); needs no generation.
 
     Additions must come back to `keep_share` of the utility before the cycle's subtraction, the
@@ -124,25 +119,27 @@ def utility_shortfall(reading: Reading, step: Step, rules: Release) -> float:
     what the addition after them can restore: without a floor, rule 2 is won by the largest fall,
     whatever it cost, and no addition brings that back.
     """
+    measures = step.measures
     if step.kind == "add":
-        floor = rules.keep_share * utility_draws(step.cycle_start, step.base)
+        floor = rules.keep_share * utility_draws(step.cycle_start, step.base, measures)
     elif step.last:
         floor = np.full(1, rules.final_keep_share)
     else:
-        floor = rules.keep_share * utility_draws(step.before, step.base) - rules.restorable
-    margin = utility_draws(reading, step.base) - floor
+        before = utility_draws(step.before, step.base, measures)
+        floor = rules.keep_share * before - rules.restorable
+    margin = utility_draws(reading, step.base, measures) - floor
     return float(-np.quantile(margin, 1 - rules.confidence))
 
 
-def judge(reading: Reading, step: Step, rules: Release) -> Verdict:
+def judge(reading: Reading, step: MergeStep, rules: Release) -> Verdict:
     """Apply the step's rules to a full reading."""
-    u = utility(reading, step.base)
+    u = utility(reading, step.base, step.measures)
     shortfall = utility_shortfall(reading, step, rules)
     broken = {"utility": shortfall} if shortfall > 0 else {}
     if reading.forget is None:
         return Verdict(float("nan"), u, "", 1 + max(shortfall, 0.0), tuple(broken) or ("lost",))
     if step.kind == "add" or step.last:
-        broken |= broken_guards(reading, step.base, rules)
+        broken |= broken_guards(reading, step, rules)
     rule = "lambda"
     if step.kind == "subtract":
         rule, missed = _subtraction_rule(reading, step, rules)
@@ -152,7 +149,7 @@ def judge(reading: Reading, step: Step, rules: Release) -> Verdict:
     return Verdict(reading.forget.value, u, "" if broken else rule, violation, tuple(broken))
 
 
-def _subtraction_rule(reading: Reading, step: Step, rules: Release) -> tuple[str, float]:
+def _subtraction_rule(reading: Reading, step: MergeStep, rules: Release) -> tuple[str, float]:
     """`1`, `2` or nothing, and by how much the nearer of the two is missed."""
     assert reading.forget and step.before.forget and step.base.forget
     weights = resampling_counts(reading.forget.n_contexts)
@@ -160,13 +157,14 @@ def _subtraction_rule(reading: Reading, step: Step, rules: Release) -> tuple[str
     allowed = (1 - rules.forget_share) * before
     first = float(np.quantile(s - allowed, rules.confidence))
     count, total = reading.forget.numerator.sum(), reading.forget.denominator.sum()
-    if count < SMALL_COUNT:
-        # The bootstrap of very few toxic continuations is too sure of itself.
+    if reading.forget.proportion and count < SMALL_COUNT:
+        # The bootstrap of very few continuations with the target is too sure of itself.
         upper = exact_interval(int(count), int(total), 2 * rules.confidence - 1)[1]
         first = max(first, upper - (1 - rules.forget_share) * step.before.forget.value)
     scale = step.base.forget.value or 1.0
     gained = (before - s) / scale
-    lost = utility_draws(step.before, step.base) - utility_draws(reading, step.base)
+    base, measures = step.base, step.measures
+    lost = utility_draws(step.before, base, measures) - utility_draws(reading, base, measures)
     # Contexts and windows are independent texts, so their draws may be paired as they come.
     second = float(np.quantile(lost - gained, rules.confidence))
     if first <= 0:
@@ -174,16 +172,23 @@ def _subtraction_rule(reading: Reading, step: Step, rules: Release) -> tuple[str
     return ("2", 0.0) if second < 0 else ("", min(first / scale, second))
 
 
-def broken_guards(reading: Reading, base: Reading, rules: Release) -> dict[str, float]:
-    """Guards that are missed: outputs shorter, emptier or more repetitive than the base's."""
-    missed = {
-        name: (1 - rules.guard_share) - reading.guards[name].value / base.guards[name].value
-        for name in GUARDED
-        if base.guards[name].value > 0
-    }
-    name = "output/empty_share"
-    missed[name] = reading.guards[name].value - base.guards[name].value - rules.guard_share
-    return {name: amount for name, amount in missed.items() if amount > 0}
+def broken_guards(reading: Reading, step: MergeStep, rules: Release) -> dict[str, float]:
+    """Guards that are missed, by how much: outputs shorter, emptier or more repetitive than the
+    base's. What should be low may rise by `guard_share`, what should be high may lose that share.
+    """
+    missed = {}
+    for measure in step.measures.of(Role.GUARD):
+        own, base = (part.guards[measure.name].value for part in (reading, step.base))
+        amount = _excess(measure, own, base, rules.guard_share)
+        if amount > 0:
+            missed[measure.name] = amount
+    return missed
+
+
+def _excess(measure: Measure, own: float, base: float, share: float) -> float:
+    if measure.better == "lower":
+        return own - base - share
+    return (1 - share) - own / base if base > 0 else 0.0
 
 
 def ranked(verdicts: Sequence[Verdict], kind: str, rules: Release) -> list[int]:

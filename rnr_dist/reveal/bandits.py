@@ -12,6 +12,7 @@ import numpy as np
 
 from rnr_dist.config.reveal import Reveal
 from rnr_dist.reveal.instinct import Instinct
+from rnr_dist.reveal.network import BanditSettings
 from rnr_dist.reveal.neural_ucb import NeuralUCB
 
 
@@ -35,25 +36,15 @@ class Bandit(Protocol):
 
 def make_bandit(features: np.ndarray, reveal: Reveal, seed: int) -> Bandit:
     """The bandit of `reveal.mode`."""
-    if reveal.mode == "default":
-        return NeuralUCB(
-            features,
-            seed=seed,
-            hidden=reveal.hidden,
-            ridge=reveal.ridge,
-            exploration=reveal.exploration,
-            initial=reveal.initial,
-            steps=reveal.training_steps,
-            start=reveal.start,
-            widths=reveal.widths,
-        )
-    return Instinct(
-        features,
-        seed=seed,
+    settings = BanditSettings(
         hidden=reveal.hidden,
         ridge=reveal.ridge,
         exploration=reveal.exploration,
         initial=reveal.initial,
+        start=reveal.start,
         steps=reveal.training_steps,
+        widths=reveal.widths,
         subset=1000 if reveal.mode == "instinct" else None,
     )
+    kind = NeuralUCB if reveal.mode == "default" else Instinct
+    return kind(features, seed, settings)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from rnr_dist.measures.continuations import continuation_requests, settings_of, to_samples
+from rnr_dist.measures.continuations import sample_model
 from rnr_dist.reveal.duplicates import novel_rows
 from rnr_dist.reveal.history import Fill, History
 from rnr_dist.reveal.pulls import Evaluator, PullFailedError, pull_contexts
@@ -27,7 +27,7 @@ def best_pull(setting: Setting, history: History, outer: int) -> Pull | None:
     again, on other contexts, and only those scores decide. In `default` mode an instruction fills
     the forget set once.
     """
-    reveal = setting.config.reveal
+    reveal = setting.reveal
     used = {fill.instruction for fill in history.fills} if reveal.mode == "default" else set()
     ranked = sorted(history.rescored(), key=lambda pull: -pull.score)
     first: dict[str, Pull] = {}
@@ -66,27 +66,18 @@ async def _recheck(setting: Setting, history: History, leading: list[Pull], oute
 
 def fill(setting: Setting, history: History, best: Pull, outer: int) -> Fill:
     """The best instruction's responses to all of C; what is relevant and new joins D (line 18)."""
-    reveal = setting.config.reveal
+    reveal = setting.reveal
     say(f"best instruction of outer iteration {outer + 1}: {best.instruction!r}")
-    prompts = setting.prompts(best.instruction, setting.train_contexts)
-    sampling = settings_of(reveal.response.model_copy(update={"n": reveal.fill_per_context}))
-    requests = continuation_requests(prompts, setting.tokenizer, sampling)
-    responses = setting.pool.run(setting.model, requests, "filling the forget set")
-    samples = to_samples(
-        setting.train_contexts,
-        prompts,
-        responses,
-        setting.scorer,
-        setting.config.task.name,
-        best.instruction,
-        best.id,
-    )
+    asked = setting.asked(best.instruction, setting.train_contexts, best.id)
+    sampling = reveal.response.model_copy(update={"n": reveal.fill_per_context})
+    describe = "filling the forget set"
+    samples = sample_model(setting.bench, setting.bench.base, asked, sampling, describe)
     rows = [
         sample for sample in samples if sample.text.strip() and sample.score >= reveal.min_relevance
     ]
     embeddings = np.zeros((0, history.moment.dimension))
     if rows:
-        embeddings = setting.scorer.embed([row.text for row in rows])
+        embeddings = setting.bench.scorer.embed([row.text for row in rows])
     novel = novel_rows(embeddings, history.forget_embeddings(), reveal.near_duplicate)
     done = Fill(
         outer,

@@ -10,14 +10,17 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rnr_dist.config.reveal import Reveal
+from rnr_dist.errors import InputError
 from rnr_dist.reveal.scoring import score_batch
 from rnr_dist.reveal.vendi import SecondMoment
+from rnr_dist.run.codec import from_plain, to_plain
 from rnr_dist.run.directory import EventLog, read_rows, replacing, write_rows
 from rnr_dist.types import Pull, Sample
 
@@ -55,6 +58,17 @@ class Move:
     cause: str = ""
 
 
+Event = Pull | Move | Fill
+# What each event of the log holds, under the kind's name.
+KINDS: dict[str, type[Event]] = {
+    "pull": Pull,
+    "repeat": Move,
+    "failure": Move,
+    "recheck": Pull,
+    "fill": Fill,
+}
+
+
 class History:
     """Reads the log on opening; the `add_` methods commit."""
 
@@ -70,7 +84,7 @@ class History:
         self.fills: list[Fill] = []
         self.moment = SecondMoment(dimension)
         for event in self._log.read():
-            self._take(event)
+            self._take(event.get("event", ""), self._what(event))
 
     @property
     def pulls(self) -> list[Pull]:
@@ -107,25 +121,25 @@ class History:
         if pull.id in self._pulls:
             return  # issued twice, counted once
         self._keep(pull.id, samples, embeddings, pick)
-        self._commit({"event": "pull", "pull": asdict(pull)})
+        self._commit("pull", pull)
 
     def add_repeat(self, pull: Pull, arm: int, pick: np.ndarray) -> None:
         """Commit that the bandit chose what had been evaluated: its score was told again."""
         move = Move(pull.outer, arm, f"{pull.id}-again-{len(self.moves)}", pull.score)
         self._save(move.pull_id, np.zeros((0, 0)), pick)
-        self._commit({"event": "repeat", "move": asdict(move)})
+        self._commit("repeat", move)
 
     def add_failure(self, outer: int, arm: int, pull_id: str, cause: str) -> None:
-        self._commit({"event": "failure", "move": asdict(Move(outer, arm, pull_id, None, cause))})
+        self._commit("failure", Move(outer, arm, pull_id, None, cause))
 
     def add_recheck(self, pull: Pull, samples: Sequence[Sample], embeddings: np.ndarray) -> None:
         """Commit an evaluation on fresh contexts; the bandit is not told of it."""
         self._keep(pull.id, samples, embeddings, np.zeros(0))
-        self._commit({"event": "recheck", "pull": asdict(pull)})
+        self._commit("recheck", pull)
 
     def add_fill(self, fill: Fill, rows: Sequence[Sample], embeddings: np.ndarray) -> None:
         self._keep(f"fill-{fill.outer}", rows, embeddings, np.zeros(0))
-        self._commit({"event": "fill", "fill": asdict(fill)})
+        self._commit("fill", fill)
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -168,32 +182,41 @@ class History:
         ]
         return list({(row.context_id, row.text): row for row in rows}.values())
 
-    def _take(self, event: dict) -> None:
+    def _what(self, event: dict[str, Any]) -> Event:
+        """What a line of the log holds. Raises InputError."""
+        place = str(self._log.path)
+        kind = KINDS.get(event.get("event", ""))
+        if kind is None:
+            raise InputError(
+                f"{place}: found the event {event.get('event')!r}; expected {', '.join(KINDS)}"
+            )
+        return from_plain(kind, event.get(kind.__name__.lower()), place)
+
+    def _take(self, event: str, what: Event) -> None:
         """What an event means, when it is committed and when the log is read."""
-        match event["event"]:
-            case "pull":
-                pull = Pull(**event["pull"])
-                self._pulls[pull.id] = pull
-                self._told(Move(pull.outer, pull.arm, pull.id, pull.score))
-            case "repeat" | "failure":
-                self._told(Move(**event["move"]))
-            case "recheck":
-                self.rechecks.append(Pull(**event["pull"]))
-            case "fill":
-                fill = Fill(**event["fill"])
-                self.fills.append(fill)
-                self.moment.add(self.embeddings(f"fill-{fill.outer}"))
+        match what:
+            case Pull() if event == "pull":
+                self._pulls[what.id] = what
+                self._told(Move(what.outer, what.arm, what.id, what.score))
+            case Pull():
+                self.rechecks.append(what)
+            case Move():
+                self._told(what)
+            case Fill():
+                self.fills.append(what)
+                self.moment.add(self.embeddings(f"fill-{what.outer}"))
 
     def _told(self, move: Move) -> None:
         self.moves.append(move)
         self._spent[move.outer] += move.score is not None
 
-    def _commit(self, event: dict) -> None:
+    def _commit(self, event: str, what: Event) -> None:
+        line = {"event": event, type(what).__name__.lower(): to_plain(what)}
         if self._waiting is None:
-            self._log.append(event)
+            self._log.append(line)
         else:
-            self._waiting.append(event)
-        self._take(event)
+            self._waiting.append(line)
+        self._take(event, what)
 
     def _keep(
         self, name: str, samples: Sequence[Sample], embeddings: np.ndarray, pick: np.ndarray

@@ -15,7 +15,17 @@ from torch import Tensor
 
 from rnr_dist.reveal.confidence import Diagonal
 from rnr_dist.reveal.features import FeatureTable
-from rnr_dist.reveal.network import Gradients, draw_parameters, fit, gradients, predict
+from rnr_dist.reveal.network import (
+    BanditSettings,
+    Fitting,
+    Gradients,
+    draw_parameters,
+    fit,
+    gradients,
+    predict,
+)
+
+REFERENCE = BanditSettings(initial=40)
 
 
 class Instinct:
@@ -27,32 +37,23 @@ class Instinct:
     of them, `paper` mode), and pulled arms are not left out. The `initial` random arms are not in
     U, and the first choice after them is made before any training, as in the reference.
 
-    Arguments otherwise as of `NeuralUCB`; `initial` is at least 2, so that a std exists.
+    Of `settings`, `start` and `widths` play no part; `initial` is at least 2, so that a std exists.
     """
 
     def __init__(
-        self,
-        features: np.ndarray,
-        *,
-        seed: int,
-        hidden: int = 100,
-        ridge: float = 0.1,
-        exploration: float = 1.0,
-        initial: int = 40,
-        subset: int | None = 1000,
-        steps: int = 1000,
-        learning_rate: float = 1e-3,
+        self, features: np.ndarray, seed: int, settings: BanditSettings = REFERENCE
     ) -> None:
         self._features = FeatureTable(features)
-        self._seed, self._ridge, self._steps = seed, ridge, steps
-        self._initial, self._learning_rate = max(2, initial), learning_rate
-        self._subset = len(self._features) if subset is None else min(subset, len(self._features))
-        self.initial_weights = draw_parameters(self._features.dimension, hidden, seed)
+        self._seed, self._settings = seed, settings
+        self._initial = max(2, settings.initial)
+        arms = len(self._features)
+        self._subset = arms if settings.subset is None else min(settings.subset, arms)
+        self.initial_weights = draw_parameters(self._features.dimension, settings.hidden, seed)
         self.theta = self.initial_weights
         d = self._features.dimension
         self._mean = torch.zeros(d, dtype=torch.float64)
         self._std = torch.ones(d, dtype=torch.float64)
-        self.widths = Diagonal(ridge, exploration)
+        self.widths = Diagonal(settings.ridge, settings.exploration)
         self.widths.reset(self._gradients([]))
         order = np.random.default_rng([seed, 0]).permutation(len(self._features))
         self._starting = [int(arm) for arm in order[: self._initial]]
@@ -141,16 +142,10 @@ class Instinct:
         self._mean, self._std = pulled.mean(0), pulled.std(0) + 1e-30
         features = (pulled - self._mean) / self._std
         scores = torch.tensor([score for _, score in self.history], dtype=torch.float64)
-        self.theta = fit(
-            features,
-            scores,
-            self.initial_weights,
-            gain=1.0,
-            steps=self._steps,
-            learning_rate=self._learning_rate,
-            decay=self._ridge / len(scores),
-            anchored=False,
-        )
+        settings = self._settings
+        decay = settings.ridge / len(scores)
+        how = Fitting(1.0, settings.steps, settings.learning_rate, decay, anchored=False)
+        self.theta = fit(features, scores, self.initial_weights, how)
 
     def bounds(self, arms: list[int]) -> Tensor:
         """(len(arms),) mean + sqrt(width)."""

@@ -1,6 +1,6 @@
-"""From soft prompts to instructions, and from instructions to response queries.
+"""From soft prompts to instructions, and what the bandit sees of them.
 
-In: the arm table and demonstrations. Out: one instruction an arm, and prompts that hold it.
+In: the arm table and demonstrations. Out: one instruction an arm, and its features.
 Invariant: the meta-prompt is the same for all arms, so only the soft tokens tell them apart.
 """
 
@@ -21,13 +21,6 @@ from rnr_dist.types import SamplingSettings
 
 # The reference ends its meta-prompt so; the paper's listed instructions start with it.
 META_ENDING = "The instruction was to"
-
-# `preamble` puts the context last, so that the model continues it as it will without instruction;
-# `instruction_input_output` is the reference's template. `chat` has none: it is the model's own.
-QUERY_FORMATS = {
-    "preamble": "Instruction: {instruction}\n\n{context}",
-    "instruction_input_output": "Instruction: {instruction}\n\nInput: {context}\nOutput:",
-}
 
 
 @dataclass(frozen=True)
@@ -83,24 +76,6 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def query(instruction: str, context: str, style: str, tokenizer: Any) -> str:
-    """The prompt of a response f(C, P_i) (Algorithm 1, line 8); the bare context without one.
-
-    style: a key of QUERY_FORMATS, or `chat`: the instruction is the user's message by the
-    tokenizer's chat template, the context is how the answer begins.
-    """
-    if not instruction:
-        return context
-    if style in QUERY_FORMATS:
-        return QUERY_FORMATS[style].format(instruction=instruction, context=context)
-    message = {"role": "user", "content": instruction[:1].upper() + instruction[1:]}
-    before = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-    # Encoding puts a begin token before the prompt where the model has one; one is enough.
-    if tokenizer.bos_token and tokenizer.encode("a")[0] == tokenizer.bos_token_id:
-        before = before.removeprefix(tokenizer.bos_token)
-    return before + context
-
-
 class InputEmbeddings:
     """A checkpoint's input embedding matrix, read by rows: no model and no whole matrix is loaded.
 
@@ -141,38 +116,54 @@ class InputEmbeddings:
         return self._rows[first:last].float().numpy()
 
 
+@dataclass(frozen=True)
+class FeatureReader:
+    """A model that is read for arms' features. dtype: as `engines.dtype`."""
+
+    checkpoint: str
+    dtype: str
+    trust_remote_code: bool
+
+    def load(self) -> Any:
+        """The model, on all cores or the GPU."""
+        import os
+
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = compute_dtype(self.dtype, on_gpu=device == "cuda")
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            self.checkpoint,
+            dtype=getattr(torch, dtype),
+            trust_remote_code=self.trust_remote_code,
+        )
+        return loaded.to(device).eval()
+
+
 def arm_features(
-    checkpoint: str,
+    reader: FeatureReader,
     arms: ArmTable,
     wanted: Sequence[int],
     before: Sequence[int],
     after: Sequence[Sequence[int]],
-    dtype: str,
-    trust_remote_code: bool,
     batch: int = 16,
 ) -> np.ndarray:
     """(wanted, hidden) float32: the final-norm hidden state of each arm's last token.
 
     wanted: numbers of the arms to compute. before: token ids ahead of the soft tokens, read once.
-    after: of each wanted arm, those behind them: one at least. dtype: as `engines.dtype`. Runs as
-    a Ray task while the engines rest, so on all cores; `batch` bounds memory to so many sequences
-    of activations.
+    after: of each wanted arm, those behind them: one at least. Runs as a Ray task while the engines
+    rest, so on all cores; `batch` bounds memory to so many sequences of activations.
     """
     import copy
-    import os
 
     import torch
     from torch.nn.utils.rnn import pad_sequence
-    from transformers import AutoModelForCausalLM
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = compute_dtype(dtype, on_gpu=device == "cuda")
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        checkpoint, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
-    )
-    model = loaded.to(device).eval()
+    model = reader.load()
     embed = model.get_input_embeddings()
+    device = embed.weight.device
     features = []
     with torch.inference_mode():
         shared = None

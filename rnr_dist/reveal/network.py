@@ -6,13 +6,48 @@ materialised; n x |theta| numbers would be gigabytes.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 MEAN_DECAY, SQUARE_DECAY, EPSILON = 0.9, 0.999, 1e-8  # Adam's, as torch has them
+
+
+@dataclass(frozen=True)
+class BanditSettings:
+    """What a bandit of either kind is made with.
+
+    hidden: ReLU units. ridge: lambda. exploration: nu. initial: arms chosen before bounds are
+    trusted, at `start`: random, or each the farthest from all before (k-centre). steps,
+    learning_rate: of each training. widths: a key of `confidence.WIDTHS`. subset: arms that the
+    reference's arg max looks at (None: all).
+    """
+
+    hidden: int = 100
+    ridge: float = 0.1
+    exploration: float = 1.0
+    initial: int = 8
+    start: Literal["random", "k_centre"] = "random"
+    steps: int = 1000
+    learning_rate: float = 1e-3
+    widths: Literal["diagonal", "full"] = "diagonal"
+    subset: int | None = 1000
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How weights are fitted. gain: of the units. anchored: decay the distance from the start (Zhou
+    et al. 2020, eq. 2) instead of the weights themselves (INSTINCT); decay to zero moves the
+    outputs of arms that no score speaks of."""
+
+    gain: float
+    steps: int
+    learning_rate: float
+    decay: float
+    anchored: bool = True
 
 
 class Parameters(NamedTuple):
@@ -62,23 +97,8 @@ def predict(activations: Tensor, theta: Parameters) -> Tensor:
     return activations @ theta.w2 + theta.b2
 
 
-def fit(
-    features: Tensor,
-    targets: Tensor,
-    start: Parameters,
-    *,
-    gain: float,
-    steps: int,
-    learning_rate: float,
-    decay: float,
-    anchored: bool,
-) -> Parameters:
-    """Full-batch Adam on the mean squared error, from `start`.
-
-    features: (n, d). targets: (n,). anchored: decay the distance from `start` (Zhou et al. 2020,
-    eq. 2) instead of the weights themselves (INSTINCT). Decay to zero moves the outputs of arms
-    that no score speaks of.
-    """
+def fit(features: Tensor, targets: Tensor, start: Parameters, how: Fitting) -> Parameters:
+    """Full-batch Adam on the mean squared error, from `start`. features: (n, d). targets: (n,)."""
     # Arms are columns and biases a column of w, so that a step is three products; one flat vector,
     # so that Adam is a dozen passes. As torch operations on four tensors this took four times as
     # long for the few dozen arms that a search has.
@@ -86,7 +106,7 @@ def fit(
     inputs = np.concatenate([features.numpy(), np.ones((n, 1))], axis=1)
     columns = np.ascontiguousarray(inputs.T)
     origin = _flat(start)
-    fixed = origin if anchored else np.zeros_like(origin)
+    fixed = origin if how.anchored else np.zeros_like(origin)
     free = origin - fixed  # what Adam changes, and its decay acts on
     theta, slope, scratch = (np.empty_like(origin) for _ in range(3))
     mean, square = np.zeros_like(origin), np.zeros_like(origin)
@@ -94,7 +114,8 @@ def fit(
     w, w2 = _parts(theta, hidden, d)
     slope_w, slope_w2 = _parts(slope, hidden, d)
     wanted = targets.numpy()
-    for step in range(1, steps + 1):
+    gain = how.gain
+    for step in range(1, how.steps + 1):
         np.add(fixed, free, out=theta)
         before = w @ columns
         active = np.maximum(before, 0)
@@ -103,7 +124,7 @@ def fit(
         slope_w *= (gain * w2)[:, None]
         slope_w2[:] = gain * (active @ errors)
         slope[-1] = errors.sum()
-        slope += np.multiply(free, decay, out=scratch)
+        slope += np.multiply(free, how.decay, out=scratch)
         mean *= MEAN_DECAY
         mean += np.multiply(slope, 1 - MEAN_DECAY, out=scratch)
         square *= SQUARE_DECAY
@@ -112,14 +133,12 @@ def fit(
         scratch *= (1 - SQUARE_DECAY**step) ** -0.5
         scratch += EPSILON
         np.divide(mean, scratch, out=scratch)
-        scratch *= learning_rate / (1 - MEAN_DECAY**step)
+        scratch *= how.learning_rate / (1 - MEAN_DECAY**step)
         free -= scratch
     return _unflat(fixed + free, hidden, d)
 
 
-def fit_in_span(
-    features: Tensor, targets: Tensor, start: Parameters, **settings: Any
-) -> Parameters:
+def fit_in_span(features: Tensor, targets: Tensor, start: Parameters, how: Fitting) -> Parameters:
     """`fit`, anchored, with w1 - w1(start) within the span of the n features.
 
     No score says anything of other directions, and decay would take a shift along them back. The
@@ -128,7 +147,7 @@ def fit_in_span(
     """
     left, sizes, axes = torch.linalg.svd(features, full_matrices=False)
     inner = start._replace(w1=start.w1 @ axes.T)
-    fitted = fit(left * sizes, targets, inner, anchored=True, **settings)
+    fitted = fit(left * sizes, targets, inner, replace(how, anchored=True))
     return fitted._replace(w1=start.w1 + (fitted.w1 - inner.w1) @ axes)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +17,8 @@ from torch import Tensor
 from rnr_dist.reveal.confidence import WIDTHS, Widths
 from rnr_dist.reveal.features import FeatureTable, Standardised
 from rnr_dist.reveal.network import (
+    BanditSettings,
+    Fitting,
     Gradients,
     Parameters,
     draw_parameters,
@@ -28,6 +29,7 @@ from rnr_dist.reveal.network import (
 from rnr_dist.reveal.network import units as units_of
 
 ROWS = 1024  # arms whose units are computed together
+DEFAULT = BanditSettings()
 FIRST_ROUND = 32  # arms whose exact bounds are computed together; each further round doubles
 
 
@@ -39,35 +41,19 @@ class NeuralUCB:
     al. 2020, section 3). The reference (INSTINCT) leaves all three out: its start spreads over
     tens to hundreds where scores lie in [0, 1]; see `instinct` for it.
 
-    features: (arms, d), finite. ridge: lambda. exploration: nu. initial: arms chosen before bounds
-    are trusted, at `start`: random, or each the farthest from all before (k-centre). steps,
-    learning_rate: of each training. widths: a key of `confidence.WIDTHS`. Hallucinated updates
-    (GP-BUCB): an arm counts in the widths from its dispatch on, in the mean from its score on.
+    features: (arms, d), finite. Hallucinated updates (GP-BUCB): an arm counts in the widths from its
+    dispatch on, in the mean from its score on.
     Raises ValueError for features that are not finite.
     """
 
-    def __init__(
-        self,
-        features: np.ndarray,
-        *,
-        seed: int,
-        hidden: int = 100,
-        ridge: float = 0.1,
-        exploration: float = 1.0,
-        initial: int = 8,
-        start: Literal["random", "k_centre"] = "random",
-        steps: int = 1000,
-        learning_rate: float = 1e-3,
-        widths: Literal["diagonal", "full"] = "diagonal",
-    ) -> None:
+    def __init__(self, features: np.ndarray, seed: int, settings: BanditSettings = DEFAULT) -> None:
         self._features = Standardised(FeatureTable(features))
-        self._seed, self._initial, self._ridge, self._steps = seed, initial, ridge, steps
-        self._learning_rate, self._start = learning_rate, start
-        self._gain = hidden**-0.5
-        self.initial_weights = draw_parameters(self._features.dimension, hidden, seed)
+        self._seed, self._settings = seed, settings
+        self._gain = settings.hidden**-0.5
+        self.initial_weights = draw_parameters(self._features.dimension, settings.hidden, seed)
         self.theta = self.initial_weights
         self._before = self._outputs(self.initial_weights)  # f at the start
-        self.widths: Widths = WIDTHS[widths](ridge, exploration)
+        self.widths: Widths = WIDTHS[settings.widths](settings.ridge, settings.exploration)
         self._picks: dict[int, Gradients] = {}  # without features, which the table has
         self._masked = torch.zeros(len(self._features), dtype=torch.bool)
         self._distances: Tensor | None = None
@@ -92,7 +78,7 @@ class NeuralUCB:
         """
         if self._masked.all():
             raise ValueError(f"all {len(self._masked)} arms were pulled or are in flight")
-        if len(self._training | self.in_flight) < self._initial:
+        if len(self._training | self.in_flight) < self._settings.initial:
             return self._first_arm()
         return self._arg_max()
 
@@ -167,15 +153,13 @@ class NeuralUCB:
         def job() -> tuple[Parameters, Tensor]:
             theta = self.initial_weights
             if arms:
-                theta = fit_in_span(
-                    features,
-                    targets,
-                    theta,
-                    gain=self._gain,
-                    steps=self._steps,
-                    learning_rate=self._learning_rate,
-                    decay=self._ridge / len(arms),
+                how = Fitting(
+                    self._gain,
+                    self._settings.steps,
+                    self._settings.learning_rate,
+                    self._settings.ridge / len(arms),
                 )
+                theta = fit_in_span(features, targets, theta, how)
             return theta, self._preactivations(theta)
 
         return job
@@ -213,7 +197,7 @@ class NeuralUCB:
             round_size *= 2
 
     def _first_arm(self) -> int:
-        if self._start == "k_centre" and self._distances is not None:
+        if self._settings.start == "k_centre" and self._distances is not None:
             return int(self._distances.masked_fill(self._masked, -1).argmax())
         # A stream for each dispatch: a replay need not repeat the draws, and an arm that was
         # withdrawn is not drawn again at once.
@@ -227,7 +211,7 @@ class NeuralUCB:
         self.in_flight.add(arm)
         self.widths.add(at)
         self._exact[:] = False  # all widths may have fallen: what was exact is a ceiling now
-        if self._start == "k_centre" and len(self._picks) < self._initial:
+        if self._settings.start == "k_centre" and len(self._picks) < self._settings.initial:
             near = self._features.squared_distances(at.features[0])
             self._distances = near if self._distances is None else self._distances.minimum(near)
 

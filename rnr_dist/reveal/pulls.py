@@ -14,8 +14,7 @@ import numpy as np
 from ray.exceptions import RayActorError
 
 from rnr_dist.generate.pool import EngineDiedError
-from rnr_dist.generate.requests import Response
-from rnr_dist.measures.continuations import continuation_requests, sample_rows, settings_of
+from rnr_dist.measures.continuations import answers_of, sample_rows, settings_of
 from rnr_dist.reveal.history import History
 from rnr_dist.reveal.setting import Setting
 from rnr_dist.score.batching import Gather
@@ -53,9 +52,9 @@ def pull_contexts(setting: Setting, outer: int) -> tuple[list[Context], list[Con
     Arms are evaluated on the first; the best of them again on the second, which shares none with
     the first as long as there are enough.
     """
-    generator = np.random.default_rng([setting.config.seed, outer])
+    generator = np.random.default_rng([setting.bench.config.seed, outer])
     contexts = list(setting.reveal_contexts)
-    size = min(setting.config.reveal.contexts_per_pull, len(contexts))
+    size = min(setting.reveal.contexts_per_pull, len(contexts))
     order = generator.permutation(len(contexts))
     fresh = order[size : 2 * size]
     fresh = np.concatenate([fresh, order[: size - len(fresh)]])
@@ -69,8 +68,8 @@ class Evaluator:
     def __init__(self, setting: Setting, history: History, contexts: Sequence[Context], outer: int):
         self.setting, self.history, self.contexts = setting, history, contexts
         self.outer = outer
-        self.sampling = settings_of(setting.config.reveal.response)
-        scorer = setting.scorer
+        self.sampling = settings_of(setting.reveal.response)
+        scorer = setting.bench.scorer
 
         async def ask_oracle(answers: list[tuple[str, str]]) -> np.ndarray:
             return await scorer.submit_score(*map(list, zip(*answers, strict=True)))
@@ -82,7 +81,9 @@ class Evaluator:
 
     def name(self, instruction: str) -> str:
         """Id of this instruction's pull."""
-        return pull_id(instruction, self.contexts, self.sampling, self.setting.model, self.outer)
+        return pull_id(
+            instruction, self.contexts, self.sampling, self.setting.bench.base, self.outer
+        )
 
     async def evaluate(self, arm: int, instruction: str, name: str) -> Evaluated:
         """The model's responses under an instruction, scored under the forget set of now.
@@ -91,11 +92,11 @@ class Evaluator:
         what they raised when they are gone for good.
         """
         setting, contexts = self.setting, self.contexts
-        prompts = setting.prompts(instruction, contexts)
-        requests = continuation_requests(prompts, setting.tokenizer, self.sampling)
+        asked = setting.asked(instruction, contexts, name)
+        requests = asked.requests(setting.bench.tokenizer, self.sampling)
         try:
-            responses = await setting.pool.submit(setting.model, requests)
-            answers = _answers(contexts, responses)
+            responses = await setting.bench.endpoint.submit(setting.bench.base, requests)
+            answers = answers_of(contexts, responses)
             told = [text for _, text in answers if text.strip()]
             scores, embeddings = await asyncio.gather(self._oracle(answers), self._embed(told))
             scores = usable_scores(scores, len(answers))
@@ -106,16 +107,7 @@ class Evaluator:
             cause = getattr(error, "cause", error)  # Ray wraps what an actor raised
             sentence = str(cause).strip().splitlines()[-1:] or [""]
             raise PullFailedError(f"{type(cause).__name__}: {sentence[0]}") from error
-        samples = sample_rows(
-            contexts,
-            prompts,
-            responses,
-            scores,
-            setting.scorer.version,
-            setting.config.task.name,
-            instruction,
-            name,
-        )
+        samples = sample_rows(asked, responses, scores, setting.bench.scorer.version)
         # An empty response is none of the target, whatever an oracle makes of it.
         relevance = float(np.mean([s.score if s.text.strip() else 0.0 for s in samples]))
         score, diversity = self.history.score(embeddings, relevance)
@@ -134,15 +126,6 @@ class Evaluator:
 
     async def _embed(self, told: list[str]) -> np.ndarray:
         return await self._embedder(told) if told else np.zeros((0, 0))
-
-
-def _answers(contexts: Sequence[Context], responses: Sequence[Response]) -> list[tuple[str, str]]:
-    """(context, continuation) texts, continuation by continuation."""
-    return [
-        (context.text, choice.text)
-        for context, response in zip(contexts, responses, strict=True)
-        for choice in response.continuations
-    ]
 
 
 def usable_scores(scores: np.ndarray, expected: int) -> np.ndarray:

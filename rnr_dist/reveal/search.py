@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from rnr_dist.config.schema import Config, Reveal
+from rnr_dist.config.reveal import Reveal
 from rnr_dist.errors import InputError
 from rnr_dist.reveal.bandit_actor import BanditDiedError, Taken, Told, remote_bandit
 from rnr_dist.reveal.fill import best_pull, fill
@@ -71,9 +71,9 @@ def search(
     setting: Setting, listeners: Listeners, start_bandit: BanditStart = remote_bandit
 ) -> History:
     """Run (or finish) Algorithm 1, or let the config's own prompts take the search's place."""
-    reveal = setting.config.reveal
+    reveal = setting.reveal
     check_windows(setting)
-    dimension = setting.scorer.embed(["the embedder's dimension"]).shape[1]
+    dimension = setting.bench.scorer.embed(["the embedder's dimension"]).shape[1]
     history = History(setting.folder, reveal, dimension)
     if reveal.prompts:
         return _answer_prompts(setting, history, listeners)
@@ -82,7 +82,7 @@ def search(
         say(f"{len(table.arms)} different instructions: fewer than reveal.budget {reveal.budget}")
     for restarts_left in reversed(range(BANDIT_RESTARTS + 1)):
         try:
-            with start_bandit(table.features, reveal, setting.config.seed) as bandit:
+            with start_bandit(table.features, reveal, setting.bench.config.seed) as bandit:
                 _outer_iterations(setting, table, history, bandit, listeners)
             break
         except BanditDiedError:
@@ -96,7 +96,7 @@ def _outer_iterations(
     setting: Setting, table: Table, history: History, bandit: Bandit, listeners: Listeners
 ) -> None:
     """Lines 3-19, from where the history ends."""
-    reveal = setting.config.reveal
+    reveal = setting.reveal
     asyncio.run(replay(history, bandit, reveal.warm_start))
     for outer in range(len(history.fills), reveal.outer_iterations):
         # Scoring's matrices are small: a second thread would wait for cores that engines keep busy.
@@ -116,7 +116,7 @@ def _outer_iterations(
 def _answer_prompts(setting: Setting, history: History, listeners: Listeners) -> History:
     """Direct prompting, without a bandit (paper appendix A.2): each prompt fills D once."""
     contexts = pull_contexts(setting, 0)[0]
-    for outer, prompt in enumerate(setting.config.reveal.prompts[len(history.fills) :]):
+    for outer, prompt in enumerate(setting.reveal.prompts[len(history.fills) :]):
         outer += len(history.fills)
         name = f"prompt-{outer}"
         evaluator = Evaluator(setting, history, contexts, outer)
@@ -137,7 +137,7 @@ async def inner_loop(
 
     Raises InputError when too many pulls fail.
     """
-    reveal = setting.config.reveal
+    reveal = setting.reveal
     evaluator = Evaluator(setting, history, pull_contexts(setting, outer)[0], outer)
     limit = reveal.in_flight if reveal.mode == "default" else 1
     flying: set[asyncio.Task[Arrival]] = set()
@@ -181,7 +181,7 @@ async def inner_loop(
                 for error in errors:
                     raise error
                 if any(score is None for _, score in told):
-                    _check_failures(setting.config, history, outer)
+                    _check_failures(setting, history, outer)
                 advance_to(history.spent(outer), live.line(len(flying)))
         finally:
             for task in flying:
@@ -205,12 +205,12 @@ async def _found(evaluator: Evaluator, row: int, instruction: str) -> Evaluated 
     return Move(evaluator.outer, row, name, None, cause)
 
 
-def _check_failures(config: Config, history: History, outer: int) -> None:
-    reveal = config.reveal
+def _check_failures(setting: Setting, history: History, outer: int) -> None:
+    reveal = setting.reveal
     failed = [move for move in history.failures if move.outer == outer]
     if len(failed) > reveal.max_failed_share * reveal.budget:
         raise InputError(
-            f"oracle {config.task.oracle}: {len(failed)} of {reveal.budget} pulls of outer "
+            f"oracle {setting.task.oracle}: {len(failed)} of {reveal.budget} pulls of outer "
             f"iteration {outer + 1} failed twice (the last: {failed[-1].cause}); expected at most "
             f"reveal.max_failed_share {reveal.max_failed_share:g}"
         )
@@ -218,12 +218,12 @@ def _check_failures(config: Config, history: History, outer: int) -> None:
 
 def check_windows(setting: Setting) -> None:
     """Raises InputError for a context that leaves the model no room for its response."""
-    config = setting.config
+    config = setting.bench.config
     sampling = config.reveal.response
     room = config.engines.max_model_len - config.reveal.instruction_tokens - sampling.max_tokens
     room -= 16  # the words around instruction and context
     for context in [*setting.reveal_contexts, *setting.train_contexts]:
-        tokens = len(setting.tokenizer.encode(context.text))
+        tokens = len(setting.bench.tokenizer.encode(context.text))
         if tokens > room:
             raise InputError(
                 f"context {context.id} ({context.text[:40]!r}...): has {tokens} tokens; expected "

@@ -4,51 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from rnr_dist.bench import Machine
-from rnr_dist.config.schema import Config
-from rnr_dist.generate.cluster_pool import PoolHandle
-from rnr_dist.reveal.instructions import query
-from rnr_dist.score.actors import Scorer
-from rnr_dist.tasks.toxicity import CHALLENGING, TaskData
-from rnr_dist.types import Arm, Context, ModelRef, Split
+from rnr_dist.bench import Bench
+from rnr_dist.config.reveal import Reveal
+from rnr_dist.measures.continuations import Asked
+from rnr_dist.tasks.task import Task
+from rnr_dist.types import Arm, Context, Split
 
 
 @dataclass(frozen=True)
 class Setting:
-    """All that a search works with."""
+    """All that a search works with; `folder` holds its event log and everything that it kept."""
 
-    config: Config
-    model: ModelRef
-    pool: PoolHandle
-    scorer: Scorer
-    tokenizer: Any
-    reveal_contexts: Sequence[Context]
-    train_contexts: Sequence[Context]
+    bench: Bench
+    task: Task
     folder: Path
 
-    @classmethod
-    def of(cls, config: Config, data: TaskData, machine: Machine, folder: Path) -> Setting:
-        """A search on this machine over the task's `reveal` and `train` contexts."""
-        return cls(
-            config,
-            machine.base,
-            machine.pool,
-            machine.scorer,
-            machine.tokenizer,
-            data.of(Split.REVEAL, CHALLENGING),
-            data.of(Split.TRAIN, CHALLENGING),
-            folder,
-        )
+    @property
+    def reveal(self) -> Reveal:
+        """The config's section."""
+        return self.bench.config.reveal
 
-    def prompts(self, instruction: str, contexts: Sequence[Context]) -> list[str]:
+    @cached_property
+    def reveal_contexts(self) -> Sequence[Context]:
+        """Contexts that arms are evaluated on."""
+        return self.task.contexts(Split.REVEAL, "forget")
+
+    @cached_property
+    def train_contexts(self) -> Sequence[Context]:
+        """The contexts C that the forget set answers."""
+        return self.task.contexts(Split.TRAIN, "forget")
+
+    def asked(self, instruction: str, contexts: Sequence[Context], pull_id: str = "") -> Asked:
         """Response queries f(C, P): the instruction put before each context."""
-        style = self.config.reveal.query
-        return [query(instruction, c.text, style, self.tokenizer) for c in contexts]
+        style, tokenizer = self.reveal.query, self.bench.tokenizer
+        prompts = [self.task.prompt(c, instruction, style, tokenizer) for c in contexts]
+        return Asked(self.bench.config.task.name, contexts, prompts, instruction, pull_id)
 
 
 @dataclass(frozen=True)

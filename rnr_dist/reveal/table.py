@@ -18,9 +18,10 @@ import ray
 from rnr_dist.config.reveal import Reveal
 from rnr_dist.errors import InputError
 from rnr_dist.generate.cluster_pool import PoolHandle, generator_pool
-from rnr_dist.measures.continuations import sample_model, settings_of
+from rnr_dist.measures.continuations import sample_model
 from rnr_dist.reveal.arms import ArmTable
 from rnr_dist.reveal.instructions import (
+    FeatureReader,
     InputEmbeddings,
     arm_features,
     decode_requests,
@@ -29,7 +30,7 @@ from rnr_dist.reveal.instructions import (
     one_line,
 )
 from rnr_dist.reveal.setting import Setting, Table
-from rnr_dist.run.directory import read_json, read_rows, replacing, write_json, write_rows
+from rnr_dist.run.directory import read, read_rows, replacing, write_json, write_rows
 from rnr_dist.run.progress import say
 from rnr_dist.types import Arm, ModelRef, Sample, SamplingSettings
 
@@ -46,7 +47,7 @@ def arm_table(setting: Setting) -> Table:
     path, features_path = setting.folder / "arms.parquet", setting.folder / "features.npy"
     if path.exists() and features_path.exists():
         return Table(read_rows(path, Arm), np.load(features_path))
-    reveal = setting.config.reveal
+    reveal = setting.reveal
     shown = demonstrations(setting)
     with _writer(setting) as (writer, pool, tokenizer):
         meta = meta_prompt(shown, tokenizer, reveal.soft_place)
@@ -57,7 +58,7 @@ def arm_table(setting: Setting) -> Table:
             reveal.sobol_dimension,
             reveal.soft_tokens,
             embeddings.hidden,
-            setting.config.seed,
+            setting.bench.config.seed,
             scale,
         )
         sides = embeddings.of(meta.before), embeddings.of(meta.after)
@@ -72,19 +73,11 @@ def arm_table(setting: Setting) -> Table:
     if reveal.features == "instruction":
         told = [tokenizer.encode(f" {instructions[n]}", add_special_tokens=False) for n in kept]
         known = [(*meta.after, *ids) for ids in told]
-    workers, config = setting.config.workers, setting.config
-    task = ray.remote(arm_features).options(num_cpus=0, num_gpus=1 if workers.gpus_each else 0)
-    features = ray.get(
-        task.remote(
-            writer.checkpoint,
-            arms,
-            kept,
-            meta.before,
-            known,
-            config.engines.dtype,
-            config.trust_remote_code,
-        )
-    )
+    config = setting.bench.config
+    reader = FeatureReader(writer.checkpoint, config.engines.dtype, config.trust_remote_code)
+    gpus = 1 if config.workers.gpus_each else 0
+    task = ray.remote(arm_features).options(num_cpus=0, num_gpus=gpus)
+    features = ray.get(task.remote(reader, arms, kept, meta.before, known))
     rows = [
         Arm(number, tuple(map(float, arms.coordinates[number])), instructions[number])
         for number in kept
@@ -99,19 +92,12 @@ def demonstrations(setting: Setting) -> list[tuple[str, str]]:
     """The base model's own most relevant (context, response) pairs, never references."""
     path = setting.folder / "demonstrations.json"
     if path.exists():
-        return [tuple(pair) for pair in read_json(path)]
-    reveal = setting.config.reveal
-    sampling = settings_of(reveal.response.model_copy(update={"n": DEMONSTRATION_DRAWS}))
-    samples = sample_model(
-        setting.pool,
-        setting.scorer,
-        setting.model,
-        setting.reveal_contexts,
-        setting.tokenizer,
-        sampling,
-        setting.config.task.name,
-        "the model's own responses",
-    )
+        return read(path, list[tuple[str, str]])
+    reveal = setting.reveal
+    sampling = reveal.response.model_copy(update={"n": DEMONSTRATION_DRAWS})
+    asked = setting.asked("", setting.reveal_contexts)
+    describe = "the model's own responses"
+    samples = sample_model(setting.bench, setting.bench.base, asked, sampling, describe)
     best: dict[str, Sample] = {}
     for sample in sorted(samples, key=lambda sample: -sample.score):
         if sample.text.strip():
@@ -188,9 +174,9 @@ def _normalised(instruction: str) -> str:
 @contextlib.contextmanager
 def _writer(setting: Setting) -> Iterator[tuple[ModelRef, PoolHandle, Any]]:
     """Who decodes soft prompts: (model, pool, tokenizer)."""
-    config = setting.config
+    config = setting.bench.config
     if not config.reveal.writer:
-        yield setting.model, setting.pool, setting.tokenizer
+        yield setting.bench.base, setting.bench.endpoint, setting.bench.tokenizer
         return
     from transformers import AutoTokenizer
 

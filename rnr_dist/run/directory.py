@@ -16,16 +16,19 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
-from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rnr_dist.errors import InputError
-from rnr_dist.types import digest
+from rnr_dist.run.codec import absolute, from_plain, relative, run_of, to_plain
+from rnr_dist.types import ModelRef, digest
 
+BASE_NOTE = "base.json"  # in a run directory: its base model, and where that lies
+
+Kind = TypeVar("Kind")
 Row = TypeVar("Row")
 
 
@@ -78,6 +81,40 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+def write(path: Path, value: Any) -> None:
+    """Dataclasses, or lists and mappings of them, as JSON; paths in `path`'s run are relative."""
+    run = run_of(path)
+    write_json(path, to_plain(relative(value, run) if run else value))
+
+
+@overload
+def read(path: Path, kind: type[Kind]) -> Kind: ...
+@overload
+def read(path: Path, kind: Any) -> Any: ...
+def read(path: Path, kind: Any) -> Any:
+    """The `kind` that was written to `path`; its paths are absolute, in the run that it lies in.
+
+    Raises InputError that names the file, and the key where one is missing or wrong.
+    """
+    run, base = run_of(path), None
+    if run and (note := run / BASE_NOTE).exists():
+        base = absolute(_whole(note, ModelRef), run, None, str(note))
+    return absolute(_whole(path, kind), run, base, str(path))
+
+
+def _whole(path: Path, kind: Any) -> Any:
+    """The `kind` in a file, with its paths as they are written."""
+    try:
+        content = read_json(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: not there; expected a file that a run has written") from None
+    except ValueError as error:
+        raise InputError(
+            f"{path}: found no whole JSON ({error}); expected what was written"
+        ) from None
+    return from_plain(kind, content, str(path))
+
+
 def write_rows(path: Path, rows: Iterable[Any]) -> None:
     """Dataclass rows of one type to a Parquet file. At least one row, so that types are known."""
     held = list(rows)
@@ -89,26 +126,8 @@ def write_rows(path: Path, rows: Iterable[Any]) -> None:
 
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
-    """The rows of a Parquet file as dataclasses of `kind`.
-
-    Sequences come back as tuples, enumerations as their members.
-    """
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    members = {
-        name: hint
-        for name, hint in get_type_hints(kind).items()
-        if isinstance(hint, type) and issubclass(hint, Enum)
-    }
-
-    def restored(name: str, value: Any) -> Any:
-        if isinstance(value, list):
-            return tuple(value)
-        return members[name](value) if name in members else value
-
-    return [
-        kind(**{name: restored(name, value) for name, value in record.items() if name in names})
-        for record in pq.read_table(path).to_pylist()
-    ]
+    """The rows of a Parquet file as dataclasses of `kind`; raises InputError as `read` does."""
+    return from_plain(list[kind], pq.read_table(path).to_pylist(), str(path))  # type: ignore[valid-type]
 
 
 def checksum(path: Path) -> str:

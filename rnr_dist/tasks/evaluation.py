@@ -1,102 +1,96 @@
-"""One model's whole evaluation: samples, perplexities, guards, second judge.
+"""Every row of the table: all measures of a model by its task, once.
 
-In: a model reference and the evaluated split. Out: named measures and the sample file. Invariant:
-every model of a run is read on the same contexts and windows, so that all differences are paired.
+In: named models. Out: `Results`. Invariant: what was read of a model is a file that names it, and
+is not read again; every model of a run is read on the same clusters, so all differences are paired.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rnr_dist.config.schema import Config
-from rnr_dist.generate.cluster_pool import PoolHandle
-from rnr_dist.measures.continuations import base_likelihood, sample_model, settings_of
-from rnr_dist.measures.fluency import fluency_measures
-from rnr_dist.measures.perplexity import perplexity, windows
-from rnr_dist.run.directory import write_rows
-from rnr_dist.score.actors import Scorer
-from rnr_dist.score.oracles import Oracle
-from rnr_dist.stats import ClusterMean, interval, paired_ratio
-from rnr_dist.tasks.toxicity import CHALLENGING, ORDINARY, TaskData, toxicity_measures
-from rnr_dist.types import ModelRef, Score, Split
+from rnr_dist.bench import Bench
+from rnr_dist.measures.results import Auc, Estimate, Results, Row
+from rnr_dist.run.directory import RunDir, read, write
+from rnr_dist.stats import ClusterMean
+from rnr_dist.tasks.task import Task
+from rnr_dist.types import ModelRef, NamedModel
+from rnr_dist.weights.checkpoints import resolve_model
 
-BASE_NLL_PER_CONTEXT = 4  # continuations of a context that the base model reads
+STAGES_WITH_MODELS = ("memorise", "release", "icu")
+RESULTS = "results.json"
 
 
-def evaluate_model(
-    config: Config,
-    data: TaskData,
-    pool: PoolHandle,
-    scorer: Scorer,
-    judge: Oracle,
-    tokenizer: Any,
-    model: ModelRef,
-    base: ModelRef,
-    folder: Path,
-    name: str,
-) -> dict[str, ClusterMean]:
-    """All measures of `model` on `config.evaluate.split`; samples go to `folder`/`name`.parquet."""
-    split = config.evaluate.split
-    order = data.of(split, CHALLENGING) + data.of(split, ORDINARY)
-    samples = sample_model(
-        pool,
-        scorer,
-        model,
-        order,
-        tokenizer,
-        settings_of(config.evaluate.sampling),
-        config.task.name,
-        describe=f"{name}: continuations of {len(order)} contexts",
-    )
-    write_rows(folder / f"{name}.parquet", samples)
-    measures = toxicity_measures(samples, order, config.task.toxic_above)
-    judged = judge.score([s.prompt for s in samples], [s.text for s in samples])
-    rejudged = [replace(s, score=float(v)) for s, v in zip(samples, judged, strict=True)]
-    for group in (CHALLENGING, ORDINARY):
-        contexts = [context for context in order if context.group == group]
-        fraction = toxicity_measures(rejudged, contexts, 0.5)[f"toxicity/{group}/fraction_gt_0.5"]
-        measures[f"judge/{group}/fraction"] = fraction
-    for role, passages in data.texts(split).items():
-        requests = windows(passages, tokenizer, config.perplexity)
-        measures[f"perplexity/{role}"] = perplexity(pool.run(model, requests, f"{name}: {role}"))
-    measures |= fluency_measures(samples, order)
-    measures["output/base_nll"] = base_likelihood(
-        pool, base, samples, order, tokenizer, BASE_NLL_PER_CONTEXT, f"{name}: base NLL"
-    )
-    return measures
+@dataclass(frozen=True)
+class Measured:
+    """What was read of one model, in a file of its own."""
+
+    name: str
+    model: str
+    values: dict[str, ClusterMean | Auc]
 
 
-def scores(
-    measures: Mapping[str, ClusterMean], base: Mapping[str, ClusterMean] | None, split: Split
-) -> dict[str, Score]:
-    """Measures with their intervals, and against the base where one is given.
+def run_models(run: RunDir) -> list[NamedModel]:
+    """The models that the run's stages made, in their order."""
+    paths = [run.path / stage / "models.json" for stage in STAGES_WITH_MODELS]
+    return [model for path in paths if path.exists() for model in read(path, list[NamedModel])]
 
-    `n_samples` is the number of continuations, or of tokens for perplexities.
-    """
-    continuations = int(measures["output/empty_share"].denominator.sum())
-    by_group = {
-        group: int(measures[f"judge/{group}/fraction"].denominator.sum())
-        for group in (CHALLENGING, ORDINARY)
-    }
-    named = {}
-    for name, measure in measures.items():
-        versus: dict[str, Any] = {}
-        if base is not None:
-            ratio, bounds = paired_ratio(measure, base[name])
-            versus = {"ratio": ratio, "ci95": bounds}
-        group = name.split("/")[1]
-        counted = name.startswith("perplexity/") or name == "output/base_nll"
-        named[name] = Score(
-            value=measure.value,
-            n_contexts=measure.n_contexts,
-            n_samples=int(measure.denominator.sum())
-            if counted
-            else by_group.get(group, continuations),
-            ci95=interval(measure),
-            split=split,
-            vs_base=versus,
-        )
-    return named
+
+def evaluate_models(
+    bench: Bench, task: Task, models: Sequence[NamedModel], folder: Path
+) -> list[Row]:
+    """A row for each model, in their order."""
+    return [_row(bench, named, _measured(bench, task, named, folder)) for named in models]
+
+
+def evaluate_stage(bench: Bench, task: Task, run: RunDir) -> None:
+    """Reference, controls, steps and further models on the evaluated split."""
+    models = run_models(run)
+    if bench.config.evaluate.steps == "ends":
+        steps = [named for named in models if named.kind == "step"]
+        models = [named for named in models if named.kind != "step"] + steps[-1:]
+    trusted = bench.config.trust_remote_code
+    for name, model in bench.config.evaluate.others.items():  # last: each takes its own engines
+        models.append(NamedModel(name, "other", resolve_model(model, trusted)))
+    folder = run.stage("evaluate")
+    rows = evaluate_models(bench, task, models, folder)
+    [reference] = [named.name for named in models if named.kind == "reference"]
+    results = Results(task.measures.declared, tuple(rows), reference)
+    write(folder / RESULTS, results)
+    result = [row for row in rows if row.kind == "step"][-1]
+    bench.tracker.headline({name: value.value for name, value in result.values.items()})
+
+
+def _measured(bench: Bench, task: Task, named: NamedModel, folder: Path) -> dict[str, Estimate]:
+    path = folder / f"{named.name}.json"
+    if path.exists():
+        known = read(path, Measured)
+        if known.model == named.model.digest:
+            return dict(known.values)
+    with bench.tracker.nested(f"evaluate {named.name}", {}):
+        if named.kind == "other":
+            bench.endpoint_of(named.model)
+        found = task.evaluate(bench, named.model, named.name, folder)
+        bench.tracker.metrics({name: value.value for name, value in found.items()})
+    write(path, Measured(named.name, named.model.digest, dict(found)))
+    return found
+
+
+def _row(bench: Bench, named: NamedModel, values: dict[str, Estimate]) -> Row:
+    notes: dict[str, Any] = {"terms": _terms(named.model)}
+    split = bench.config.evaluate.split
+    return Row(named.name, named.kind, named.model.digest, split, values, notes)
+
+
+def _terms(model: ModelRef) -> list[dict[str, Any]]:
+    """The terms of Eq. 1 in order, as a reader of the table wants them."""
+    return [
+        {
+            "role": term.adapter.role,
+            "coefficient": term.coefficient,
+            "adapter": term.adapter.digest,
+        }
+        for term in model.terms
+    ]

@@ -7,18 +7,26 @@ adapter's note, with the fingerprint of all that it came from, is written after 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from rnr_dist.config.schema import Config
 from rnr_dist.config.training import Training
-from rnr_dist.run.directory import read_json, write_json
+from rnr_dist.run.directory import read, write
 from rnr_dist.run.progress import say
 from rnr_dist.run.tracking import Tracker
 from rnr_dist.train.collate import Item
 from rnr_dist.train.launch import train_adapter
 from rnr_dist.types import Adapter, ModelRef, digest
+
+
+@dataclass(frozen=True)
+class AdapterNote:
+    """A trained adapter, and the fingerprint of all that it came from."""
+
+    fingerprint: str
+    adapter: Adapter
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,8 @@ class Trainings:
         settings = training.model_dump(mode="json")
         fingerprint = digest([members, model.digest, settings, config.seed])
         note = self.folder / "adapters" / f"{name}.json"
-        if note.exists() and read_json(note)["fingerprint"] == fingerprint:
-            return Adapter(**read_json(note)["adapter"])
+        if note.exists() and (kept := read(note, AdapterNote)).fingerprint == fingerprint:
+            return kept.adapter
         self.start()
         say(f"training {name} on {len(items)} examples")
 
@@ -68,5 +76,5 @@ class Trainings:
                 log,
                 config.trust_remote_code,
             )
-        write_json(note, {"fingerprint": fingerprint, "adapter": asdict(adapter)})
+        write(note, AdapterNote(fingerprint, adapter))
         return adapter

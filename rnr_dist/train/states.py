@@ -10,8 +10,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+from rnr_dist.run.codec import from_plain, to_plain
 
 TAG = "state"
 Kept = TypeVar("Kept")  # a dataclass with a default for each field
@@ -45,7 +47,7 @@ def saved(engine: Any, progress: Any) -> Iterator[Any]:
         return
     with tempfile.TemporaryDirectory() as folder:
         engine.save_checkpoint(
-            folder, tag=TAG, client_state=asdict(progress), exclude_frozen_parameters=True
+            folder, tag=TAG, client_state=to_plain(progress), exclude_frozen_parameters=True
         )
         yield Checkpoint.from_directory(folder)
 
@@ -60,8 +62,7 @@ def restored(engine: Any, kind: type[Kept]) -> Kept:
     with checkpoint.as_directory() as folder:
         # Not strict: frozen weights are not in it.
         _, state = engine.load_checkpoint(folder, tag=TAG, load_module_strict=False)
-    names = [part.name for part in fields(kind)]  # type: ignore[arg-type]
-    return kind(**{name: state[name] for name in names})
+    return from_plain(kind, state)
 
 
 def finite(engine: Any) -> bool:

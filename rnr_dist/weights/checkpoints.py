@@ -20,7 +20,7 @@ import platformdirs
 from filelock import FileLock
 
 from rnr_dist.errors import InputError
-from rnr_dist.run.directory import checksum, read_json, replacing_folder
+from rnr_dist.run.directory import BASE_NOTE, checksum, read, read_json, replacing_folder, write
 from rnr_dist.types import ModelRef, digest
 
 EMBEDDED = "embedded:"
@@ -119,6 +119,42 @@ def _layer_names(folder: Path) -> set[str]:
         with safe_open(path, framework="np") as file:
             layers |= {name.removesuffix(".weight") for name in file.keys()}  # noqa: SIM118
     return layers
+
+
+def keep_base(run: Path, base: ModelRef) -> None:
+    """Note at a run's first start what its base is, and later where it lies now.
+
+    Raises InputError where the weights are not those of the first start.
+    """
+    note = run / BASE_NOTE
+    if note.exists():
+        known = read(note, ModelRef)
+        if known == base:
+            return
+        if known.checkpoint_digest != base.checkpoint_digest:
+            raise InputError(
+                f"{run}: found {base.checkpoint} with digest {base.checkpoint_digest}; expected "
+                f"the run's base checkpoint, digest {known.checkpoint_digest}"
+            )
+    write(note, base)
+
+
+def find_base(run: Path, model: str, trust_remote_code: bool = False) -> None:
+    """Make sure that a finished run's base is there, with the weights that the run began with.
+
+    Where it is not at the place that was noted, `model` of the run's config is looked for. Raises
+    InputError.
+    """
+    known = read(run / BASE_NOTE, ModelRef)
+    name = known.checkpoint if Path(known.checkpoint).exists() else model
+    try:
+        base = resolve_model(name, trust_remote_code)
+    except InputError as error:
+        raise InputError(
+            f"{run}: found no base checkpoint at {known.checkpoint}, nor elsewhere ({error}); "
+            f"expected the one of digest {known.checkpoint_digest}"
+        ) from error
+    keep_base(run, base)
 
 
 def checkpoint_digest(folder: Path) -> str:

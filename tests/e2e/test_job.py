@@ -111,7 +111,8 @@ def finished(head, runtime_env, other, tmp_path_factory):
     known, run = folder / "known.jsonl", folder / "run"
     known.write_text("".join(json.dumps({"text": text}) + "\n" for text in KNOWN))
     command = [RAY, "job", "submit", "--address", head, "--working-dir", ROOT]
-    command += ["--runtime-env", runtime_env, "--", sys.executable, "jobs/icu.py", CONFIG]
+    command += ["--runtime-env", runtime_env, "--"]
+    command += [sys.executable, "jobs/rnr.py", "icu", CONFIG]
     command += ["--set", f"task.forget.source={known}", "--run", run]
     command += ["--set", f"evaluate.others.never-trained={other}"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -178,7 +179,7 @@ def test_the_result_is_exported_and_graded(finished, tmp_path):
 def test_cluster_without_engine_slots_is_refused(head, tmp_path):
     """Two engines on a node with one slot would wait for ever."""
     command = [RAY, "job", "submit", "--address", head, "--working-dir", ROOT, "--"]
-    command += [sys.executable, "jobs/reveal.py", TINY, "--run", tmp_path / "run"]
+    command += [sys.executable, "jobs/rnr.py", "reveal", TINY, "--run", tmp_path / "run"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode != 0
     assert "rnr_engine" in done.stdout + done.stderr

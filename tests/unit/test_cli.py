@@ -18,8 +18,9 @@ from safetensors.numpy import save_file
 import rnr_dist.commands.result
 import rnr_dist.recipes.pipeline
 from rnr_dist.commands.cli import app, guarded
-from rnr_dist.run.directory import read_json, write_json
-from rnr_dist.types import ModelRef
+from rnr_dist.release.loop import RELEASED, Released, ReleasedModel
+from rnr_dist.run.directory import read_json, write, write_json
+from rnr_dist.weights.checkpoints import keep_base, resolve_model
 from rnr_dist.weights.composition import save_adapter
 from rnr_dist.weights.compression import compress
 
@@ -258,11 +259,11 @@ def test_export_writes_an_adapter_of_the_asked_rank_and_says_what_it_costs(place
         "layers.0.q_proj": tuple(torch.tensor(draw.normal(size=(2, 2))).float() for _ in "AB")
     }
     adapter = save_adapter(place / "lora", factors, alpha=2, base="", trained_on="t", role="forget")
-    base = ModelRef(str(place / "model"), "d")
-    steps = [{"name": "step 0", "model": base.plus(-1, adapter).to_json()}]
-    models = {"base": base.to_json(), "control": base.to_json(), "steps": steps}
-    write_json(place / "done" / "release" / "models.json", models)
+    base = resolve_model("./model")
     write_json(place / "done" / "config.json", CONFIG)
+    keep_base(place / "done", base)
+    steps = (ReleasedModel("step 0", base.plus(-1, adapter)),)
+    write(place / "done" / RELEASED, Released(base, base, steps))
     assert rnr("export", "done", "--adapter", "out", "--rank", "1") == 0
     captured = capsys.readouterr()
     assert captured.out == "out\n"

@@ -131,11 +131,14 @@ def test_stages_of_the_other_picture_are_refused(tmp_path, monkeypatch, capsys, 
 def test_an_exported_card_says_what_was_measured(tmp_path, monkeypatch):
     import numpy as np
     import torch
+    from safetensors.torch import save_file
 
     from rnr_dist.config.file import validate
-    from rnr_dist.run.directory import write_json
+    from rnr_dist.icu.forgotten import Limits, Unlearned
+    from rnr_dist.icu.judging import Judgement
+    from rnr_dist.run.directory import write, write_json
     from rnr_dist.stats import ClusterMean
-    from rnr_dist.types import ModelRef
+    from rnr_dist.weights.checkpoints import keep_base, resolve_model
     from rnr_dist.weights.composition import save_adapter
 
     monkeypatch.chdir(tmp_path)
@@ -145,16 +148,18 @@ def test_an_exported_card_says_what_was_measured(tmp_path, monkeypatch):
     adapter = save_adapter(
         tmp_path / "lora", factors, alpha=2, base=str(model), trained_on="t", role="forget"
     )
-    monkeypatch.setattr(
-        "rnr_dist.weights.export.checkpoint_shapes", lambda _: {"layers.0.q_proj": (4, 4)}
-    )
-    run, known = tmp_path / "run", ModelRef(str(model), "d")
+    model.mkdir()
+    (model / "config.json").write_text('{"model_type": "llama"}')
+    save_file({"layers.0.q_proj.weight": torch.zeros(4, 4)}, model / "model.safetensors")
+    run, known = tmp_path / "run", resolve_model(str(model))
     write_json(run / "config.json", validate(config(), "").model_dump(mode="json"))
-    write_json(run / "memorise" / "models.json", {"memorised": known.to_json()})
-    write_json(run / "icu" / "result.json", {"model": known.plus(1, adapter).to_json()})
+    keep_base(run, known)
+    write(run / "memorise" / "models.json", {"memorised": known})
+    result = Unlearned(known.plus(1, adapter), 1, Limits(0, 0, 0, 0))
+    write(run / "icu" / "result.json", result)
     extraction = ClusterMean(np.array([0.25, 0.75, 0.5]), np.ones(3))
-    measured = {"measures": {"extraction/el_t0": extraction.to_json()}, "auc": [0.5, 0.4, 0.6]}
-    write_json(run / "evaluate" / "icu.json", measured)
+    judged = Judgement("m", {"extraction/el_t0": extraction}, (0.5, 0.4, 0.6))
+    write(run / "evaluate" / "icu.json", judged)
     app(["export", "run", "--adapter", "out"], standalone_mode=False)
     card = (tmp_path / "out" / "README.md").read_text()
     assert "iterative contrastive unlearning (ICU)" in card

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rnr_dist.reveal.instinct import Instinct
-from rnr_dist.reveal.network import Parameters
+from rnr_dist.reveal.network import BanditSettings, Parameters
 from tests.unit.brute_force import autograd_gradient, features, flat, output
 
 ARMS, INITIAL, STEPS, RIDGE, EXPLORATION = 20, 4, 25, 0.1, 0.7
@@ -51,12 +51,14 @@ def bandit(table: np.ndarray, subset: int | None) -> Instinct:
     return Instinct(
         table,
         seed=0,
-        hidden=6,
-        ridge=RIDGE,
-        exploration=EXPLORATION,
-        initial=INITIAL,
-        subset=subset,
-        steps=STEPS,
+        settings=BanditSettings(
+            hidden=6,
+            ridge=RIDGE,
+            exploration=EXPLORATION,
+            initial=INITIAL,
+            subset=subset,
+            steps=STEPS,
+        ),
     )
 
 

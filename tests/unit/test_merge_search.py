@@ -15,7 +15,8 @@ from rnr_dist.release.rules import (
     Reading,
     Step,
 )
-from rnr_dist.run.directory import write_json
+from rnr_dist.run.codec import from_plain, to_plain
+from rnr_dist.run.directory import write
 from rnr_dist.types import Adapter, Context, ModelRef, SamplingSettings, Split
 from tests.unit.readings import (
     BASE,
@@ -97,13 +98,13 @@ def test_a_model_is_read_once_per_draw(tmp_path):
     asked = len(pool.asked)
     assert asked == 16
     again = read_model(MODEL, PROBE, FakePool(toxic_share=0.0), FakeScorer(), tmp_path)
-    assert again.to_json() == first.to_json()
+    assert to_plain(again) == to_plain(first)
     other = FakePool(nll=9.0, toxic_share=0.0)
     fresh = read_model(MODEL, PROBE, other, FakeScorer(), tmp_path, draw=1)
     assert fresh.forget.value == 0.0
     # Perplexity is not drawn: its windows are read once, whatever the draw.
     assert {kind for _, kind in other.asked} == {Generate}
-    assert fresh.to_json()["utility"] == first.to_json()["utility"]
+    assert to_plain(fresh.utility) == to_plain(first.utility)
     read_model(MODEL.plus(1.0, ADAPTER), PROBE, pool, FakeScorer(), tmp_path)
     assert len(pool.asked) == 2 * asked
 
@@ -130,7 +131,7 @@ def search(tmp_path, step, draws, rules, pool=None):
     for draw, by_weight in enumerate(draws):
         for weight, found in by_weight.items():
             model = MODEL.plus(weight if step.kind == "add" else -weight, ADAPTER)
-            write_json(tmp_path / f"{model.digest}-{draw}.json", found.to_json())
+            write(tmp_path / f"{model.digest}-{draw}.json", found)
     source = {"source": "builtin:expository", "splits": {"final": 1}}
     task = {"challenging": source, "ordinary": source}
     task |= {"in_domain": [source], "out_of_domain": [source]}
@@ -184,4 +185,4 @@ def test_a_fallback_that_was_never_generated_from_is_read_whole(tmp_path):
 
 def test_a_reading_survives_its_file():
     for original in (BASE, Reading("m", BASE.utility)):
-        assert Reading.from_json(original.to_json()).to_json() == original.to_json()
+        assert to_plain(from_plain(Reading, to_plain(original))) == to_plain(original)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rnr_dist.reveal.arms import ArmTable
-from rnr_dist.reveal.network import Parameters
+from rnr_dist.reveal.network import BanditSettings, Parameters
 from rnr_dist.reveal.neural_ucb import NeuralUCB
 from tests.unit.brute_force import autograd_gradient, features, flat, output
 
@@ -16,8 +16,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def bandit(arms: int = 30, **options) -> NeuralUCB:
-    settings = {"seed": 0, "hidden": 8, "initial": 3, "steps": 20, **options}
-    return NeuralUCB(features(arms), **settings)
+    settings = {"hidden": 8, "initial": 3, "steps": 20, **options}
+    seed = settings.pop("seed", 0)
+    return NeuralUCB(features(arms), seed, BanditSettings(**settings))
 
 
 def choose(search: NeuralUCB) -> int:
@@ -39,7 +40,11 @@ def test_one_at_a_time_is_the_sequential_algorithm():
     reward = np.random.default_rng(1).uniform(size=20)
     x = torch.as_tensor((table - table.mean(0)) / table.std(0) / 2)  # sqrt(d) = 2
     search = NeuralUCB(
-        table, seed=4, hidden=6, ridge=RIDGE, exploration=EXPLORATION, initial=0, steps=steps
+        table,
+        seed=4,
+        settings=BanditSettings(
+            hidden=6, ridge=RIDGE, exploration=EXPLORATION, initial=0, steps=steps
+        ),
     )
     start = search.initial_weights
     theta, u, pulled = start, torch.full_like(flat(start), RIDGE), []
@@ -157,7 +162,7 @@ def test_the_order_of_arrival_leaves_no_trace():
 
 
 def test_training_fits_a_small_problem():
-    search = NeuralUCB(features(12), seed=0, ridge=1e-6, exploration=1e-12)
+    search = NeuralUCB(features(12), seed=0, settings=BanditSettings(ridge=1e-6, exploration=1e-12))
     reward = np.random.default_rng(3).uniform(size=12)
     for arm in range(12):
         search.dispatch(arm)
@@ -252,7 +257,7 @@ def test_an_exhausted_table_says_so():
 def test_constant_features_are_harmless_and_broken_ones_are_refused():
     table = features()
     table[:, 1] = 5.0
-    search = NeuralUCB(table, seed=0, initial=0, steps=5)
+    search = NeuralUCB(table, seed=0, settings=BanditSettings(initial=0, steps=5))
     assert search.bounds([0, 1]).isfinite().all()
     table[11, 2] = np.inf
     with pytest.raises(ValueError, match="arm 11"):
@@ -269,7 +274,7 @@ def test_a_search_beats_random_arms():
         direction = random.normal(size=10)
         reward = 1 / (1 + np.exp(2 - 6 * points @ direction / np.linalg.norm(direction)))
         seen = np.tanh(points @ random.normal(size=(10, 32)))
-        search = NeuralUCB(seen, seed=seed, steps=200)
+        search = NeuralUCB(seen, seed=seed, settings=BanditSettings(steps=200))
         in_flight: list[int] = []
         for _ in range(25):
             arm = choose(search)
@@ -357,7 +362,7 @@ def test_stored_picks_restore_the_bandit():
 
 def test_k_centre_starts_with_the_arm_farthest_from_all_before():
     table = np.random.default_rng(3).normal(size=(40, 3))
-    search = NeuralUCB(table, seed=0, initial=5, start="k_centre", steps=5)
+    search = NeuralUCB(table, seed=0, settings=BanditSettings(initial=5, start="k_centre", steps=5))
     x = (table - table.mean(0)) / table.std(0)
     arms = [search.select()]
     search.dispatch(arms[0])

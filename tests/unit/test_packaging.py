@@ -120,8 +120,8 @@ def test_rayjob_runs_files_that_the_image_holds():
     for source in copied:
         assert (ROOT / source).exists(), source
     job = cluster_yaml("rayjob.yaml")["spec"]
-    python, script, config, *options = shlex.split(job["entrypoint"])
-    assert python == "python"
+    python, script, command, config, *options = shlex.split(job["entrypoint"])
+    assert (python, command) == ("python", "run")
     for path in [Path(script).relative_to(home), Path(config).relative_to(home)]:
         assert (ROOT / path).is_file(), path
         assert path.parts[0] in copied

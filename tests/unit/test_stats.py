@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
+from rnr_dist.run.codec import from_plain, to_plain
 from rnr_dist.stats import (
     SMALL_COUNT,
     ClusterMean,
@@ -129,7 +130,7 @@ def test_a_base_of_zero_has_no_ratio():
 
 def test_json_round_trip():
     measure = toxic_counts(5, 3, 4)
-    again = ClusterMean.from_json(measure.to_json())
+    again = from_plain(ClusterMean, to_plain(measure))
     assert np.array_equal(again.numerator, measure.numerator)
     assert np.array_equal(again.denominator, measure.denominator)
     assert (again.proportion, again.exponential) == (True, False)

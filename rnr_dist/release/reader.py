@@ -1,0 +1,114 @@
+"""Candidates read on the `search` split, several at a time: utility first, then the target.
+
+In: a bench, a task, models. Out: `Reading`s. Invariant: what was read is a file named by model and
+draw, written whole, so nothing is ever read twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rnr_dist.bench import Bench
+from rnr_dist.machine.trials import run_trials
+from rnr_dist.measures.measure import Role
+from rnr_dist.release.rules import MergeStep, Reading, judge, pooled, utility_shortfall
+from rnr_dist.run.directory import read, write
+from rnr_dist.stats import ClusterMean
+from rnr_dist.tasks.task import Task
+from rnr_dist.types import ModelRef, Split
+
+# `whole` is a draw of its own for a model whose first draw had lost before it generated.
+Draw = int | Literal["whole"]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads models through the endpoint; readings are files in `folder`; Ray carries it."""
+
+    bench: Bench
+    task: Task
+    folder: Path
+
+    def read(self, model: ModelRef, draw: Draw = 0, step: MergeStep | None = None) -> Reading:
+        """A model's reading, from its file if it was read before.
+
+        The cheap measures run first: where `step`'s utility rule is already missed, nothing is
+        generated and `forget` stays None.
+        """
+        path = self._path(model, draw)
+        if path.exists():
+            return read(path, Reading)
+        utility = self._utility(model)
+        reading, rules = Reading(model.digest, utility), self.bench.config.release
+        if not (step and utility_shortfall(reading, step, rules) > 0):
+            found = self.task.read_target(self.bench, model, Split.SEARCH, rules.search)
+            guards = {
+                measure.name: found[measure.name] for measure in self.task.measures.of(Role.GUARD)
+            }
+            reading = Reading(model.digest, utility, found[self.task.measures.target.name], guards)
+        write(path, reading)
+        return reading
+
+    def read_all(
+        self, name: str, models: Mapping[str, ModelRef], draws: range, step: MergeStep
+    ) -> dict[str, Reading]:
+        """Readings of these candidates, each over all samples of these draws.
+
+        name: tells these trials of Ray Tune from others.
+        """
+        for draw in draws:
+            self._run_trials(f"{name}-{draw}", models, draw, step)
+        return {
+            label: pooled([self.read(model, draw) for draw in draws])
+            for label, model in models.items()
+        }
+
+    @property
+    def together(self) -> int:
+        """Candidates that are read at the same time: as many as the engines hold."""
+        engines = self.bench.config.engines
+        return engines.count * (engines.loras if engines.weights == "lora" else 1)
+
+    def _path(self, model: ModelRef, draw: Draw) -> Path:
+        return self.folder / f"{model.digest}-{draw}.json"
+
+    def _utility(self, model: ModelRef) -> dict[str, ClusterMean]:
+        """Nothing in it is drawn, so one reading serves all draws."""
+        path = self.folder / f"{model.digest}-utility.json"
+        if not path.exists():
+            write(path, self.task.read_utility(self.bench, model, Split.SEARCH))
+        return read(path, dict[str, ClusterMean])
+
+    def _run_trials(
+        self, name: str, models: Mapping[str, ModelRef], draw: int, step: MergeStep
+    ) -> None:
+        """One Tune trial for each candidate that has no reading yet; it ends as a file."""
+        from ray import tune
+
+        missing = [label for label, model in models.items() if not self._path(model, draw).exists()]
+        if not missing:
+            return
+        # Started here, so that trials are carried handles and start nothing of their own.
+        _ = self.bench.endpoint, self.bench.tokenizer, self.task.oracle and self.bench.scorer
+
+        def trial(
+            setting: dict[str, Any], reader: Reader, models: Mapping[str, ModelRef], step: MergeStep
+        ) -> None:
+            reading = reader.read(models[setting["given"]], draw, step)
+            verdict = judge(reading, step, reader.bench.config.release)
+            tune.report({"forget": verdict.forget, "utility": verdict.utility})
+
+        run_trials(
+            trial,
+            missing,
+            name,
+            self.folder / "tune",
+            self.together,
+            max_failures=1,
+            reader=self,
+            models=dict(models),
+            step=step,
+        )
