@@ -15,9 +15,8 @@ from rnr_dist.measures.measure import Measure
 from rnr_dist.measures.results import Results, Score
 from rnr_dist.report.epochs import Trained, read_trainings
 from rnr_dist.report.summary import Details, own_row
-from rnr_dist.run import codec
 from rnr_dist.run.directory import RunDir, read_json
-from rnr_dist.types import NamedModel
+from rnr_dist.tasks.evaluation import run_models
 
 JUDGED = ("step", "method")  # kinds of rows that should be like a control
 
@@ -68,11 +67,12 @@ def _json(path: Path, otherwise: Any) -> Any:
 
 def _subspaces(run: RunDir, results: Results) -> list[dict[str, Any]]:
     """How much the adapters of the result share; only where release made it."""
-    from rnr_dist.weights.subspace import similarity_rows
+    from rnr_dist.weights.subspace import similarity_rows  # reads weights: torch is slow to load
 
-    models = codec.read(run.path / "release" / "models.json", tuple[NamedModel, ...])
-    own = {model.name: model.model for model in models}.get(own_row(results.rows).name)
-    return similarity_rows(own) if own else []
+    name = own_row(results.rows).name
+    return next(
+        (similarity_rows(named.model) for named in run_models(run) if named.name == name), []
+    )
 
 
 def _fallback_notes(fallbacks: list[str]) -> Iterator[str]:

@@ -1,8 +1,7 @@
 """The stage `report`: from the files of the stages before it to summary, figures and tables.
 
-In: a run directory. Out: `summary.json`, `figures/`, tables on the terminal, MLflow's headline.
-Invariant: no measure is computed that cannot be computed again from the run directory; no model is
-asked.
+In: a run directory. Out: `summary.json`, `figures/`, tables on the terminal. Invariant: no measure
+is computed that cannot be computed again from the run directory, and no model is asked.
 """
 
 from __future__ import annotations
@@ -16,15 +15,16 @@ from rnr_dist.report.epochs import epochs_figure
 from rnr_dist.report.figures import reveal_figure, steps_figure
 from rnr_dist.report.findings import findings_of
 from rnr_dist.report.search_figures import front_figure, search_figure
-from rnr_dist.report.summary import Summary, own_row, read_results, write_summary
+from rnr_dist.report.summary import Summary, read_results, write_summary
 from rnr_dist.report.table import print_report
 from rnr_dist.run.directory import RunDir, read_json
+from rnr_dist.tasks.evaluation import RESULTS
 from rnr_dist.tasks.task import Task
 
 
 def report_stage(bench: Bench, task: Task, run: RunDir) -> None:
     """Write everything into the run directory and print it."""
-    results = read_results(run.path / "evaluate" / "results.json")
+    results = read_results(run.path / "evaluate" / RESULTS)
     found = findings_of(run, results)
     stages = read_json(run.path / "stages.json") if (run.path / "stages.json").exists() else []
     summary = Summary.of(bench.config, found.results, stages, found.details, found.notes)
@@ -32,8 +32,6 @@ def report_stage(bench: Bench, task: Task, run: RunDir) -> None:
     write_summary(path, summary)
     for written in [path, *draw_figures(summary, run)]:
         bench.tracker.artifact(written)
-    values = own_row(results.rows).values
-    bench.tracker.headline({name: estimate.value for name, estimate in values.items()})
     print_report(summary, Console())
 
 

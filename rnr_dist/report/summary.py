@@ -21,8 +21,8 @@ from rnr_dist.errors import InputError
 from rnr_dist.measures.measure import Measure, Measures, Role
 from rnr_dist.measures.results import SCHEMA_VERSION, Interval, Results, Score
 from rnr_dist.report.schema_1 import from_schema_1
-from rnr_dist.run import codec
-from rnr_dist.run.directory import read_json, write_json
+from rnr_dist.run.codec import from_plain, to_plain
+from rnr_dist.run.directory import read, read_json, write_json
 from rnr_dist.stats import ClusterMean
 from rnr_dist.types import RowKind, Split
 
@@ -196,7 +196,7 @@ def summary_rows(results: Results) -> tuple[SummaryRow, ...]:
 
 
 def write_summary(path: Path, summary: Summary) -> None:
-    write_json(path, _strict(codec.to_plain(summary)))
+    write_json(path, _strict(to_plain(summary)))
 
 
 def read_summary(path: Path) -> Summary:
@@ -213,7 +213,7 @@ def read_summary(path: Path) -> Summary:
             f"{path}: found schema_version {version}, expected 1 to {SCHEMA_VERSION}; a newer "
             "version of rnr-dist wrote it"
         )
-    found: Summary = codec.from_plain(Summary, content, str(path))
+    found: Summary = from_plain(Summary, content, str(path))
     return found
 
 
@@ -224,7 +224,7 @@ def read_results(path: Path) -> Results:
     )
     if version != SCHEMA_VERSION:
         raise InputError(f"{path}: found schema_version {version}, expected {SCHEMA_VERSION}")
-    found: Results = codec.read(path, Results)
+    found: Results = read(path, Results)
     return found
 
 
