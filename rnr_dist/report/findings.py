@@ -110,8 +110,9 @@ def _control_notes(results: Results) -> Iterator[str]:
 
 
 def like_control(measure: Measure, score: Score, control: Score) -> bool:
-    """Whether a value is within the control's interval; beyond its better end is as good."""
+    """Whether a value is within the control's interval; beyond its better end is as good, but not
+    for an AUC, of which both ends tell two sets apart."""
     low, high = control.ci95
-    return (measure.better == "lower" or score.value >= low) and (
-        measure.better == "higher" or score.value <= high
-    )
+    one_end = measure.adds != "auc"
+    above = score.value >= low or (one_end and measure.better == "lower")
+    return above and (score.value <= high or (one_end and measure.better == "higher"))

@@ -167,7 +167,7 @@ def _measures_table(
     table = Table(
         title=title, caption=caption, box=box.HORIZONTALS, show_lines=True, collapse_padding=True
     )
-    table.add_column("model", min_width=min(11, max(len(row.label) for row in rows)))
+    table.add_column("model", overflow="fold", min_width=min(11, max(len(row.label) for row in rows)))
     for column in columns:
         table.add_column(column.title, justify="right", overflow="fold")
     if with_epoch:
@@ -181,7 +181,9 @@ def _measures_table(
 def _caption(columns: Sequence[Measure], reference: str, preset: str) -> str:
     told = [f"preset {preset}"] if preset else []
     if any(column.compared and column.adds != "auc" for column in columns):
-        told.append(f"change against {reference} (95 % interval); its own: the value's interval")
+        told.append(
+            f"change against {reference} (95 % interval); for {reference}, the value's own interval"
+        )
     hidden = [column.title for column in columns if column.hidden]
     if hidden:
         told.append(f"training and choosing never saw {', '.join(hidden)}")
