@@ -19,9 +19,9 @@ from matplotlib.ticker import MaxNLocator
 
 from rnr_dist.report.figures import DOTS_PER_INCH, GREY, PERCENT, save
 from rnr_dist.run.directory import RunDir, read_json
-from rnr_dist.train.worker import SUMMARY
 
 MARKERS = "osv^DPX"
+TRAINING = "training.json"  # as `train.worker` names it, whose import would load torch
 STAGES = ("icu", "baselines")  # where methods are trained by epochs
 READ = {"extraction": "Extraction likelihood", "memorisation": "Memorisation accuracy"}
 MEANS = ("bertscore", "bleu", *READ)
@@ -47,7 +47,7 @@ def read_trainings(run: RunDir, names: Sequence[str]) -> dict[str, Trained]:
     found = {}
     for name in names:
         for stage in STAGES:
-            summary = run.path / stage / "models" / name / SUMMARY
+            summary = run.path / stage / "models" / name / TRAINING
             choice = run.path / stage / f"{name}.json"
             if summary.exists() and choice.exists():
                 found[name] = _trained(read_json(summary), read_json(choice))

@@ -21,6 +21,7 @@ from rnr_dist.measures.results import Results, Score
 from rnr_dist.report.summary import Summary, SummaryRow, own_row, summary_rows
 
 NO_VALUE = "–"
+WIDE_COLUMNS = 5  # with more, 80 columns hold change and interval only below each other
 RULES = {"1": "meets rule 1", "2": "meets rule 2", "lambda": "meets λ's rule"}
 
 
@@ -35,21 +36,17 @@ def measure_tables(
     """A table each title of `measures`, one row a model, one column a measure.
 
     The value stands above its change against the row `reference`, which shows the value's own
-    interval instead. Measures of no row are left out, so are tables of no measure. The last table
-    also tells the best epoch of what was trained by epochs.
+    interval instead. Measures of no row are left out, so are tables of no measure. Below the name of
+    what was trained by epochs stands its best one.
     """
     shown = {
         title: found
         for title, columns in measures.tables().items()
         if (found := [column for column in columns if any(column.name in r.scores for r in rows)])
     }
-    trained = any("best" in row.notes for row in rows)
     return [
-        _measures_table(
-            title, rows, columns, _caption(columns, reference, preset), trained and place == last
-        )
-        for last in [len(shown) - 1]
-        for place, (title, columns) in enumerate(shown.items())
+        _measures_table(title, rows, columns, _caption(columns, reference, preset))
+        for title, columns in shown.items()
     ]
 
 
@@ -104,13 +101,14 @@ def budget_table(rows: Sequence[SummaryRow], target: Measure) -> Table:
     own = own_row(rows)
     table = Table(
         title="What each was given, and how it compares",
-        caption=f"dead: lost on utility before they generated; more: {target.title}, minus that of "
-        f"{literal(own.label)} (95 % interval)",
+        caption="tried: candidates; dead: of these, lost on utility before they generated; more: "
+        f"{target.title}, minus that of {literal(own.label)} (95 % interval)",
         box=box.HORIZONTALS,
+        collapse_padding=True,
     )
-    words = ("method", "chosen")
-    for title in ("method", "trained tokens", "candidates", "dead", "chosen", "rules", "more"):
-        table.add_column(title, justify="left" if title in words else "right", overflow="fold")
+    for title in ("method", "trained\ntokens", "tried", "dead", "chosen", "rules", "more"):
+        left = title in ("method", "chosen")
+        table.add_column(title, justify="left" if left else "right", no_wrap=title != "chosen")
     for row in rows:
         if row.notes.get("tokens") is None:
             continue
@@ -118,7 +116,7 @@ def budget_table(rows: Sequence[SummaryRow], target: Measure) -> Table:
         change = ""
         if more:
             style = f"+{target.style}"
-            change = f"{_format(more.value, style)} {_range(more.ci95, style)}"
+            change = f"{_format(more.value, style)}\n{_range(more.ci95, style)}"
         table.add_row(
             literal(row.label),
             f"{row.notes['tokens']:,}",
@@ -158,23 +156,19 @@ def literal(text: str) -> Text:
 
 
 def _measures_table(
-    title: str,
-    rows: Sequence[SummaryRow],
-    columns: Sequence[Measure],
-    caption: str,
-    with_epoch: bool,
+    title: str, rows: Sequence[SummaryRow], columns: Sequence[Measure], caption: str
 ) -> Table:
     table = Table(
         title=title, caption=caption, box=box.HORIZONTALS, show_lines=True, collapse_padding=True
     )
-    table.add_column("model", overflow="fold", min_width=min(11, max(len(row.label) for row in rows)))
+    narrow = len(columns) > WIDE_COLUMNS
+    table.add_column("model", no_wrap=True)
     for column in columns:
-        table.add_column(column.title, justify="right", overflow="fold")
-    if with_epoch:
-        table.add_column("epoch", justify="right")
+        heading = column.title.replace(" ", "\n") if narrow else column.title
+        table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
-        cells = [_cell(row.scores.get(column.name), column) for column in columns]
-        table.add_row(literal(row.label), *cells, *([_best(row)] if with_epoch else []))
+        cells = [_cell(row.scores.get(column.name), column, narrow) for column in columns]
+        table.add_row(_name(row), *cells)
     return table
 
 
@@ -190,11 +184,12 @@ def _caption(columns: Sequence[Measure], reference: str, preset: str) -> str:
     return "; ".join(told)
 
 
-def _best(row: SummaryRow) -> str:
-    """The best epoch, with a star where a limit was missed in it."""
-    if "best" not in row.notes:
-        return ""
-    return f"{row.notes['best']}{'' if row.notes.get('met', True) else '*'}"
+def _name(row: SummaryRow) -> Text:
+    """The label, and the best epoch of a training: with a star where a limit was missed in it."""
+    label = literal(row.label)
+    if "best" in row.notes:
+        label.append(f"\nepoch {row.notes['best']}{'' if row.notes.get('met', True) else '*'}")
+    return label
 
 
 def _subspaces_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -225,7 +220,7 @@ def _stages_table(stages: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _cell(score: Score | None, measure: Measure) -> str:
+def _cell(score: Score | None, measure: Measure, narrow: bool) -> str:
     """Value and change without spaces inside either, so that a narrow terminal breaks between."""
     if score is None:
         return NO_VALUE
@@ -237,13 +232,13 @@ def _cell(score: Score | None, measure: Measure) -> str:
     if math.isnan(score.ratio):  # the reference's own value is 0
         return f"{value}\n{NO_VALUE}"
     low, high = score.ratio_ci95
-    change = _format(score.ratio - 1, "+.0%")
-    return f"{value}\n{change} {_range((low - 1, high - 1), '+.0%')}"
+    change, bounds = _format(score.ratio - 1, "+.0%"), _range((low - 1, high - 1), "+.0%")
+    return f"{value}\n{change}\n{bounds}" if narrow else f"{value}\n{change} ({bounds})"
 
 
 def _range(ends: tuple[float, float], style: str) -> str:
     low, high = (_format(end, style).removesuffix("%") for end in ends)
-    return f"({low}…{high})"
+    return f"{low}…{high}"
 
 
 def _format(value: float | None, style: str) -> str:
