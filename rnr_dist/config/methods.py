@@ -104,9 +104,13 @@ class Methods(Section):
     anew."""
 
     def of(self, name: str) -> MethodSettings:
-        """The settings of a method that runs."""
+        """The settings of a method that runs and has some. Raises KeyError."""
         found: MethodSettings = (self.__pydantic_extra__ or {})[name]
         return found
+
+    def found(self, name: str) -> MethodSettings | None:
+        """`of`, or None where the method has no settings here."""
+        return (self.__pydantic_extra__ or {}).get(name)
 
 
 def way_of(name: str, way: Way) -> Way:
@@ -127,6 +131,10 @@ def complete_methods(content: Mapping[str, Any], way: Way, used: set[str]) -> di
         if name not in METHODS and ":" not in name:
             raise ValueError(f"methods.{name}: unknown; expected one of {', '.join(METHODS)}")
         own_way = way_of(name, way)
+        if section := getattr(method_class(name), "section", ""):
+            if name in named:
+                raise ValueError(f"methods.{name}: its settings are the section {section}")
+            continue
         defaults = method_class(name).settings(own_way)
         if defaults is None:
             continue

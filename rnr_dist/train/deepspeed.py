@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rnr_dist.config.schema import Training, Workers
+from rnr_dist.config.training import Training, Workers
 
 
 def deepspeed_config(workers: Workers, training: Training) -> dict[str, Any]:
