@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from rnr_dist.config.schema import Engines, RunConfig
+from rnr_dist.config.engines import Engines
+from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
 
 # What a CPU engine takes beside weights and KV cache: two interpreters with torch and vLLM.
@@ -19,7 +20,7 @@ ENGINE_OVERHEAD_GIB = 1.6
 GIB = 2**30
 
 
-def check_room(config: RunConfig, weights_bytes: int) -> None:
+def check_room(config: Config, weights_bytes: int) -> None:
     """Raises InputError when this machine has no room for the configured engines.
 
     A cluster (RAY_ADDRESS) has other machines: what it has room for is asked once it is joined.
@@ -59,7 +60,7 @@ def _check_gpus(engines: Engines) -> None:
 
 
 @contextlib.contextmanager
-def ray_session(config: RunConfig) -> Iterator[None]:
+def ray_session(config: Config) -> Iterator[None]:
     """Join the cluster that RAY_ADDRESS names, or run Ray on this machine for the block."""
     import ray
 
@@ -88,7 +89,7 @@ def ray_session(config: RunConfig) -> Iterator[None]:
         ray.shutdown()
 
 
-def trainings_at_once(config: RunConfig) -> int:
+def trainings_at_once(config: Config) -> int:
     """Trainings that the joined cluster has room for beside its engines, at least one."""
     import ray
 
@@ -112,7 +113,7 @@ def _worker_environment() -> dict[str, str]:
     }
 
 
-def _check_engine_slots(config: RunConfig) -> None:
+def _check_engine_slots(config: Config) -> None:
     """On a cluster CPU engines need `rnr_engine` slots; waiting for them would last for ever."""
     import ray
 

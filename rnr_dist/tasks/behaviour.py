@@ -16,7 +16,8 @@ from pydantic import Field
 
 from rnr_dist.bench import Bench
 from rnr_dist.config.base import Sampling
-from rnr_dist.config.schema import Config, TaskSettings
+from rnr_dist.config.schema import TaskSettings
+from rnr_dist.config.schema import Config
 from rnr_dist.config.sources import ContextSource, TextSource
 from rnr_dist.data.sources import load_contexts, load_passages
 from rnr_dist.data.splits import drop_cross_split_duplicates

@@ -13,7 +13,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from rnr_dist.config.icu import IcuConfig, Unlearning
+from rnr_dist.config.MISSING_icu import Unlearning
+
+from rnr_dist.config.schema import Config
 from rnr_dist.methods.icu import IcuSettings
 from rnr_dist.config.training import Training
 from rnr_dist.generate.requests import ReadLikelihood, Response

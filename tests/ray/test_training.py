@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from rnr_dist.methods.dpo import DpoSettings
-from rnr_dist.config.schema import Training, Workers
+from rnr_dist.config.training import Training, Workers
 from rnr_dist.errors import InputError
 from rnr_dist.train.collate import Example, Item, collate, plan_steps, texts
 from rnr_dist.train.launch import train_adapter
