@@ -28,6 +28,7 @@ METHODS = {
     "llmu": "rnr_dist.methods.llmu:Llmu",
     "pem_external": "rnr_dist.methods.pem_external:PemExternal",
     "ext_sub": "rnr_dist.methods.ext_sub:ExtSub",
+    "npo": "rnr_dist.methods.npo:Npo",
     "rmu": "rnr_dist.methods.rmu:Rmu",
     "cmd": "rnr_dist.methods.cmd:Cmd",
 }

@@ -20,6 +20,10 @@ class ObjectiveSettings(Section):
     """Whether single texts are all that it is trained on; others take items of several roles."""
 
 
+# Texts that an item takes beside what is forgotten.
+Retained = Annotated[int, Field(ge=0, le=64)]
+
+
 class CausalObjective(ObjectiveSettings):
     """Cross-entropy of the responses."""
 
