@@ -33,6 +33,12 @@ Overrides = Annotated[
 NewRun = Annotated[
     Path | None, typer.Option("--run", help="Run directory to make (runs/NAME-TIME).")
 ]
+Reread = Annotated[
+    bool,
+    typer.Option(
+        "--reread", help="Read the split final again under another config; tables say so."
+    ),
+]
 Resume = Annotated[
     Path | None, typer.Option("--resume", help="Run directory to go on with; done stages stay.")
 ]
@@ -51,10 +57,11 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Where:
-    """The run directory to make, or to go on with."""
+    """The run directory to make, or to go on with; whether its sealed split may be read again."""
 
     run: Path | None
     resume: Path | None
+    reread: bool = False
 
 
 def _pipeline(command: str, config: Path, overrides: list[str], where: Where) -> None:
@@ -76,7 +83,7 @@ def _pipeline(command: str, config: Path, overrides: list[str], where: Where) ->
     directory = open_run(path, loaded, resume=where.resume is not None)
     say(f"run directory {directory.path}")
     try:
-        run_pipeline(loaded, task, directory, stage, check_checkpoint)
+        run_pipeline(loaded, task, directory, stage, check_checkpoint, where.reread)
     except KeyboardInterrupt:
         again = f"rnr {command} {config} --resume {path}"
         say(f"interrupted; what is finished is kept. Go on with: {again}")
@@ -93,8 +100,9 @@ def _stage_command(name: str, describe: str) -> None:
         overrides: Overrides = [],  # noqa: B006 (typer copies it)
         run: NewRun = None,
         resume: Resume = None,
+        reread: Reread = False,
     ) -> None:
-        _pipeline(name, config, overrides, Where(run, resume))
+        _pipeline(name, config, overrides, Where(run, resume, reread))
 
 
 _stage_command("run", "Run the recipe that the config names: the whole picture, with its report.")
@@ -109,6 +117,22 @@ _stage_command("evaluate", "Measure the base, controls and every step on the eva
 _stage_command("baselines", "Put the methods of the config beside the recipe's own, at its budget.")
 _stage_command("icu", "Make a model forget given sequences: memorise, pair, unlearn, measure.")
 _stage_command("sweep", "Try every setting of `sweep` on the tuning sequences (after memorising).")
+
+
+@app.command()
+def study(
+    file: Annotated[Path, typer.Argument(metavar="STUDY", help="YAML file, see configs/studies/.")],
+    folder: Annotated[Path, typer.Option("--folder", help="Where its runs go (runs/STUDY).")],
+    reread: Reread = False,
+) -> None:
+    """Run a config for several seeds and variants, and put all methods in one table."""
+    from rnr_dist.commands.check import check_checkpoint, check_inputs
+    from rnr_dist.recipes.study import run_study, study_cells
+
+    _, cells = study_cells(file, folder)
+    for cell in cells:
+        check_inputs(cell.config, methods=cell.config.compared != [])
+    print(run_study(file, folder, reread, check_checkpoint))
 
 
 @app.command()
@@ -164,7 +188,7 @@ def grade(
     seed: Annotated[int, typer.Option(help="Order of the sheet.")] = 0,
 ) -> None:
     """Let people grade an ICU run's continuations from 1 to 8, blinded; then read their scores."""
-    from rnr_dist.report.grading import grades_table, read_scores, scale_lines, write_sheet
+    from rnr_dist.report.grading import print_grades, read_scores, scale_lines, write_sheet
 
     if bool(sheet) == bool(scores):
         raise InputError("grade: expected either --sheet or --scores")
@@ -172,7 +196,7 @@ def grade(
         rows = write_sheet(run, sheet, count, seed)
         print(f"{sheet}: {rows} rows; fill in `score`:", *scale_lines(), sep="\n")
     else:
-        grades_table(read_scores(run, scores or []))
+        print_grades(read_scores(run, scores or []))
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """The schema of an ICU run (`rnr icu`): what is memorised, forgotten, and how it is judged.
 
-In: plain values. Out: a validated, frozen `IcuConfig`. Invariant: a preset fills in what the file
+In: plain values. Out: a validated, frozen `Config`. Invariant: a preset fills in what the file
 leaves out and nothing else; what the file says stands.
 """
 
@@ -30,7 +30,7 @@ from rnr_dist.config.objectives import (
     KumprObjective,
     LlmuObjective,
 )
-from rnr_dist.config.schema import RunConfig
+from rnr_dist.config.schema import Config
 from rnr_dist.config.sources import TextSource
 from rnr_dist.config.training import Training
 from rnr_dist.types import Split
@@ -337,7 +337,7 @@ class Judging(Section):
         return self
 
 
-class IcuConfig(RunConfig):
+class Config(Config):
     """A whole ICU run."""
 
     preset: Preset = "default"
@@ -360,7 +360,7 @@ class IcuConfig(RunConfig):
         return merged(PRESETS.get(str(content.get("preset", "default")), {}), content)
 
     @model_validator(mode="after")
-    def _sequences_fit(self) -> IcuConfig:
+    def _sequences_fit(self) -> Config:
         if self.task.max_tokens >= self.engines.max_model_len:
             raise ValueError(
                 f"task.max_tokens {self.task.max_tokens} must be below engines.max_model_len "
@@ -369,7 +369,7 @@ class IcuConfig(RunConfig):
         return self
 
     @model_validator(mode="after")
-    def _sweepable(self) -> IcuConfig:
+    def _sweepable(self) -> Config:
         method: Unlearning = getattr(self.methods, self.sweep.method)
         for place in self.sweep.places():
             try:
@@ -381,7 +381,7 @@ class IcuConfig(RunConfig):
         return self
 
     @model_validator(mode="after")
-    def _whole_weights(self) -> IcuConfig:
+    def _whole_weights(self) -> Config:
         if self.workers.zero_stage == 3:
             raise ValueError(
                 "workers.zero_stage 3: after each epoch the workers generate, each by itself, "

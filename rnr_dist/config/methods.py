@@ -131,6 +131,10 @@ def complete_methods(content: Mapping[str, Any], way: Way, used: set[str]) -> di
         if name not in METHODS and ":" not in name:
             raise ValueError(f"methods.{name}: unknown; expected one of {', '.join(METHODS)}")
         own_way = way_of(name, way)
+        if section := getattr(method_class(name), "section", ""):
+            if name in named:
+                raise ValueError(f"methods.{name}: its settings are the section {section}")
+            continue
         defaults = method_class(name).settings(own_way)
         if defaults is None:
             continue

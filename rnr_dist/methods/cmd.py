@@ -120,9 +120,7 @@ class Cmd:
                 "anything; expected more methods.continuations"
             )
         return [
-            Item.of(
-                positive=[contrast.positive], negative=contrast.negatives[: settings.negatives]
-            )
+            Item.of(positive=[contrast.positive], negative=contrast.negatives[: settings.negatives])
             for contrast in materials.contrasts
         ]
 

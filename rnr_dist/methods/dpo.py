@@ -108,8 +108,8 @@ class Dpo:
             items.append(Item.of(chosen=[chosen], rejected=[example_of(sequence)]))
         if not items:
             raise InputError(
-                f"method dpo: none of {len(materials.forget)} forget sequences has another response "
-                "to its prompt that holds less of the target; expected more of them"
+                f"method dpo: none of {len(materials.forget)} forget sequences has an alternative, "
+                "a response to its prompt that holds less of the target; expected some"
             )
         return items
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from rnr_dist.bench import Bench, Check
+from rnr_dist.bench import Bench, Check, no_check
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
 from rnr_dist.recipes.recipe import Recipe
@@ -19,8 +19,10 @@ from rnr_dist.recipes.unlearn_sequences import RECIPE as UNLEARN_SEQUENCES
 from rnr_dist.run.directory import RunDir, read_json, write_json
 from rnr_dist.run.meter import Meter
 from rnr_dist.run.progress import say
+from rnr_dist.run.seal import read_final
 from rnr_dist.run.tracking import Tracker, default_uri
 from rnr_dist.tasks.task import Task
+from rnr_dist.types import Split
 from rnr_dist.weights.checkpoints import keep_base
 
 RECIPES = {recipe.name: recipe for recipe in (REVEAL_AND_RELEASE, UNLEARN_SEQUENCES)}
@@ -70,15 +72,23 @@ def open_run(path: Path, config: Config, resume: bool) -> RunDir:
 
 
 def run_pipeline(
-    config: Config, task: Task, run: RunDir, until: str | None = None, check: Check | None = None
+    config: Config,
+    task: Task,
+    run: RunDir,
+    until: str | None = None,
+    check: Check = no_check,
+    reread: bool = False,
 ) -> None:
-    """Do what is not done yet, up to and with the stage `until` of the config's recipe."""
+    """Do what is not done yet, up to and with the stage `until` of the config's recipe.
+
+    check: of a checkpoint that had no folder here before. reread: the sealed split may be read
+    again under another config.
+    """
     recipe, wanted = recipe_of(config, until)
     uri = config.tracking.uri or default_uri(run.path.parent)
     tracker = Tracker(uri, config.tracking.experiment, run.path / "mlflow-spool.jsonl")
-    options = {"check": check} if check else {}
     try:
-        with Bench(config, task.oracle, tracker, **options) as bench:
+        with Bench(config, task.oracle, tracker, check) as bench:
             keep_base(run.path, bench.base)
             with tracker.parent(config.name, config.content()):
                 for stage in recipe.until(wanted):
@@ -86,6 +96,8 @@ def run_pipeline(
                     if run.done(stage.name, mark):
                         say(f"{stage.name}: done before")
                         continue
+                    if stage.judges and config.evaluate.split is Split.FINAL:
+                        read_final(run.path, stage.name, mark, reread)
                     if moved := run.begin(stage.name, mark):
                         say(f"{stage.name}: made with another config before, now in {moved}")
                     meter = Meter()

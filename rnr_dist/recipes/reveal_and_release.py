@@ -19,9 +19,9 @@ RECIPE = Recipe(
             ("retain", "release", "perplexity", "workers.dtype"),
             release_stage,
         ),
-        Stage("evaluate", ("release",), ("evaluate",), evaluate_stage),
+        Stage("evaluate", ("release",), ("evaluate",), evaluate_stage, judges=True),
         Stage("report", ("evaluate",), (), report_stage),
-        Stage("baselines", ("evaluate",), ("methods", "pairing"), baselines_stage),
+        Stage("baselines", ("evaluate",), ("methods", "pairing"), baselines_stage, judges=True),
     ),
     last="report",
 )

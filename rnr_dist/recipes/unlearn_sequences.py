@@ -16,9 +16,9 @@ RECIPE = Recipe(
     (
         Stage("memorise", (), MEMORISED, memorise_stage),
         Stage("icu", ("memorise",), (*UNLEARNT, "methods"), icu_stage),
-        Stage("evaluate", ("icu",), ("evaluate",), evaluate_stage),
+        Stage("evaluate", ("icu",), ("evaluate",), evaluate_stage, judges=True),
         Stage("report", ("evaluate",), (), report_stage),
-        Stage("baselines", ("evaluate",), ("retain", "release"), baselines_stage),
+        Stage("baselines", ("evaluate",), ("retain", "release"), baselines_stage, judges=True),
         Stage("sweep", ("memorise",), (*UNLEARNT, "methods", "sweep"), sweep_stage),
     ),
     last="report",

@@ -13,8 +13,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from rnr_dist.config.icu import IcuConfig, Unlearning
-from rnr_dist.config.objectives import IcuObjective
+from rnr_dist.config.MISSING_icu import Unlearning
+
+from rnr_dist.config.schema import Config
+from rnr_dist.methods.icu import IcuSettings
 from rnr_dist.config.training import Training
 from rnr_dist.generate.requests import ReadLikelihood, Response
 from rnr_dist.icu.forgotten import Limits
@@ -61,7 +63,7 @@ class Heard:
 
 
 LORA = Training(
-    objective=IcuObjective(),
+    objective=IcuSettings(),
     schedule="constant",
     warmup_share=0,
     learning_rate=2e-2,
@@ -134,7 +136,7 @@ def memorised(ray_cluster, base, tmp_path_factory):
 
 
 def unlearn(trainings, known, limits, epochs, levels=(), training=None, **more):
-    training = training or FULL.model_copy(update={"objective": IcuObjective()})
+    training = training or FULL.model_copy(update={"objective": IcuSettings()})
     return trainings.run(
         "icu",
         FORGET,
@@ -180,7 +182,7 @@ def test_two_workers_and_filtered_shards_train_like_one(memorised, trainings):
     runs = []
     # BLEU is 1 without a scorer and so is BERTScore: a limit of 2 for one would drop all.
     for count in (1, 2):
-        one_step = FULL.model_copy(update={"objective": IcuObjective(), "batch_size": 8})
+        one_step = FULL.model_copy(update={"objective": IcuSettings(), "batch_size": 8})
         runs.append(
             unlearn(trainings(f"run{count}", count), memorised, NEVER, 1, training=one_step)
         )
@@ -246,7 +248,7 @@ def test_forgotten_sequences_leave_and_a_lora_is_kept_as_a_term(memorised, train
 def test_limits_may_go_over_all_prefixes_and_tokens(memorised, trainings):
     """Eq. 7 and 9, against a plain reading of the model that was saved; and without clipping."""
     everything = {"extraction_over": "all", "memorisation_over": "all"}
-    training = FULL.model_copy(update={"objective": IcuObjective(), "clip_norm": None})
+    training = FULL.model_copy(update={"objective": IcuSettings(), "clip_norm": None})
     run = unlearn(trainings(stopping=everything), memorised, Limits(0, 0, 0.7, 1), 8, (), training)
     assert 0 < run.best < 9
     row = run.epochs[run.best]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rnr_dist.config.schema import Training, Workers
+from rnr_dist.config.training import Training, Workers
 from rnr_dist.train.deepspeed import deepspeed_config, environment, learning_rate_factor
 
 TRAINING = Training(learning_rate=3e-4, weight_decay=0.01, clip_norm=0.5)

@@ -5,7 +5,9 @@ import random
 import numpy as np
 import pytest
 
-from rnr_dist.config.icu import IcuConfig, Pairing
+from rnr_dist.config.schema import Config
+
+from rnr_dist.config.unlearning import Pairing
 from rnr_dist.config.objectives import IcuObjective, KumprObjective
 from rnr_dist.errors import InputError
 from rnr_dist.generate.requests import ReadLikelihood

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rnr_dist.config.icu import IcuConfig
+from rnr_dist.config.schema import Config
 from rnr_dist.config.reveal import Reveal
 from rnr_dist.icu.forgotten import Counted
 

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from rnr_dist.config.schema import Release
+from rnr_dist.config.release import Release
 from rnr_dist.errors import InputError
 from rnr_dist.release.rules import Reading
 from rnr_dist.report import figures

@@ -1,6 +1,6 @@
 """The table of a sweep: places by the values that they tried."""
 
-from rnr_dist.config.icu import IcuConfig
+from rnr_dist.config.schema import Config
 from rnr_dist.report.sequences import recalled_columns, stopping_sentence, sweep_table
 
 
