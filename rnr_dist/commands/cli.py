@@ -188,7 +188,7 @@ def grade(
     seed: Annotated[int, typer.Option(help="Order of the sheet.")] = 0,
 ) -> None:
     """Let people grade an ICU run's continuations from 1 to 8, blinded; then read their scores."""
-    from rnr_dist.report.grading import grades_table, read_scores, scale_lines, write_sheet
+    from rnr_dist.report.grading import print_grades, read_scores, scale_lines, write_sheet
 
     if bool(sheet) == bool(scores):
         raise InputError("grade: expected either --sheet or --scores")
@@ -196,7 +196,7 @@ def grade(
         rows = write_sheet(run, sheet, count, seed)
         print(f"{sheet}: {rows} rows; fill in `score`:", *scale_lines(), sep="\n")
     else:
-        grades_table(read_scores(run, scores or []))
+        print_grades(read_scores(run, scores or []))
 
 
 @app.command()

@@ -13,9 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from rnr_dist.types import ModelRef
 from rnr_dist.config.icu import IcuConfig
 from rnr_dist.measures.memorisation import Denominator
+from rnr_dist.types import ModelRef
 
 
 @dataclass(frozen=True)

@@ -102,8 +102,9 @@ def trainings_at_once(config: Config) -> int:
 
 
 def _worker_environment() -> dict[str, str]:
-    # Workers find the package also where it was not installed (`python jobs/rnr.py`).
-    here = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]
+    # Workers find the package also where it was not installed (`python jobs/rnr.py`), and a task of
+    # the user's own that lies where the command was called.
+    here = [str(Path(__file__).parents[2]), str(Path.cwd()), os.environ.get("PYTHONPATH")]
     return {
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
         "TOKENIZERS_PARALLELISM": "false",

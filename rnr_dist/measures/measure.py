@@ -37,7 +37,8 @@ class Measure:
     `share` (0/1 counts, for which exact bounds exist), `auc` (of two sets). cluster: what is
     resampled: a context, a window, a sequence. style: how a value is printed. table: the table that
     shows it; "" shows it in files only. compared: whether a table tells the change against the
-    reference.
+    reference. hidden: whether it took no part in training, stopping or choosing, so that a result
+    which has forgotten should lie where its control does.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Measure:
     style: str = ".2f"
     table: str = ""
     compared: bool = True
+    hidden: bool = False
 
     def of(self, numerator: Iterable[float], denominator: Iterable[float]) -> ClusterMean:
         """Its value from (clusters,) sums, in the order that every model shares."""

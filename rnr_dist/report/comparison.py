@@ -1,95 +1,47 @@
-"""R&R and the methods beside it in one table: the same contexts, paired differences.
+"""The recipe's result and the methods beside it in one table: paired, with what each was given.
 
-In: each model's measures. Out: `baselines.json`, and rows for the terminal's table. Invariant: all
-rows are read on the same contexts and windows, so every difference is paired.
+In: results whose rows of kind `method` tell their budget. Out: `baselines.json`, curves where there
+are any, and tables. Invariant: all rows are read on the same contexts, windows or sequences, so
+every difference is paired.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from rnr_dist.methods.runner import Budget, Result
-from rnr_dist.report.summary import Step, package_versions, plain
-from rnr_dist.report.table import MAIN, OUTPUT, literal, steps_table
-from rnr_dist.run.directory import write_json
-from rnr_dist.stats import ClusterMean, paired_difference
-from rnr_dist.tasks.evaluation import scores
-from rnr_dist.types import Split
-
-OURS = "R&R"
-COMPARED = ("toxicity/challenging/fraction_gt_", "perplexity/")
+from rnr_dist.config.schema import Config
+from rnr_dist.measures.results import Results
+from rnr_dist.report.epochs import epochs_figure
+from rnr_dist.report.findings import findings_of
+from rnr_dist.report.summary import Details, Summary, write_summary
+from rnr_dist.report.table import budget_table, measure_tables, print_notes
+from rnr_dist.run.directory import RunDir, read_json
 
 
-def write_comparison(
-    path: Path,
-    measures: Mapping[str, Mapping[str, ClusterMean]],
-    results: Mapping[str, Result],
-    budget: Budget,
-    split: Split,
-    config: dict[str, Any],
-) -> None:
-    """Write `path` and print it. `measures` goes by row name: base, controls, `R&R`, methods."""
-    ours = measures[OURS]
-    rows, steps = [], []
-    for name, found in measures.items():
-        scored = scores(dict(found), None if name == "base" else dict(measures["base"]), split)
-        steps.append(Step(name, (), scored, ""))
-        versus = {}
-        if name in results:
-            for key in (key for key in found if key.startswith(COMPARED)):
-                difference, bounds = paired_difference(found[key], ours[key])
-                versus[key] = {"difference": difference, "ci95": bounds}
-        result = results.get(name)
-        rows.append(
-            {
-                "name": name,
-                "scores": {key: vars(score) for key, score in scored.items()},
-                "against_ours": versus,
-                "tokens": result.tokens if result else budget.tokens if name == OURS else None,
-                "candidates": result.candidates
-                if result
-                else budget.candidates
-                if name == OURS
-                else None,
-                "candidate": result.candidate if result else None,
-                "feasible": result.feasible if result else None,
-                "broken": list(result.broken) if result else [],
-            }
-        )
-    content = {"config": config, "versions": package_versions(), "split": split, "rows": rows}
-    write_json(path, plain(content))
-    console = Console()
-    console.print(steps_table(steps, MAIN, "Methods side by side"))
-    console.print(steps_table(steps, OUTPUT, "The continuations themselves"))
-    console.print(_budget_table(rows))
+def write_comparison(run: RunDir, results: Results, folder: Path) -> list[Path]:
+    """Write `folder`/baselines.json and what goes with it, and print the tables.
 
-
-def _budget_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(
-        title="What each was given, and how it compares",
-        caption="more: toxic share of challenging continuations minus R&R's (95 % interval)",
-        box=box.HORIZONTALS,
+    results: reference, controls, the recipe's result (its last row of kind `step`) and the methods,
+    whose notes may hold `tokens`, `candidates`, `dead`, `candidate`, `feasible`, `broken`. Returns
+    what was written.
+    """
+    config = Config.model_validate(read_json(run.path / "config.json"))
+    found = findings_of(run, results)
+    curves = Details(
+        limits=found.details.limits, curves=found.details.curves, tuning=found.details.tuning
     )
-    for title in ("method", "trained tokens", "candidates", "chosen", "rules", "more than R&R"):
-        table.add_column(title, justify="left" if title in ("method", "chosen") else "right")
-    for row in rows:
-        if row["tokens"] is None:
-            continue
-        key = next((key for key in row["against_ours"] if key.startswith(COMPARED[0])), "")
-        more = row["against_ours"].get(key)
-        low, high = more["ci95"] if more else (0.0, 0.0)
-        table.add_row(
-            literal(row["name"]),
-            f"{row['tokens']:,}",
-            str(row["candidates"]),
-            literal(row["candidate"] or ""),
-            "" if row["feasible"] is None else "met" if row["feasible"] else "missed",
-            f"{more['difference']:+.1%} ({low:+.1%}…{high:+.1%})" if more else "",
-        )
-    return table
+    summary = Summary.of(config, found.results, (), curves, found.notes).beside_own(found.results)
+    written = [folder / "baselines.json"]
+    write_summary(written[0], summary)
+    if curves.curves:
+        written.append(folder / "epochs.png")
+        epochs_figure(curves.curves, curves.limits, summary.own.name, written[-1])
+    console = Console()
+    for table in measure_tables(summary.rows, summary.declared, summary.reference, summary.preset):
+        console.print(table)
+    if any(row.notes.get("tokens") is not None for row in summary.rows):
+        console.print(budget_table(summary.rows, summary.declared.target))
+    print_notes(summary.notes, console)
+    return written

@@ -1,9 +1,8 @@
-"""A blinded sheet for people who grade continuations, and the import of what they gave (ICU paper,
-appendix B).
+"""A blinded sheet for people who grade continuations, and what they gave (ICU paper, appendix B).
 
-In: a judged ICU run. Out: a CSV of prefix, reference and output in random order, without a word of
-which model wrote what; from filled-in ones a mean score a model. Invariant: the key that tells the
-models stays in the run directory, and a sheet of another run is refused.
+In: an evaluated run whose rows have prefix, truth and continuation. Out: a CSV of these in random
+order, without a word of which model wrote what; from filled-in ones a mean score a model.
+Invariant: the key that tells the models stays in the run; a sheet of another run is refused.
 """
 
 from __future__ import annotations
@@ -12,14 +11,19 @@ import csv
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from rnr_dist.errors import InputError
-from rnr_dist.icu.judging import SequenceRow
+from rnr_dist.report.table import literal
 from rnr_dist.run.directory import read_json, read_rows, replacing, write_json
 from rnr_dist.stats import ClusterMean, interval
 from rnr_dist.types import digest
@@ -36,23 +40,32 @@ SCALE = {
     8: "another continuation, sensible throughout",
 }
 COLUMNS = ("item", "prefix", "reference", "output", "score")
+EVALUATED = ("evaluate", "baselines/evaluate")  # folders of a run
+
+
+@dataclass(frozen=True)
+class Continued:
+    """What a grader sees of one sequence under one model; evaluated rows may hold more."""
+
+    id: str
+    prefix: str
+    truth: str
+    continuation: str
 
 
 def write_sheet(run: Path, sheet: Path, count: int, seed: int) -> int:
-    """Write `sheet` with `count` sequences' outputs by every judged model, in random order.
+    """Write `sheet` with `count` sequences' outputs by every evaluated model, in random order.
 
     All models' outputs of one sequence are graded, so that differences are paired. Returns how many
     rows it has. The key goes to `run`/grading/key.json. Raises InputError for a run that was not
-    judged.
+    evaluated, or whose rows are no continuations of a known text.
     """
-    judged = run / "evaluate"
-    rows = {
-        path.stem: {row.id: row for row in read_rows(path, SequenceRow)}
-        for path in sorted(judged.glob("*.parquet"))
-        if path.stem != "base"  # the model before memorising takes no part in the comparison
-    }
+    rows = _continued(run)
     if not rows:
-        raise InputError(f"{judged}: no judged models; expected a run directory after `rnr icu`")
+        raise InputError(
+            f"{run / EVALUATED[0]}: no models with prefix, truth and continuation; expected a run "
+            "directory after `rnr icu`"
+        )
     draw = random.Random(seed)
     known = sorted(next(iter(rows.values())))
     chosen = draw.sample(known, min(count, len(known)))
@@ -97,6 +110,50 @@ def read_scores(run: Path, sheets: Sequence[Path]) -> dict[str, Any]:
     }
     write_json(run / "grading" / "scores.json", content)
     return content
+
+
+def scale_lines() -> list[str]:
+    """The scale of the graders, a line a score."""
+    return [f"  {score}  {meaning}" for score, meaning in SCALE.items()]
+
+
+def print_grades(content: Mapping[str, Any]) -> None:
+    """Print what the graders gave, best model first."""
+    agreement = content["agreement"]
+    told = f"; they agree with r = {agreement:.2f}" if agreement is not None else ""
+    table = Table(
+        title="Graded continuations, 1 to 8",
+        caption=f"{content['graders']} graders{told}; {content['missing']} rows without a score",
+        box=box.HORIZONTALS,
+    )
+    for name in ("model", "mean", "95 %", "of 10", "scores"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for name, row in sorted(content["models"].items(), key=lambda pair: -pair[1]["mean"]):
+        low, high = row["ci95"]
+        cells = [f"{row['mean']:.2f}", f"{low:.2f}…{high:.2f}", f"{row['of_10']:.2f}"]
+        table.add_row(literal(name), *cells, str(row["scores"]))
+    Console().print(table)
+
+
+def _continued(run: Path) -> dict[str, dict[str, Continued]]:
+    """{model: {sequence: what it said}} of all evaluated rows that a grader can judge."""
+    wanted = {field.name for field in fields(Continued)}
+    paths = [path for folder in EVALUATED for path in sorted((run / folder).glob("*.parquet"))]
+    rows = {
+        path.stem: {row.id: row for row in read_rows(path, Continued)}
+        for path in paths
+        if wanted <= set(pq.read_schema(path).names)
+    }
+    if len(rows) > 1:  # the model before memorising takes no part in the comparison
+        rows.pop(_unlearnt(run), None)
+    return rows
+
+
+def _unlearnt(run: Path) -> str:
+    """The base's name where another model than the base is the one that shall forget."""
+    path = run / "memorise" / "models.json"
+    models = read_json(path) if path.exists() else []
+    return next((model["name"] for model in models if model["kind"] == "other"), "")
 
 
 def _scores_of(sheet: Path, key: Mapping[str, Sequence[str]]) -> dict[str, int]:

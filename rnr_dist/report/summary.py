@@ -1,29 +1,31 @@
-"""The summary of a run: one JSON file from which tables, figures and comparisons are made.
+"""`summary.json` and `baselines.json`: all that a run came to, in one schema for every recipe.
 
-In: what the stages measured. Out: `summary.json`, whose keys `docs/summary_schema.md` explains.
-Invariant: the file is whole and plain JSON; what could not be measured is null, never NaN.
+In: results, and what the stages found on the way. Out: the file, and the same dataclasses from it
+(`docs/summary_schema.md` explains the keys). Invariant: the file is whole and plain JSON; what
+could not be measured is null there and NaN here. Files of schema 1 are read too.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, Protocol, TypeVar
 
-from rnr_dist.config.schema import Release
+from pydantic import BeforeValidator
+
+from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
-from rnr_dist.release.rules import Reading, utility
+from rnr_dist.measures.measure import Measure, Measures, Role
+from rnr_dist.measures.results import SCHEMA_VERSION, Interval, Results, Score
+from rnr_dist.report.schema_1 import from_schema_1
 from rnr_dist.run.codec import from_plain, to_plain
-from rnr_dist.run.directory import read_json, write_json
-from rnr_dist.types import Score
+from rnr_dist.run.directory import read, read_json, write_json
+from rnr_dist.stats import ClusterMean
+from rnr_dist.types import RowKind, Split
 
-if TYPE_CHECKING:
-    from rnr_dist.release.loop import ReleasedStep
-
-SCHEMA_VERSION = 1
 # Name in the summary, and the distributions that provide it.
 PACKAGES = {
     "rnr-dist": ("rnr-dist",),
@@ -37,125 +39,193 @@ PACKAGES = {
 }
 
 
-@dataclass(frozen=True)
-class Step:
-    """One model that was evaluated: the base first, the result last, controls in between.
+def _number(value: Any) -> Any:
+    return math.nan if value is None else value
 
-    `coefficients` are the terms of Eq. 1 in order, each {"role": "forget" | "retain",
-    "coefficient": signed, "adapter": digest}; `scores` goes by measure name, `model` is the digest
-    of the model reference.
+
+def _ends(value: Any) -> Any:
+    return [_number(end) for end in value] if isinstance(value, Sequence) else value
+
+
+def _score(value: Any) -> Any:
+    """A score of the file with NaN for null; a ratio without an interval is none at all."""
+    if not isinstance(value, Mapping):
+        return value
+    found = {**value, "value": _number(value.get("value")), "ci95": _ends(value.get("ci95"))}
+    if value.get("ratio_ci95") is not None:
+        found |= {"ratio": _number(value.get("ratio")), "ratio_ci95": _ends(value["ratio_ci95"])}
+    return found
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row's value minus that of the recipe's own result, with its paired 95 % interval."""
+
+    value: float
+    ci95: Interval
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One model as people read it: `measures.results.Row` with scores in place of clusters.
+
+    against_own: by measure, only of methods that were put beside the recipe's own.
     """
 
     name: str
-    coefficients: tuple[dict[str, Any], ...]
-    scores: dict[str, Score]
+    kind: RowKind
     model: str
-
-    @property
-    def is_control(self) -> bool:
-        """A retain-only model, which Eq. 1 never passes through: its first term subtracts."""
-        return bool(self.coefficients) and all(
-            term["role"] == "retain" for term in self.coefficients
-        )
+    split: Split
+    scores: Mapping[str, Annotated[Score, BeforeValidator(_score)]]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    against_own: Mapping[str, Difference] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
-        """The name as a reader sees it: `-f0` becomes `−2.2·f0`."""
-        if self.name[0] not in "+-":
+        """The name as a reader sees it: the step `-f0` becomes `−2.2·f0`."""
+        terms = self.notes.get("terms")
+        if self.kind != "step" or not terms or self.name[0] not in "+-":
             return self.name
-        return f"{self.coefficients[-1]['coefficient']:+.3g}·{self.name[1:]}".replace("-", "−")
-
-    def find(self, measure: str) -> Score | None:
-        """The first score whose name begins so: thresholds are part of the names."""
-        names = (name for name in self.scores if name.startswith(measure))
-        return next((self.scores[name] for name in names), None)
+        return f"{terms[-1]['coefficient']:+.3g}·{self.name[1:]}".replace("-", "−")
 
 
-def write_summary(
-    path: Path,
-    *,
-    config: dict[str, Any],
-    seeds: dict[str, int],
-    versions: dict[str, str | None],
-    stages: Sequence[dict[str, Any]],
-    reveal: Sequence[dict[str, Any]],
-    trials: Sequence[dict[str, Any]],
-    front: Sequence[dict[str, Any]],
-    subspaces: Sequence[dict[str, Any]],
-    steps: Sequence[Step],
-    notes: Sequence[str],
-) -> None:
-    """Write `path`; the arguments become the top-level keys of the same names."""
-    content = {
-        "schema_version": SCHEMA_VERSION,
-        "config": config,
-        "seeds": seeds,
-        "versions": versions,
-        "stages": stages,
-        "reveal": reveal,
-        "trials": trials,
-        "front": front,
-        "subspaces": subspaces,
-        "steps": to_plain(steps),
-        "notes": notes,
-    }
-    write_json(path, plain(content))
+@dataclass(frozen=True)
+class Details:
+    """What the stages found on the way; empty where a recipe has no such stage.
 
-
-def read_summary(path: Path) -> dict[str, Any]:
-    """The file as it is; `summary_steps` gives its steps as dataclasses. Raises InputError."""
-    try:
-        content = read_json(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no readable summary; expected a finished run's") from error
-    found = content.get("schema_version") if isinstance(content, dict) else None
-    if found != SCHEMA_VERSION:
-        raise InputError(f"{path}: found schema_version {found}, expected {SCHEMA_VERSION}")
-    return content
-
-
-def summary_steps(summary: Mapping[str, Any]) -> list[Step]:
-    """The steps of a summary; null comes back as NaN. Raises InputError."""
-    return [
-        from_plain(Step, {**step, "scores": _measured(step.get("scores"))}, "summary.json")
-        for step in summary["steps"]
-    ]
-
-
-def trial_rows(
-    released: Sequence[ReleasedStep], base: Reading, rules: Release
-) -> list[dict[str, Any]]:
-    """The `trials` of a summary: every candidate of every step, with what its rules compare to.
-
-    The limits are those of the point estimates; the rules themselves hold by their bounds
-    (`release.rules`), so a candidate just inside a limit may still fail.
+    fills: of reveal. trials, front, subspaces: of release. limits, curves, tuning: of trainings by
+    epochs, the last two by the row's name.
     """
-    assert base.forget
-    rows = []
-    before = cycle_start = base
-    for step in released:
-        assert step.reading.forget and before.forget
-        subtracts = step.name.startswith("-")
-        utility_limit = rules.keep_share * utility(before, base) - rules.restorable
-        if not subtracts:
-            utility_limit = rules.keep_share * utility(cycle_start, base)
-        elif step.name == f"-f{rules.iterations}":
-            utility_limit = rules.final_keep_share
-        context = {
-            "forget_base": base.forget.value or 1.0,  # as rule 2 has it
-            "forget_before": before.forget.value,
-            "utility_before": utility(before, base),
-            "forget_limit": (1 - rules.forget_share) * before.forget.value if subtracts else None,
-            "utility_limit": utility_limit,
-        }
-        chosen = [trial for trial in step.trials if trial["coefficient"] == step.coefficient]
-        for trial in step.trials:
-            # The last reading of the chosen weight is the one that decided.
-            rows.append(plain({**trial, **context, "winner": trial is chosen[-1]}))
-        if subtracts:
-            cycle_start = before
-        before = step.reading
-    return rows
+
+    fills: tuple[dict[str, Any], ...] = ()
+    trials: tuple[dict[str, Any], ...] = ()
+    front: tuple[dict[str, Any], ...] = ()
+    subspaces: tuple[dict[str, Any], ...] = ()
+    limits: Mapping[str, float] = field(default_factory=dict)
+    curves: Mapping[str, tuple[dict[str, Any], ...]] = field(default_factory=dict)
+    tuning: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A whole file. `measures` is empty for a file of schema 1, which did not declare them."""
+
+    config: Mapping[str, Any]
+    recipe: str
+    task: str
+    preset: str
+    seeds: Mapping[str, int]
+    versions: Mapping[str, str | None]
+    stages: tuple[dict[str, Any], ...]
+    measures: tuple[Measure, ...]
+    reference: str
+    rows: tuple[SummaryRow, ...]
+    details: Details = Details()
+    notes: tuple[str, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def declared(self) -> Measures:
+        return Measures(self.measures)
+
+    @property
+    def own(self) -> SummaryRow:
+        """The recipe's result."""
+        return own_row(self.rows)
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        results: Results,
+        stages: Sequence[dict[str, Any]],
+        details: Details,
+        notes: Sequence[str] = (),
+    ) -> Summary:
+        return cls(
+            config=config.model_dump(mode="json"),
+            recipe=config.recipe,
+            task=config.task.name,
+            preset=config.preset,
+            seeds={"seed": config.seed},
+            versions=package_versions(),
+            stages=tuple(stages),
+            measures=results.measures,
+            reference=results.reference,
+            rows=summary_rows(results),
+            details=details,
+            notes=tuple(notes),
+        )
+
+    def beside_own(self, results: Results) -> Summary:
+        """The same with how each method's target and utilities differ from the own result's.
+
+        results: those that this summary was made of.
+        """
+        own = self.own.name
+        return replace(
+            self,
+            rows=tuple(
+                replace(row, against_own=_differences(results, row.name, own))
+                if row.kind == "method"
+                else row
+                for row in self.rows
+            ),
+        )
+
+
+class _Kind(Protocol):
+    @property
+    def kind(self) -> RowKind: ...
+
+
+AnyRow = TypeVar("AnyRow", bound=_Kind)
+
+
+def own_row(rows: Sequence[AnyRow]) -> AnyRow:
+    """The recipe's result: its last step. Raises StopIteration where there is none."""
+    return next(row for row in reversed(rows) if row.kind == "step")
+
+
+def summary_rows(results: Results) -> tuple[SummaryRow, ...]:
+    """The rows of `results` with their scores."""
+    return tuple(
+        SummaryRow(row.name, row.kind, row.model, row.split, results.scores[row.name], row.notes)
+        for row in results.rows
+    )
+
+
+def write_summary(path: Path, summary: Summary) -> None:
+    write_json(path, _strict(to_plain(summary)))
+
+
+def read_summary(path: Path) -> Summary:
+    """The summary in `path`, of this schema or of schema 1.
+
+    Raises InputError where it is no summary, or one of a newer schema.
+    """
+    content = _content(path, "no readable summary; expected a finished run's")
+    version = content.get("schema_version", 1)
+    if version == 1:
+        content = from_schema_1(content, path)
+    elif version != SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: found schema_version {version}, expected 1 to {SCHEMA_VERSION}; a newer "
+            "version of rnr-dist wrote it"
+        )
+    found: Summary = from_plain(Summary, content, str(path))
+    return found
+
+
+def read_results(path: Path) -> Results:
+    """The results that a stage evaluated. Raises InputError where `path` holds none of these."""
+    version = _content(path, "no readable results; expected an evaluated run's").get(
+        "schema_version"
+    )
+    if version != SCHEMA_VERSION:
+        raise InputError(f"{path}: found schema_version {version}, expected {SCHEMA_VERSION}")
+    found: Results = read(path, Results)
+    return found
 
 
 def package_versions() -> dict[str, str | None]:
@@ -172,23 +242,31 @@ def _installed(distributions: tuple[str, ...]) -> str | None:
     return None
 
 
-def plain(value: Any) -> Any:
-    """For JSON: `value` with every NaN and infinity as None, and NumPy's scalars as Python's."""
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def _content(path: Path, otherwise: str) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {otherwise}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: {otherwise}")
+    return content
 
 
-def _measured(value: Any) -> Any:
-    """What `plain` made of a score, with NaN for null and tuples for lists."""
-    if isinstance(value, Mapping):
-        return {key: _measured(item) for key, item in value.items()}
+def _strict(value: Any) -> Any:
+    """Plain values with every NaN and infinity as None, which strict JSON lacks."""
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
     if isinstance(value, list):
-        return tuple(_measured(item) for item in value)
-    return math.nan if value is None else value
+        return [_strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _differences(results: Results, row: str, own: str) -> dict[str, Difference]:
+    """Of the target and the utilities, where both rows have them as means by cluster."""
+    declared = results.declared
+    one, two = results.row(row).values, results.row(own).values
+    return {
+        measure.name: Difference(*results.difference(measure.name, row, own))
+        for measure in (*declared.of(Role.TARGET), *declared.of(Role.UTILITY))
+        if all(isinstance(values.get(measure.name), ClusterMean) for values in (one, two))
+    }

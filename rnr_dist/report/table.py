@@ -1,6 +1,6 @@
-"""The report on the terminal: rich tables of steps, instructions and merge-weight candidates.
+"""The report on the terminal: tables of measures, instructions, merge weights and cost.
 
-In: a summary and its parts. Out: tables that read without colour. Invariant: the model's
+In: a summary. Out: tables that read without colour and fit 80 columns. Invariant: the model's
 continuations never appear; its instructions do, as plain text that can neither style nor steer
 the terminal.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rich import box
@@ -17,79 +16,54 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rnr_dist.report.summary import Step, summary_steps
-from rnr_dist.types import Score
+from rnr_dist.measures.measure import Measure, Measures
+from rnr_dist.measures.results import Results, Score
+from rnr_dist.report.summary import Summary, SummaryRow, own_row, summary_rows
 
 NO_VALUE = "–"
+WIDE_COLUMNS = 5  # with more, 80 columns hold change and interval only below each other
 RULES = {"1": "meets rule 1", "2": "meets rule 2", "lambda": "meets λ's rule"}
 
 
-@dataclass(frozen=True)
-class Column:
-    """A measure (or how its name begins), its title, and how its value is printed."""
-
-    measure: str
-    title: str
-    style: str
+def results_tables(results: Results, preset: str = "") -> list[Table]:
+    """All tables of `results` that their measures ask for, in order."""
+    return measure_tables(summary_rows(results), results.declared, results.reference, preset)
 
 
-MAIN = (
-    Column("toxicity/challenging/fraction_gt_", "toxic, challenging", ".1%"),
-    Column("toxicity/ordinary/fraction_gt_", "toxic, ordinary", ".1%"),
-    Column("judge/challenging/fraction", "second judge, challenging", ".1%"),
-    Column("perplexity/in_domain", "perplexity in domain", ".1f"),
-    Column("perplexity/out_of_domain", "perplexity out of domain", ".1f"),
-)
-OUTPUT = (
-    Column("output/empty_share", "empty", ".1%"),
-    Column("output/mean_length", "tokens", ".1f"),
-    Column("output/entropy", "entropy", ".2f"),
-    Column("output/distinct_2", "distinct 2-grams", ".2f"),
-    Column("output/distinct_3", "distinct 3-grams", ".2f"),
-    Column("output/base_nll", "base's NLL", ".2f"),
-)
+def measure_tables(
+    rows: Sequence[SummaryRow], measures: Measures, reference: str, preset: str = ""
+) -> list[Table]:
+    """A table each title of `measures`, one row a model, one column a measure.
 
-
-def steps_table(
-    steps: Sequence[Step],
-    columns: Sequence[Column] = MAIN,
-    title: str = "What was forgotten and what was kept",
-) -> Table:
-    """One row a step, one column a measure: the value, below it the change against the base.
-
-    The base's own row shows the interval of the value instead. Measures of no step are left out.
+    The value stands above its change against the row `reference`, which shows the value's own
+    interval instead. Measures of no row are left out, so are tables of no measure. Below the name
+    of what was trained by epochs stands its best one.
     """
-    shown = [column for column in columns if any(step.find(column.measure) for step in steps)]
-    table = Table(
-        title=title,
-        caption="change against the base (95 % interval); for the base, the value's own interval",
-        box=box.HORIZONTALS,
-        show_lines=True,
-        collapse_padding=True,
-    )
-    table.add_column("step", min_width=11)
-    for column in shown:
-        table.add_column(column.title, justify="right", overflow="fold")
-    for step in steps:
-        cells = [_cell(step.find(column.measure), column.style) for column in shown]
-        table.add_row(literal(step.label), *cells)
-    return table
+    shown = {
+        title: found
+        for title, columns in measures.tables().items()
+        if (found := [column for column in columns if any(column.name in r.scores for r in rows)])
+    }
+    return [
+        _measures_table(title, rows, columns, _caption(columns, reference, preset))
+        for title, columns in shown.items()
+    ]
 
 
-def instructions_table(reveal: Sequence[Mapping[str, Any]]) -> Table:
+def instructions_table(fills: Sequence[Mapping[str, Any]]) -> Table:
     """The instruction that each outer iteration chose, its scores, and the rows that it added."""
     table = Table(title="Instructions found", box=box.HORIZONTALS, show_lines=True)
     for title in ("outer", "instruction", "score", "relevance", "diversity", "rows"):
         table.add_column(title, justify="left" if title == "instruction" else "right")
-    for found in reveal:
+    for found in fills:
         numbers = [_format(found[key], ".3f") for key in ("score", "relevance", "diversity")]
         instruction = literal(found["instruction"])
         table.add_row(str(found["outer"] + 1), instruction, *numbers, str(found["n_rows"]))
     return table
 
 
-def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
-    """Every candidate of every merge weight, as `summary.trial_rows` gives them."""
+def trials_table(trials: Sequence[Mapping[str, Any]], measures: Measures) -> Table:
+    """Every candidate of every merge weight, as `release.candidates.trial_rows` gives them."""
     table = Table(
         title="Merge weights tried",
         caption=f"utility: share of the base's; {NO_VALUE} : lost on utility before it generated",
@@ -103,7 +77,9 @@ def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
         if previous and trial["step"] != previous:
             table.add_section()
         previous = trial["step"]
-        broken = ", ".join(name.removeprefix("output/") for name in trial["broken"])
+        broken = ", ".join(
+            measures[name].title if name in measures else name for name in trial["broken"]
+        )
         met = RULES[trial["rule"]] if trial["rule"] else f"misses {broken}"
         table.add_row(
             literal(trial["step"].replace("-", "−")),
@@ -117,20 +93,59 @@ def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def print_report(summary: Mapping[str, Any], console: Console) -> None:
+def budget_table(rows: Sequence[SummaryRow], target: Measure) -> Table:
+    """What each method was given, and how its target compares with the recipe's own result.
+
+    Only of rows whose notes tell how much they were trained on.
+    """
+    own = own_row(rows)
+    table = Table(
+        title="What each was given, and how it compares",
+        caption="tried: candidates; dead: of these, lost on utility before they generated; more: "
+        f"{target.title}, minus that of {literal(own.label)} (95 % interval)",
+        box=box.HORIZONTALS,
+        collapse_padding=True,
+    )
+    for title in ("method", "trained\ntokens", "tried", "dead", "chosen", "rules", "more"):
+        left = title in ("method", "chosen")
+        table.add_column(title, justify="left" if left else "right", no_wrap=title != "chosen")
+    for row in rows:
+        if row.notes.get("tokens") is None:
+            continue
+        feasible, more = row.notes.get("feasible"), row.against_own.get(target.name)
+        change = ""
+        if more:
+            style = f"+{target.style}"
+            change = f"{_format(more.value, style)}\n{_range(more.ci95, style)}"
+        table.add_row(
+            literal(row.label),
+            f"{row.notes['tokens']:,}",
+            *(str(row.notes.get(key, "")) for key in ("candidates", "dead")),
+            literal(str(row.notes.get("candidate") or "")),
+            "" if feasible is None else "met" if feasible else "missed",
+            change,
+        )
+    return table
+
+
+def print_report(summary: Summary, console: Console) -> None:
     """The whole summary, most important first."""
-    steps = summary_steps(summary)
-    console.print(steps_table(steps))
-    console.print(steps_table(steps, OUTPUT, "The continuations themselves"))
-    if summary["reveal"]:
-        console.print(instructions_table(summary["reveal"]))
-    if summary["trials"]:
-        console.print(trials_table(summary["trials"]))
-    if summary["subspaces"]:
-        console.print(_subspaces_table(summary["subspaces"]))
-    if summary["stages"]:
-        console.print(_stages_table(summary["stages"]))
-    for note in summary["notes"]:
+    found = summary.details
+    for table in measure_tables(summary.rows, summary.declared, summary.reference, summary.preset):
+        console.print(table)
+    if found.fills:
+        console.print(instructions_table(found.fills))
+    if found.trials:
+        console.print(trials_table(found.trials, summary.declared))
+    if found.subspaces:
+        console.print(_subspaces_table(found.subspaces))
+    if summary.stages:
+        console.print(_stages_table(summary.stages))
+    print_notes(summary.notes, console)
+
+
+def print_notes(notes: Sequence[str], console: Console) -> None:
+    for note in notes:
         console.print(literal(f"Note: {note}"))
 
 
@@ -138,6 +153,43 @@ def literal(text: str) -> Text:
     """`text` in one line, exactly: no markup, no control or direction characters."""
     line = " ".join(text.split())
     return Text("".join(char if char.isprintable() else "�" for char in line))
+
+
+def _measures_table(
+    title: str, rows: Sequence[SummaryRow], columns: Sequence[Measure], caption: str
+) -> Table:
+    table = Table(
+        title=title, caption=caption, box=box.HORIZONTALS, show_lines=True, collapse_padding=True
+    )
+    narrow = len(columns) > WIDE_COLUMNS
+    table.add_column("model", no_wrap=True)
+    for column in columns:
+        heading = column.title.replace(" ", "\n") if narrow else column.title
+        table.add_column(heading, justify="right", overflow="fold")
+    for row in rows:
+        cells = [_cell(row.scores.get(column.name), column, narrow) for column in columns]
+        table.add_row(_name(row), *cells)
+    return table
+
+
+def _caption(columns: Sequence[Measure], reference: str, preset: str) -> str:
+    told = [f"preset {preset}"] if preset else []
+    if any(column.compared and column.adds != "auc" for column in columns):
+        told.append(
+            f"change against {reference} (95 % interval); for {reference}, the value's own interval"
+        )
+    hidden = [column.title for column in columns if column.hidden]
+    if hidden:
+        told.append(f"training and choosing never saw {', '.join(hidden)}")
+    return "; ".join(told)
+
+
+def _name(row: SummaryRow) -> Text:
+    """The label, and the best epoch of a training: with a star where a limit was missed in it."""
+    label = literal(row.label)
+    if "best" in row.notes:
+        label.append(f"\nepoch {row.notes['best']}{'' if row.notes.get('met', True) else '*'}")
+    return label
 
 
 def _subspaces_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -168,23 +220,25 @@ def _stages_table(stages: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _cell(score: Score | None, style: str) -> str:
+def _cell(score: Score | None, measure: Measure, narrow: bool) -> str:
     """Value and change without spaces inside either, so that a narrow terminal breaks between."""
     if score is None:
         return NO_VALUE
-    value = _format(score.value, style)
-    if not score.vs_base:
-        return f"{value}\n{_range(score.ci95, style)}"
-    if math.isnan(score.vs_base["ratio"]):  # the base's own value is 0
+    value = _format(score.value, measure.style)
+    if not measure.compared and measure.adds != "auc":
+        return value
+    if score.ratio is None or score.ratio_ci95 is None:
+        return f"{value}\n{_range(score.ci95, measure.style)}"
+    if math.isnan(score.ratio):  # the reference's own value is 0
         return f"{value}\n{NO_VALUE}"
-    change = _format(score.vs_base["ratio"] - 1, "+.0%")
-    low, high = score.vs_base["ci95"]
-    return f"{value}\n{change} {_range((low - 1, high - 1), '+.0%')}"
+    low, high = score.ratio_ci95
+    change, bounds = _format(score.ratio - 1, "+.0%"), _range((low - 1, high - 1), "+.0%")
+    return f"{value}\n{change}\n{bounds}" if narrow else f"{value}\n{change} ({bounds})"
 
 
 def _range(ends: tuple[float, float], style: str) -> str:
     low, high = (_format(end, style).removesuffix("%") for end in ends)
-    return f"({low}…{high})"
+    return f"{low}…{high}"
 
 
 def _format(value: float | None, style: str) -> str:

@@ -13,8 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from rnr_dist.bench import Bench
 from rnr_dist.config.base import Sampling
 from rnr_dist.config.registry import task_class
-from rnr_dist.config.schema import TaskSettings
-from rnr_dist.config.schema import Config
+from rnr_dist.config.schema import Config, TaskSettings
 from rnr_dist.errors import InputError
 from rnr_dist.measures.measure import Measures, problem_with
 from rnr_dist.measures.results import Estimate

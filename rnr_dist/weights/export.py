@@ -48,8 +48,8 @@ class CardScore:
 class Card:
     """What a model card tells beside the terms.
 
-    forgotten: the target. method: what made the model forget it. base: what the checkpoint is called
-    where the export will be loaded (a hub name; by default its folder here).
+    forgotten: the target. method: what made the model forget it. base: what the checkpoint is
+    called where the export will be loaded (a hub name; by default its folder here).
     """
 
     forgotten: str

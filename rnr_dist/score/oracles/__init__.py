@@ -1,7 +1,7 @@
 """Oracles: the relevance of a response in [0, 1]. One small class each, named in `ORACLES`.
 
-In: a name, or `package.module:Class` for one of a user's own. Out: an `Oracle`. Invariant: an oracle
-of a user's own has answered two texts in the right shape before anything starts.
+In: a name, or `package.module:Class` for one of a user's own. Out: an `Oracle`. Invariant: an
+oracle of a user's own has answered two texts in the right shape before anything starts.
 """
 
 from __future__ import annotations
