@@ -16,6 +16,7 @@ from rnr_dist.config_icu import IcuConfig
 from rnr_dist.config_training import Training
 from rnr_dist.data.sources import load_contexts
 from rnr_dist.errors import InputError
+from rnr_dist.generate.backend import Choice, backend_of
 from rnr_dist.icu.data import IcuData, load_icu_data
 from rnr_dist.icu.pairing import check_exclusion
 from rnr_dist.models import (
@@ -33,21 +34,25 @@ from rnr_dist.tasks.toxicity import TaskData, load_task
 
 def check_inputs(config: Config) -> TaskData:
     """The task's data, once model, embedder and room are there. Raises InputError."""
-    check_model(config.model)
+    models = [name for name in (config.model, config.reveal.writer) if name]
+    for model in models:
+        check_model(model)
     _check_cpu_weights(config)
-    if config.reveal.writer:
-        check_model(config.reveal.writer)
     resolve_embedder(config.reveal.embedder)
     here = checkpoint_here(config.model)
     check_room(config, weights_bytes(here) if here else 0)
     if here:
         check_layers(config, here)
         check_chat_template(config, here)
-    return load_task(config.task, config.evaluate.split)
+    data = load_task(config.task, config.evaluate.split)
+    for model in models:  # last, since transformers is loaded for it
+        _check_backend(config, model)
+    return data
 
 
 def check_checkpoint(config: RunConfig, folder: Path) -> None:
     """Raises InputError where a checkpoint on this disk is not what the config needs."""
+    backend_of(config.engines, folder, config.trust_remote_code)
     check_room(config, weights_bytes(folder))
     if isinstance(config, IcuConfig):
         check_icu_layers(config, folder)
@@ -67,6 +72,7 @@ def check_icu_inputs(config: IcuConfig) -> IcuData:
     here = checkpoint_here(config.model)
     check_room(config, weights_bytes(here) if here else 0)
     base = _checkpoint(config.model, config)
+    backend_of(config.engines, base, config.trust_remote_code)
     check_icu_layers(config, base)
     tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=config.trust_remote_code)
     data = load_icu_data(config, tokenizer)
@@ -74,6 +80,12 @@ def check_icu_inputs(config: IcuConfig) -> IcuData:
     for name, model in config.evaluate.others.items():
         _check_other(f"evaluate.others.{name}", model, tokenizer, config)
     return data
+
+
+def _check_backend(config: RunConfig, model: str) -> Choice | None:
+    """What the model's engines run on; None where it is known once the model is unpacked."""
+    folder = check_model(model)
+    return backend_of(config.engines, folder, config.trust_remote_code) if folder else None
 
 
 def _checkpoint(name: str, config: IcuConfig) -> Path:
@@ -86,7 +98,7 @@ def _check_other(key: str, model: str, tokenizer: Any, config: IcuConfig) -> Non
     from transformers import AutoTokenizer
 
     try:
-        check_model(model)
+        _check_backend(config, model)
         folder = _checkpoint(model, config)
     except InputError as error:
         raise InputError(f"{key}: {error}") from error
@@ -212,6 +224,8 @@ def check_config(path: Path, overrides: list[str]) -> list[str]:
     lines.append(
         f"engines {engines.count} of {kind}, {compute_dtype(engines.dtype, engines.gpus_each > 0)}"
     )
+    if choice := _check_backend(config, config.model):
+        lines.append(f"backend {choice.backend}: {choice.why}")
     return lines
 
 

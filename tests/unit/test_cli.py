@@ -42,7 +42,9 @@ def place(tmp_path, monkeypatch):
         text = "\n\n".join(lines(60, number))
         (tmp_path / f"{name}.txt").write_text(text)
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "model" / "config.json").write_text(
+        '{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}'
+    )
     layers = {f"layers.0.{name}_proj.weight": np.zeros((2, 2), np.float32) for name in "qkvo"}
     save_file(layers, tmp_path / "model" / "model.safetensors")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
