@@ -6,8 +6,8 @@ response is of the model that was asked for; an endpoint that cannot serve it ra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Awaitable, Sequence
+from typing import Protocol, runtime_checkable
 
 from rnr_dist.generate.requests import Request, Response
 from rnr_dist.types import ModelRef
@@ -18,8 +18,8 @@ class Endpoint(Protocol):
     """The pool of engines (`cluster_pool.PoolHandle`, whichever backend they run on) and a model
     behind an API (`http_endpoint.HttpEndpoint`)."""
 
-    def submit(self, model: ModelRef, requests: Sequence[Request]) -> Any:
-        """Begin to answer; what it returns is awaited for the responses, in request order."""
+    def submit(self, model: ModelRef, requests: Sequence[Request]) -> Awaitable[list[Response]]:
+        """Begin to answer. Awaiting what it returns gives the responses, in request order."""
         ...
 
     def run(

@@ -70,7 +70,7 @@ def test_a_checkpoints_config_decides(tmp_path, monkeypatch):
     own = {"architectures": ["Mine"], "auto_map": {"AutoModelForCausalLM": "mine.Mine"}}
     mine = write_config(tmp_path, **own)
     assert backend_of(Engines(), mine, trust_remote_code=True).backend == "transformers"
-    with pytest.raises(InputError, match="found .* of Mine, which no backend"):
+    with pytest.raises(InputError, match=r"found .* of Mine, which no backend"):
         backend_of(Engines(), mine)
     nameless = write_config(tmp_path, model_type="llama")
     with pytest.raises(InputError, match="of no architecture, which no backend"):
