@@ -179,7 +179,7 @@ def test_what_a_server_refuses_is_one_sentence(server, monkeypatch):
     asked = [Generate(GREEDY, text=PROMPTS[0])]
     with (
         HttpEndpoint(Server(server, "smollm")) as stranger,
-        pytest.raises(InputError, match="answered 401 .*Server.key_variable"),
+        pytest.raises(InputError, match=r"answered 401 .*Server.key_variable"),
     ):
         stranger.run(stranger.model, asked)
     monkeypatch.setenv("SERVER_KEY", "secret")
