@@ -180,6 +180,20 @@ BAD_INPUTS = {
         ["engines.weights=lora"],
         ["engines.weights", "found lora on CPUs", "expected reload"],
     ),
+    "model that no backend serves": (
+        written("model/config.json", '{"architectures": ["BertForMaskedLM"]}'),
+        [],
+        ["model: found", "BertForMaskedLM, which no backend", "expected a causal language model"],
+    ),
+    "vllm for what it does not serve": (
+        written("model/config.json", '{"architectures": ["GPTNeoForCausalLM"]}'),
+        ["engines.backend=vllm"],
+        [
+            "engines.backend: found vllm",
+            "does not serve GPTNeoForCausalLM",
+            "expected transformers",
+        ],
+    ),
     "more generators than cores": (
         nothing,
         ["engines.count=3"],
@@ -281,6 +295,7 @@ def test_check_lists_what_a_run_would_use(place, capsys):
     assert "model   ./model" in out
     assert "challenging contexts in reveal" in out
     assert "outside passages in final" in out
+    assert "backend vllm: vLLM serves LlamaForCausalLM" in out
     assert not (place / "runs").exists()
     # The place's model has not all modules that the methods train, which R&R need not know.
     assert "methods can't run: baselines." in out and "expected some of k_proj" in out
