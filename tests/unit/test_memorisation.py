@@ -19,6 +19,7 @@ from rnr_dist.measures.memorisation import (
 )
 from rnr_dist.measures.results import Auc
 from rnr_dist.types import TokenSequence
+from tests.unit.tiny_models import gpt_neo
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EOS = 5
@@ -217,3 +218,15 @@ def test_a_continuation_is_read_without_any_prefix(memoriser):
     alone = recall(reader, given(4, *sequences), Counting(3), "none")
     assert [one.continuation for one in alone] == [one.continuation for one in whole]
     assert all(one.prefixes == () and len(one.overlaps) == 0 for one in alone)
+
+
+def test_a_window_of_attention_counts_what_was_given():
+    """GPT-Neo's local layers see so many places back, where a cache holds a longer sequence."""
+    model = gpt_neo(window=6).eval()
+    draw = random.Random(1)
+    sequences = [tuple(draw.randrange(6, 53) for _ in range(length)) for length in (26, 9, 17)]
+    starts = [(ids, length, 5) for ids in sequences for length in range(1, len(ids), 3)]
+    said = TorchReader(model, EOS).greedy(starts)
+    # `generated` says as many tokens as the ids that it is given have after the prefix.
+    wanted = [generated(model, ids[:length] + (0,) * 5, length) for ids, length, _ in starts]
+    assert said == wanted
