@@ -15,8 +15,8 @@ from rnr_dist.measures.measure import Measure
 from rnr_dist.measures.results import Results, Score
 from rnr_dist.report.epochs import Trained, read_trainings
 from rnr_dist.report.summary import Details, own_row
-from rnr_dist.run.directory import RunDir, read_json
-from rnr_dist.tasks.evaluation import run_models
+from rnr_dist.run.directory import RunDir, read, read_json
+from rnr_dist.types import NamedModel
 
 JUDGED = ("step", "method")  # kinds of rows that should be like a control
 
@@ -70,9 +70,8 @@ def _subspaces(run: RunDir, results: Results) -> list[dict[str, Any]]:
     from rnr_dist.weights.subspace import similarity_rows  # reads weights: torch is slow to load
 
     name = own_row(results.rows).name
-    return next(
-        (similarity_rows(named.model) for named in run_models(run) if named.name == name), []
-    )
+    models = read(run.path / "release" / "models.json", list[NamedModel])
+    return next((similarity_rows(one.model) for one in models if one.name == name), [])
 
 
 def _fallback_notes(fallbacks: list[str]) -> Iterator[str]:

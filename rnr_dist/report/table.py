@@ -36,8 +36,8 @@ def measure_tables(
     """A table each title of `measures`, one row a model, one column a measure.
 
     The value stands above its change against the row `reference`, which shows the value's own
-    interval instead. Measures of no row are left out, so are tables of no measure. Below the name of
-    what was trained by epochs stands its best one.
+    interval instead. Measures of no row are left out, so are tables of no measure. Below the name
+    of what was trained by epochs stands its best epoch.
     """
     shown = {
         title: found
