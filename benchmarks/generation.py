@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 
 from rnr_dist.config.file import load_config
-from rnr_dist.config.schema import Config, Engines
+from rnr_dist.config.engines import Engines
+from rnr_dist.config.schema import Config
 from rnr_dist.data.sources import load_contexts
 from rnr_dist.types import SamplingSettings
 

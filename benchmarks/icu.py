@@ -19,7 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rnr_dist.config.icu import IcuConfig, SequenceSource
+from rnr_dist.config.schema import Config
+
+from rnr_dist.config.sources import SequenceSource
 from rnr_dist.types import ModelRef, TokenSequence
 
 RECORDS, T0, T, N = 8, 50, 100, 10

@@ -21,6 +21,12 @@ from rnr_dist.run.tracking import Tracker
 from rnr_dist.types import ModelRef
 
 Check = Callable[[Config, Path], None]  # of a checkpoint that had no folder here before
+
+
+def no_check(config: Config, folder: Path) -> None:
+    """Nothing is asked of a checkpoint."""
+
+
 CARRIED = ("config", "oracle", "base", "tokenizer", "scorer", "_serving")
 
 
@@ -36,7 +42,7 @@ class Bench:
         config: Config,
         oracle: str = "",
         tracker: Tracker | None = None,
-        check: Check = lambda config, folder: None,
+        check: Check = no_check,
     ):
         self.config, self.oracle = config, oracle
         self._tracker, self._check = tracker, check

@@ -183,8 +183,8 @@ class Pull:
     """One evaluation of an arm: what the bandit is told and what rescoring needs.
 
     `embeddings` is n x d, one row a sample, so that any later forget set rescores it without a
-    model call; `relevance` is tau, `vendi` the normalised diversity, `score` their weighted
-    harmonic mean, `forget_set_version` the outer iteration whose D it was scored under.
+    model call; `relevance` is tau, `vendi` the diversity, `score` their weighted harmonic mean,
+    `forget_set_version` the outer iteration whose D it was scored under.
     """
 
     id: str

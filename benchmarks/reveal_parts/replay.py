@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rnr_dist.config.schema import Reveal
+from rnr_dist.config.reveal import Reveal
 from rnr_dist.run.directory import read_json, write_json
 
 TABLES = Path(__file__).parents[2] / "docs" / "results" / "arm_tables"

@@ -30,7 +30,8 @@ import numpy as np
 import ray
 
 from rnr_dist.config.file import load_config
-from rnr_dist.config.schema import Config, Engines
+from rnr_dist.config.engines import Engines
+from rnr_dist.config.schema import Config
 from rnr_dist.generate.cluster_pool import generator_pool
 from rnr_dist.generate.requests import Continuation, Request, Response
 from rnr_dist.reveal.history import Fill, History

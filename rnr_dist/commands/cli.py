@@ -9,15 +9,13 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from rnr_dist.errors import InputError
-
-if TYPE_CHECKING:
-    from rnr_dist.recipes.pipeline import StageName
 
 app = typer.Typer(
     help="Find out what a language model knows of a target, make it forget, and prove it.",
@@ -35,51 +33,57 @@ Overrides = Annotated[
 NewRun = Annotated[
     Path | None, typer.Option("--run", help="Run directory to make (runs/NAME-TIME).")
 ]
+Reread = Annotated[
+    bool,
+    typer.Option(
+        "--reread", help="Read the split final again under another config; tables say so."
+    ),
+]
 Resume = Annotated[
     Path | None, typer.Option("--resume", help="Run directory to go on with; done stages stay.")
 ]
 
+# The stage that a command goes to; None: the recipe's last.
+STAGES = {
+    "run": None,
+    "reveal": "reveal",
+    "release": "release",
+    "evaluate": "evaluate",
+    "baselines": "baselines",
+    "icu": "icu",
+    "sweep": "sweep",
+}
 
-def _pipeline(
-    command: str,
-    config: Path,
-    overrides: list[str],
-    run: Path | None,
-    resume: Path | None,
-    until: StageName,
-) -> None:
-    from rnr_dist.commands.check import check_baselines, check_icu_inputs, check_inputs
-    from rnr_dist.config.file import load_any_config
-    from rnr_dist.config.icu import IcuConfig
-    from rnr_dist.recipes.pipeline import run_folder, run_pipeline, stages_of
-    from rnr_dist.run.directory import RunDir
+
+@dataclass(frozen=True)
+class Where:
+    """The run directory to make, or to go on with; whether its sealed split may be read again."""
+
+    run: Path | None
+    resume: Path | None
+    reread: bool = False
+
+
+def _pipeline(command: str, config: Path, overrides: list[str], where: Where) -> None:
+    from rnr_dist.commands.check import check_checkpoint, check_inputs
+    from rnr_dist.config.file import load_config
+    from rnr_dist.recipes.pipeline import open_run, recipe_of, run_folder, run_pipeline
     from rnr_dist.run.progress import say
 
-    if run and resume:
+    if where.run and where.resume:
         raise InputError("--run and --resume: found both, expected one")
-    if resume and not (resume / "config.json").exists():
-        raise InputError(f"--resume {resume}: no run directory (no config.json)")
-    loaded = load_any_config(config, overrides)
-    stages = stages_of(loaded)
-    wanted = "icu" if command == "icu" else until
-    if wanted not in stages:
-        raise InputError(
-            f"{config}: task {loaded.task.name} has no stage {wanted}; expected one of "
-            f"{', '.join(stages)}"
-        )
-    data: Any
-    if isinstance(loaded, IcuConfig):
-        data = check_icu_inputs(loaded)
-    else:
-        data = check_inputs(loaded)
-        if until == "baselines":
-            check_baselines(loaded)
-    path = resume or run or run_folder(RUNS, loaded.name)
-    content = loaded.model_dump(mode="json")
-    directory = RunDir.open(path, content, resume=resume is not None)
+    if where.resume and not (where.resume / "config.json").exists():
+        raise InputError(f"--resume {where.resume}: no run directory (no config.json)")
+    loaded = load_config(config, overrides)
+    recipe, stage = recipe_of(loaded, STAGES[command])
+    if command == "icu":  # the whole picture, of the recipe that has this stage
+        stage = recipe.last
+    task = check_inputs(loaded, methods=stage == "baselines")
+    path = where.resume or where.run or run_folder(RUNS, loaded.name)
+    directory = open_run(path, loaded, resume=where.resume is not None)
     say(f"run directory {directory.path}")
     try:
-        run_pipeline(loaded, data, directory, until)
+        run_pipeline(loaded, task, directory, stage, check_checkpoint, where.reread)
     except KeyboardInterrupt:
         again = f"rnr {command} {config} --resume {path}"
         say(f"interrupted; what is finished is kept. Go on with: {again}")
@@ -87,7 +91,7 @@ def _pipeline(
     print(directory.path)
 
 
-def _stage_command(name: str, until: StageName, describe: str) -> None:
+def _stage_command(name: str, describe: str) -> None:
     """`rnr NAME CONFIG`: everything up to and with a stage."""
 
     @app.command(name, help=describe)
@@ -96,41 +100,39 @@ def _stage_command(name: str, until: StageName, describe: str) -> None:
         overrides: Overrides = [],  # noqa: B006 (typer copies it)
         run: NewRun = None,
         resume: Resume = None,
+        reread: Reread = False,
     ) -> None:
-        _pipeline(name, config, overrides, run, resume, until)
+        _pipeline(name, config, overrides, Where(run, resume, reread))
 
 
-_stage_command("run", "report", "Reveal, release, evaluate and report: the whole picture.")
+_stage_command("run", "Run the recipe that the config names: the whole picture, with its report.")
 _stage_command(
-    "reveal",
     "reveal",
     "Search instructions that make the model speak about the target; write the forget set.",
 )
 _stage_command(
-    "release",
-    "release",
-    "Train forget and retain adapters and search their weights (after reveal).",
+    "release", "Train forget and retain adapters and search their weights (after reveal)."
 )
-_stage_command(
-    "evaluate",
-    "evaluate",
-    "Measure base, control and every step on the evaluated split (after release).",
-)
-_stage_command(
-    "baselines",
-    "baselines",
-    "Put the methods that R&R, or ICU, is compared with beside it, at its budget.",
-)
-_stage_command(
-    "icu",
-    "evaluate",
-    "Make a model forget given sequences: memorise, pair, unlearn, measure (task extraction).",
-)
-_stage_command(
-    "sweep",
-    "sweep",
-    "Try every setting of `sweep` on an ICU run's tuning sequences (after memorising).",
-)
+_stage_command("evaluate", "Measure the base, controls and every step on the evaluated split.")
+_stage_command("baselines", "Put the methods of the config beside the recipe's own, at its budget.")
+_stage_command("icu", "Make a model forget given sequences: memorise, pair, unlearn, measure.")
+_stage_command("sweep", "Try every setting of `sweep` on the tuning sequences (after memorising).")
+
+
+@app.command()
+def study(
+    file: Annotated[Path, typer.Argument(metavar="STUDY", help="YAML file, see configs/studies/.")],
+    folder: Annotated[Path, typer.Option("--folder", help="Where its runs go (runs/STUDY).")],
+    reread: Reread = False,
+) -> None:
+    """Run a config for several seeds and variants, and put all methods in one table."""
+    from rnr_dist.commands.check import check_checkpoint, check_inputs
+    from rnr_dist.recipes.study import run_study, study_cells
+
+    _, cells = study_cells(file, folder)
+    for cell in cells:
+        check_inputs(cell.config, methods=cell.config.compared != [])
+    print(run_study(file, folder, reread, check_checkpoint))
 
 
 @app.command()
@@ -186,8 +188,7 @@ def grade(
     seed: Annotated[int, typer.Option(help="Order of the sheet.")] = 0,
 ) -> None:
     """Let people grade an ICU run's continuations from 1 to 8, blinded; then read their scores."""
-    from rnr_dist.report.grading import read_scores, write_sheet
-    from rnr_dist.report.sequences import grades_table, scale_lines
+    from rnr_dist.report.grading import print_grades, read_scores, scale_lines, write_sheet
 
     if bool(sheet) == bool(scores):
         raise InputError("grade: expected either --sheet or --scores")
@@ -195,7 +196,7 @@ def grade(
         rows = write_sheet(run, sheet, count, seed)
         print(f"{sheet}: {rows} rows; fill in `score`:", *scale_lines(), sep="\n")
     else:
-        grades_table(read_scores(run, scores or []))
+        print_grades(read_scores(run, scores or []))
 
 
 @app.command()

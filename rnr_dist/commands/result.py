@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
-import contextlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rnr_dist.config.icu import MEMORISED, IcuConfig
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
 from rnr_dist.run.directory import RunDir, read, read_json
-from rnr_dist.types import ModelRef, Score, Split
+from rnr_dist.types import ModelRef
+
+# What the card calls a recipe's own method, and what it made the model forget.
+MADE_BY = {
+    "reveal-and-release": "Reveal-and-Release (Eq. 1)",
+    "unlearn-sequences": "iterative contrastive unlearning (ICU)",
+}
+GIVEN_SEQUENCES = "given sequences"
 
 
-def open_result(path: Path) -> tuple[Config | IcuConfig, ModelRef, ModelRef]:
-    """(config, model before, result) of a run that has released or unlearned.
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that has a result: its config, the model before and the one after."""
+
+    run: RunDir
+    config: Config
+    before: ModelRef
+    after: ModelRef
+
+
+def open_result(path: Path) -> FinishedRun:
+    """A run that has released or unlearnt.
 
     Raises InputError, also where the run's base checkpoint is gone or another one.
     """
     from rnr_dist.config.file import validate
-    from rnr_dist.icu.forgotten import Unlearned
-    from rnr_dist.recipes.reveal_and_release import released_models
-    from rnr_dist.recipes.unlearn_sequences import models_of
-    from rnr_dist.release.loop import RELEASED
+    from rnr_dist.tasks.evaluation import run_models
     from rnr_dist.weights.checkpoints import find_base
 
-    unlearned = path / "icu" / "result.json"
-    if not ((path / RELEASED).exists() or unlearned.exists()):
+    run = RunDir(path)
+    if run.marker.exists():
+        run.require_layout()
+    models = run_models(run)
+    steps = [named.model for named in models if named.kind == "step"]
+    if not steps:
         raise InputError(
             f"{path}: no released model; expected a run directory after `rnr release` or `rnr icu`"
         )
-    config = validate(read_json(path / "config.json"), str(path / "config.json"))
-    find_base(path, config.model, config.trust_remote_code)
-    if isinstance(config, IcuConfig):
-        return config, models_of(RunDir(path))[MEMORISED], read(unlearned, Unlearned).model
-    models = released_models(RunDir(path))
-    return config, models[0][1], models[-1][1]
+    config = validate(read_json(run.marker), str(run.marker))
+    find_base(run.path, config.model, config.trust_remote_code)
+    [before] = [named.model for named in run_models(run) if named.kind == "reference"]
+    after = [named.model for named in run_models(run) if named.kind == "step"][-1]
+    return FinishedRun(run, config, before, after)
 
 
 def compare_models(path: Path, prompt: str, n: int, masked: bool) -> None:
@@ -43,53 +58,53 @@ def compare_models(path: Path, prompt: str, n: int, masked: bool) -> None:
 
     Beside them the oracle's scores, where the task has an oracle.
     """
-    import torch
     from rich.console import Console
     from rich.table import Table
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from rnr_dist.report.table import literal
     from rnr_dist.score.oracles import make_oracle
+    from rnr_dist.tasks.task import make_task
+
+    found = open_result(path)
+    name = make_task(found.config).oracle
+    oracle = make_oracle(name) if name else None
+    table = Table("before", "score", "after", "score", show_lines=True)
+    columns: list[list[object]] = []
+    for model in (found.before, found.after):
+        texts = _continued(found, model, prompt, n)
+        scores = oracle.score([prompt] * n, texts) if oracle else [None] * n
+        columns.append([literal(mask(text) if masked else text) for text in texts])
+        columns.append(["" if score is None else f"{score:.2f}" for score in scores])
+    for row in zip(*columns, strict=True):
+        table.add_row(*row)  # type: ignore[arg-type]
+    Console().print(table)
+
+
+def _continued(found: FinishedRun, model: ModelRef, prompt: str, n: int) -> list[str]:
+    """Continuations by one model, in this process, in fp32."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     from rnr_dist.weights.composition import add_to_model
 
-    config, base, result = open_result(path)
-    oracle = make_oracle(config.task.oracle) if isinstance(config, Config) else None
-    tokenizer = AutoTokenizer.from_pretrained(base.checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(found.before.checkpoint)
     inputs = tokenizer(prompt, return_tensors="pt")
-    texts = {}
-    for name, reference in (("before", base), ("after", result)):
-        checkpoint = reference.checkpoint
-        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
-        add_to_model(model, reference.terms)
-        torch.manual_seed(config.seed)
-        sampling = config.evaluate.sampling
-        with torch.inference_mode():
-            output = model.generate(
-                **inputs,
-                do_sample=True,
-                top_p=sampling.top_p,
-                temperature=sampling.temperature or 1.0,
-                max_new_tokens=2 * sampling.max_tokens,
-                num_return_sequences=n,
-            )
-        new = output[:, inputs["input_ids"].shape[1] :]
-        texts[name] = tokenizer.batch_decode(new, skip_special_tokens=True)
-    table = Table("before", "score", "after", "score", show_lines=True)
-    scored = {
-        name: [f"{score:.2f}" for score in oracle.score([prompt] * n, found)]
-        if oracle
-        else [""] * n
-        for name, found in texts.items()
-    }
-    shown = {name: [mask(t) if masked else t for t in found] for name, found in texts.items()}
-    for i in range(n):
-        table.add_row(
-            literal(shown["before"][i]),
-            scored["before"][i],
-            literal(shown["after"][i]),
-            scored["after"][i],
+    loaded = AutoModelForCausalLM.from_pretrained(model.checkpoint, dtype=torch.float32).eval()
+    add_to_model(loaded, model.terms)
+    torch.manual_seed(found.config.seed)
+    sampling = found.config.evaluate.sampling
+    with torch.inference_mode():
+        output = loaded.generate(
+            **inputs,
+            do_sample=True,
+            top_p=sampling.top_p,
+            temperature=sampling.temperature or 1.0,
+            max_new_tokens=2 * sampling.max_tokens,
+            num_return_sequences=n,
         )
-    Console().print(table)
+    new = output[:, inputs["input_ids"].shape[1] :]
+    texts: list[str] = tokenizer.batch_decode(new, skip_special_tokens=True)
+    return texts
 
 
 def mask(text: str) -> str:
@@ -107,63 +122,43 @@ def export_result(
     `rank` cuts the adapter (`export_adapter`) and says what that costs; merged weights stay exact.
     """
     from rnr_dist.run.progress import say
-    from rnr_dist.weights.export import ICU, RELEASE, export_adapter, export_merged
+    from rnr_dist.weights.export import Card, export_adapter, export_merged
 
     if not adapter and not merged:
         raise InputError("export: found neither --adapter nor --merged, expected at least one")
     if rank is not None and not adapter:
         raise InputError(f"--rank: found {rank} without --adapter; expected both, or neither")
-    config, _, result = open_result(path)
+    found = open_result(path)
+    config, result = found.config, found.after
     # A hub model's adapter names the hub; other users' folders are not known there.
     base = config.model if result.checkpoint != config.model and "/" in config.model else None
-    unlearned = isinstance(config, IcuConfig)
-    if unlearned and not result.terms:
+    if config.way == "epochs" and not result.terms:
         base = config.model  # its checkpoint is the result's own
-    told: dict[str, Any] = {
-        "forgotten": "given sequences" if unlearned else config.task.name,
-        "base": base,
-        "scores": _sequence_scores(path) if unlearned else _release_scores(path),
-        "method": ICU if unlearned else RELEASE,
-    }
+    forgotten = GIVEN_SEQUENCES if config.way == "epochs" else config.task.name
+    card = Card(forgotten, MADE_BY[config.recipe], base, _card_scores(found.run))
     written = []
     if adapter:
-        _, truncation = export_adapter(result, adapter, rank=rank, **told)
+        _, truncation = export_adapter(result, adapter, card, rank)
         if truncation:
             say(f"rank {truncation.rank}: relative Frobenius error {truncation.error:.3g}")
         written.append(adapter)
     if merged:
-        export_merged(result, merged, **told)
+        export_merged(result, merged, card)
         written.append(merged)
     return written
 
 
-def _release_scores(path: Path) -> dict[str, Score]:
-    """The result's scores; none for a run without a report, which can be exported all the same."""
-    from rnr_dist.report.summary import read_summary, summary_steps
+def _card_scores(run: RunDir):  # type: ignore[no-untyped-def]
+    """The result's scores; none for a run that was not evaluated, which can be exported too."""
+    from rnr_dist.measures.results import Results
+    from rnr_dist.weights.export import CardScore
 
-    with contextlib.suppress(InputError):
-        return summary_steps(read_summary(path / "summary.json"))[-1].scores
-    return {}
-
-
-def _sequence_scores(path: Path) -> dict[str, Score]:
-    """The same of an ICU run. A context is a sequence, or a window of text for perplexities.
-
-    `final`, since methods are tuned on other sequences.
-    """
-    from rnr_dist.icu.judging import Judgement
-    from rnr_dist.stats import interval
-
-    judged = path / "evaluate" / "icu.json"
-    if not judged.exists():
+    path = run.path / "evaluate" / "results.json"
+    if not path.exists():
         return {}
+    results = read(path, Results)
+    last = [row for row in results.rows if row.kind == "step"][-1]
     return {
-        name: Score(
-            value=measure.value,
-            n_contexts=measure.n_contexts,
-            n_samples=int(measure.denominator.sum()),
-            ci95=interval(measure),
-            split=Split.FINAL,
-        )
-        for name, measure in read(judged, Judgement).measures.items()
+        name: CardScore(score.value, score.ci95, last.split, score.n_clusters, score.n_samples)
+        for name, score in results.scores[last.name].items()
     }

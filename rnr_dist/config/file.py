@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from rnr_dist.config.base import Section
 from rnr_dist.config.named import NESTED
 from rnr_dist.config.schema import Config
+from rnr_dist.config.study import Study
 from rnr_dist.errors import InputError
 
 # Keys of earlier versions, and where they are now.
@@ -45,7 +46,23 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
 
     `${VARIABLE}` in it is replaced from the environment. Raises InputError.
     """
-    path = Path(path)
+    content = _mapping(Path(path))
+    for override in overrides or []:
+        _apply(content, override)
+    return validate(content, str(path))
+
+
+def load_study(path: str | Path) -> Study:
+    """Read and validate the file of a study. Raises InputError."""
+    content = _mapping(Path(path))
+    try:
+        return Study.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_sentence(error, Study)}") from error
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """The keys of a YAML file."""
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -57,9 +74,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
         raise InputError(f"{path}: is no YAML ({_one_line(error)})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: found {type(content).__name__}, expected a mapping of keys")
-    for override in overrides or []:
-        _apply(content, override)
-    return validate(content, str(path))
+    return content
 
 
 def validate(content: dict[str, Any], origin: str) -> Config:
@@ -67,7 +82,7 @@ def validate(content: dict[str, Any], origin: str) -> Config:
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{origin}: {_sentence(error)}") from error
+        raise InputError(f"{origin}: {_sentence(error, Config)}") from error
     except InputError as error:  # of a task or a method that cannot be found
         raise InputError(f"{origin}: {error}") from error
 
@@ -108,12 +123,12 @@ class _Problem:
     known: tuple[str, ...]
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, schema: type[Section]) -> str:
     """The first problem as `key: found ..., expected ...`, with the nearest known key.
 
     Unknown keys come first: a misspelt key is also a missing one, and its name says more.
     """
-    problems = list(_problems(error.errors(), (), Config))
+    problems = list(_problems(error.errors(), (), schema))
     unknown = [one for one in problems if one.error["type"] == "extra_forbidden"]
     problem = (unknown or problems)[0]
     found, key = problem.error, ".".join(str(part) for part in problem.path)

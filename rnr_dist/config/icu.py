@@ -1,6 +1,6 @@
 """The schema of an ICU run (`rnr icu`): what is memorised, forgotten, and how it is judged.
 
-In: plain values. Out: a validated, frozen `IcuConfig`. Invariant: a preset fills in what the file
+In: plain values. Out: a validated, frozen `Config`. Invariant: a preset fills in what the file
 leaves out and nothing else; what the file says stands.
 """
 
@@ -30,12 +30,13 @@ from rnr_dist.config.objectives import (
     KumprObjective,
     LlmuObjective,
 )
-from rnr_dist.config.schema import RunConfig
+from rnr_dist.config.schema import Config
 from rnr_dist.config.sources import TextSource
 from rnr_dist.config.training import Training
 from rnr_dist.types import Split
 
 Preset = Literal["default", "paper", "reference"]
+Over = Literal["continuation", "all"]
 IcuMethodName = Literal["icu", "kumpr", "kl", "dpo", "llmu"]
 # Rows of the table that are no method: the model as it came, as it is to forget, and the one that
 # never saw the forget sequences.
@@ -197,9 +198,14 @@ class Stopping(Section):
     """When unlearning ends, for every method alike."""
 
     extraction: Fraction | None = None
-    """Mean EL_n over t >= t0 must be at or below it; left out: the never-seen sequences' mean."""
+    """Mean EL_n must be at or below it; left out: the never-seen sequences' mean."""
     memorisation: Fraction | None = None
-    """Mean MA over t >= t0 must be at or below it; left out: the never-seen sequences' mean."""
+    """Mean MA must be at or below it; left out: the never-seen sequences' mean."""
+    extraction_over: Over = "continuation"
+    """The prefixes that this EL_n counts, also a sequence's own: `continuation`, those of t0 tokens
+    and more; `all`, of any length (Eq. 7), which costs about twice the decodes."""
+    memorisation_over: Over = "continuation"
+    """The tokens that this MA counts: `continuation`, those from t0 on; `all` (Eq. 9)."""
     epochs: Count = 25
     """Most epochs."""
     curves: bool = True
@@ -331,7 +337,7 @@ class Judging(Section):
         return self
 
 
-class IcuConfig(RunConfig):
+class Config(Config):
     """A whole ICU run."""
 
     preset: Preset = "default"
@@ -354,7 +360,7 @@ class IcuConfig(RunConfig):
         return merged(PRESETS.get(str(content.get("preset", "default")), {}), content)
 
     @model_validator(mode="after")
-    def _sequences_fit(self) -> IcuConfig:
+    def _sequences_fit(self) -> Config:
         if self.task.max_tokens >= self.engines.max_model_len:
             raise ValueError(
                 f"task.max_tokens {self.task.max_tokens} must be below engines.max_model_len "
@@ -363,7 +369,7 @@ class IcuConfig(RunConfig):
         return self
 
     @model_validator(mode="after")
-    def _sweepable(self) -> IcuConfig:
+    def _sweepable(self) -> Config:
         method: Unlearning = getattr(self.methods, self.sweep.method)
         for place in self.sweep.places():
             try:
@@ -375,7 +381,7 @@ class IcuConfig(RunConfig):
         return self
 
     @model_validator(mode="after")
-    def _whole_weights(self) -> IcuConfig:
+    def _whole_weights(self) -> Config:
         if self.workers.zero_stage == 3:
             raise ValueError(
                 "workers.zero_stage 3: after each epoch the workers generate, each by itself, "

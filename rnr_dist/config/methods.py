@@ -7,7 +7,7 @@ budget is not set here: every method gets the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -16,7 +16,8 @@ from rnr_dist.config.base import Count, Fraction, Positive, Section, merged, nes
 from rnr_dist.config.named import validated
 from rnr_dist.config.registry import METHODS, method_class
 from rnr_dist.config.sources import ContextSource
-from rnr_dist.config.training import Training
+from rnr_dist.config.training import ObjectiveSettings, Training
+from rnr_dist.config.unlearning import require_constant
 from rnr_dist.types import Split
 
 # How methods are run. `merge`: adapters are trained within a budget, the strength with which they
@@ -50,6 +51,29 @@ class MethodSettings(Section):
         return Training.model_validate(changed)
 
 
+def by_merge(training: Training, rates: Sequence[float], low: float, high: float) -> MethodSettings:
+    """A method's settings where its adapter is added or subtracted: a training a learning rate."""
+    grid = [{"learning_rate": rate} for rate in rates]
+    return MethodSettings(training=training, grid=grid, low=low, high=high)
+
+
+def by_epochs(objective: ObjectiveSettings, learning_rate: float = 1e-5) -> MethodSettings:
+    """A method's settings on the model's own weights, with Adam's constant rate as in ICU's paper,
+    and 2.5 times that rate."""
+    training = Training(
+        objective=objective,
+        parameters="full",
+        schedule="constant",
+        warmup_share=0.0,
+        betas=(0.9, 0.98),
+        learning_rate=learning_rate,
+        batch_size=8,
+        micro_batch_tokens=1024,  # each backward pass writes all weights' gradients: few passes
+    )
+    grid = [{"learning_rate": rate} for rate in (learning_rate, 2.5 * learning_rate)]
+    return MethodSettings(training=training, grid=grid)
+
+
 class Methods(Section):
     """Methods that are put side by side on the same data, budget and measures.
 
@@ -80,26 +104,63 @@ class Methods(Section):
     anew."""
 
     def of(self, name: str) -> MethodSettings:
-        """The settings of a method that runs."""
+        """The settings of a method that runs and has some. Raises KeyError."""
         found: MethodSettings = (self.__pydantic_extra__ or {})[name]
         return found
+
+    def found(self, name: str) -> MethodSettings | None:
+        """`of`, or None where the method has no settings here."""
+        return (self.__pydantic_extra__ or {}).get(name)
+
+
+def way_of(name: str, way: Way) -> Way:
+    """How a method is run in a recipe of that way: what has no epochs is merged. Raises InputError
+    for a method that is not there."""
+    return way if method_class(name).settings(way) else "merge"
 
 
 def complete_methods(content: Mapping[str, Any], way: Way, used: set[str]) -> dict[str, Any]:
     """`content` of `methods` with the settings of every method in `used` or named in it.
 
-    Raises pydantic's errors, and ValueError for a key that is no method.
+    Raises pydantic's errors, and ValueError for a key that is no method and for settings that do
+    not fit the method or its way.
     """
     given = dict(content)
     named = {key for key in given if key not in Methods.model_fields}
     for name in sorted(named | used):
         if name not in METHODS and ":" not in name:
             raise ValueError(f"methods.{name}: unknown; expected one of {', '.join(METHODS)}")
-        defaults = method_class(name).settings(way)
+        own_way = way_of(name, way)
+        if section := getattr(method_class(name), "section", ""):
+            if name in named:
+                raise ValueError(f"methods.{name}: its settings are the section {section}")
+            continue
+        defaults = method_class(name).settings(own_way)
         if defaults is None:
             continue
         own = given.get(name, {})
         if isinstance(own, Mapping):
             own = validated(MethodSettings, merged(defaults.model_dump(), own))
+        if isinstance(own, MethodSettings):
+            _require_fit(name, own, defaults, own_way)
         given[name] = own
     return given
+
+
+def _require_fit(name: str, own: MethodSettings, defaults: MethodSettings, way: Way) -> None:
+    wanted = defaults.training.objective.name
+    for training in map(own.trained_with, own.grid):
+        if training.objective.name != wanted:
+            raise ValueError(
+                f"methods.{name}.training.objective.name: found {training.objective.name}, "
+                f"expected {wanted}"
+            )
+        if way == "epochs":
+            try:
+                require_constant(training)
+            except ValueError as error:
+                raise ValueError(f"methods.{name}.{error}") from None
+        elif training.parameters == "full":
+            raise ValueError(
+                f"methods.{name}.training.parameters full is no adapter; expected lora or matrices"
+            )

@@ -28,6 +28,7 @@ METHODS = {
     "llmu": "rnr_dist.methods.llmu:Llmu",
     "pem_external": "rnr_dist.methods.pem_external:PemExternal",
     "ext_sub": "rnr_dist.methods.ext_sub:ExtSub",
+    "npo": "rnr_dist.methods.npo:Npo",
     "rmu": "rnr_dist.methods.rmu:Rmu",
     "cmd": "rnr_dist.methods.cmd:Cmd",
 }
@@ -35,15 +36,16 @@ METHODS = {
 
 def task_class(name: str) -> Any:
     """The class of a task (`tasks.task.Task`). Raises InputError."""
-    return _find("task", name, TASKS)
+    return find_class("task", name, TASKS)
 
 
 def method_class(name: str) -> Any:
     """The class of a method (`methods.method.Method`). Raises InputError."""
-    return _find("method", name, METHODS)
+    return find_class("method", name, METHODS)
 
 
-def _find(kind: str, name: str, known: Mapping[str, str]) -> Any:
+def find_class(kind: str, name: str, known: Mapping[str, str]) -> Any:
+    """What `known`, or a dotted name, says is called `name`. Raises InputError."""
     module_name, _, attribute = known.get(name, name).partition(":")
     if not attribute:
         raise InputError(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from rnr_dist.config.base import Count, Diversity, Fraction, Positive, Sampling, Section
+
+# Lines of Algorithm 1 that the defaults depart from: 16, the arg max of the scores as they are;
+# 18, all of f(C, P*) joins D, and f gives one response a context as in line 8.
+ALGORITHM_1 = {"recheck": 0, "fill_per_context": 1, "min_relevance": 0.0}
 
 
 class Reveal(Section):
@@ -14,13 +19,14 @@ class Reveal(Section):
 
     mode: Literal["default", "paper", "instinct"] = "default"
     """`default`: several pulls in flight, none repeated, scaled network. `paper`: Algorithm 1 as
-    it is written, one pull at a time, the arg max over all arms, repeats allowed; where it is
-    silent, as `instinct`. `instinct`: the bandit of the code that the paper builds on, to the
+    it is written, one pull at a time, the arg max over all arms, repeats allowed, line by line in
+    docs/reveal.md; what the file says stands above it; where it is silent, as `instinct`.
+    `instinct`: the bandit of the code that the paper builds on, to the
     letter: unscaled N(0,1) network, arg max over a fresh random 1,000 arms."""
     diversity: Diversity | None = None
     """`weighted`: the batch counts `batch_weight` against the forget set. `union`: Vendi(y u D)
-    over log min(n, d). `union_raw`: Vendi(y u D) as Algorithm 1 has it. Left out: `weighted` in
-    `default` mode, `union` in the others."""
+    over log min(n, d). `union_raw`: Vendi(y u D) as Algorithm 1 has it, from 1 to min(n, d). Left
+    out: `weighted` in `default` mode, `union_raw` in `paper`, `union` in `instinct`."""
     outer_iterations: Count = 3
     """m: each adds one instruction's responses to the forget set."""
     budget: Count = 40
@@ -97,7 +103,16 @@ class Reveal(Section):
 
     @property
     def diversity_kind(self) -> Diversity:
-        return self.diversity or ("weighted" if self.mode == "default" else "union")
+        kinds: dict[str, Diversity]
+        kinds = {"default": "weighted", "paper": "union_raw", "instinct": "union"}
+        return self.diversity or kinds[self.mode]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lines_of_the_paper(cls, content: Any) -> Any:
+        if isinstance(content, Mapping) and content.get("mode") == "paper":
+            return {**ALGORITHM_1, **content}
+        return content
 
     @model_validator(mode="after")
     def _enough_arms(self) -> Reveal:

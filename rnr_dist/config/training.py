@@ -20,6 +20,10 @@ class ObjectiveSettings(Section):
     """Whether single texts are all that it is trained on; others take items of several roles."""
 
 
+# Texts that an item takes beside what is forgotten.
+Retained = Annotated[int, Field(ge=0, le=64)]
+
+
 class CausalObjective(ObjectiveSettings):
     """Cross-entropy of the responses."""
 
@@ -100,8 +104,8 @@ class Training(Section):
     """AdamW's decay of its two moments."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW weight decay."""
-    clip_norm: Positive = 1.0
-    """Gradient norm limit."""
+    clip_norm: Positive | None = 1.0
+    """Gradient norm limit; null does not clip."""
 
     @model_validator(mode="after")
     def _has_lora(self) -> Training:

@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 from rnr_dist.config.base import Count, Fraction, Section, above_defaults
 from rnr_dist.config.training import Training
 
+Over = Literal["continuation", "all"]
+
 
 def require_constant(training: Training) -> None:
     """Raises ValueError for a learning rate that follows the steps to an end nobody knows."""
@@ -109,9 +111,14 @@ class Stopping(Section):
     """When unlearning ends, for every method alike."""
 
     extraction: Fraction | None = None
-    """Mean EL_n over t >= t0 must be at or below it; left out: the never-seen sequences' mean."""
+    """Mean EL_n must be at or below it; left out: the never-seen sequences' mean."""
     memorisation: Fraction | None = None
-    """Mean MA over t >= t0 must be at or below it; left out: the never-seen sequences' mean."""
+    """Mean MA must be at or below it; left out: the never-seen sequences' mean."""
+    extraction_over: Over = "continuation"
+    """The prefixes that this EL_n counts, also a sequence's own: `continuation`, those of t0 tokens
+    and more; `all`, of any length (Eq. 7), which costs about twice the decodes."""
+    memorisation_over: Over = "continuation"
+    """The tokens that this MA counts: `continuation`, those from t0 on; `all` (Eq. 9)."""
     epochs: Count = 25
     """Most epochs."""
     curves: bool = True

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rnr_dist.config.icu import SequenceSource
+from rnr_dist.config.sources import SequenceSource
 from rnr_dist.data.formats import read_records
 from rnr_dist.data.records import record_texts
 from rnr_dist.data.sources import files_of

@@ -10,7 +10,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from rnr_dist.config.schema import ContextSource, TextSource
+from rnr_dist.config.sources import ContextSource, TextSource
 from rnr_dist.data.formats import Extract, Opening, read_extracts, read_openings
 from rnr_dist.data.splits import (
     Text,

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rnr_dist.config.schema import Engines
+from rnr_dist.config.engines import Engines
 from rnr_dist.generate.requests import Request, Response
 from rnr_dist.run.directory import read_json
 from rnr_dist.types import ModelRef

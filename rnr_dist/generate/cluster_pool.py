@@ -13,7 +13,8 @@ from typing import Any
 
 import ray
 
-from rnr_dist.config.schema import Engines, RunConfig
+from rnr_dist.config.engines import Engines
+from rnr_dist.config.schema import Config
 from rnr_dist.generate.actor import Generator, actor_options
 from rnr_dist.generate.pool import EngineDiedError, Pool
 from rnr_dist.generate.requests import Request, Response
@@ -110,7 +111,7 @@ class PoolHandle:
 
 @contextlib.contextmanager
 def generator_pool(
-    config: RunConfig, base: ModelRef, generator: type = Generator
+    config: Config, base: ModelRef, generator: type = Generator
 ) -> Iterator[PoolHandle]:
     """Start the engines and their pool; end them with the block.
 

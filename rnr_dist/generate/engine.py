@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rnr_dist.config.schema import Engines
+from rnr_dist.config.engines import Engines
 from rnr_dist.generate.requests import Continuation, Generate, ReadLikelihood, Request, Response
 from rnr_dist.run.precision import compute_dtype
 from rnr_dist.types import SamplingSettings

@@ -57,7 +57,7 @@ class Look:
         """
         own = [self._all[at] for at in self._mine]
         matches = self._reader.matches([sequence.token_ids for sequence in own])
-        recalled = [accuracy(match, self._job.prefix_tokens) for match in matches]
+        recalled = [accuracy(match, self._job.counted.tokens) for match in matches]
         nan = float("nan")
         if not self._reader.finite:
             # A model whose logits are no numbers recalls nothing, and has not forgotten.
@@ -91,13 +91,14 @@ class Look:
         if not sequences:
             return []
         job, decode = self._job, self._tokenizer.decode
-        t0 = job.prefix_tokens
+        t0, counted = job.prefix_tokens, job.counted
         read = recall(
             self._reader,
             [sequence.token_ids for sequence in sequences],
             t0,
             job.n,
-            t0 if with_extraction else _NO_PREFIX,
+            counted.prefixes if with_extraction else _NO_PREFIX,
+            counted.denominator,
             eos=self._tokenizer.eos_token_id,
             matches=matches,
         )
@@ -111,7 +112,6 @@ class Look:
         if self._similarity:
             alike = self._similarity.bertscore(said, truth).tolist()
             bleu = self._similarity.bleu(said, truth).tolist()
-        return [
-            (one, other, found.extraction if with_extraction else nan, found.accuracy(t0), text)
-            for one, other, found, text in zip(alike, bleu, read, said, strict=True)
-        ]
+        extracted = [found.extraction if with_extraction else nan for found in read]
+        recalled = [found.accuracy(counted.tokens) for found in read]
+        return [*zip(alike, bleu, extracted, recalled, said, strict=True)]

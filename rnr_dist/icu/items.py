@@ -32,30 +32,35 @@ def unlearning_items(
     seed: int,
     unseen_nats: Mapping[int, float] = MappingProxyType({}),
 ) -> list[Item]:
-    """`pairs` goes by the forget sequence's id; `unseen_nats` by token id, for natural ceilings."""
+    """`pairs` goes by the forget sequence's id; `unseen_nats` by token id, for natural ceilings.
+
+    All examples of an item count the same places: all tokens where the objective says `whole`,
+    else those from `prefix_tokens` on.
+    """
     objective = training.objective
     whole = isinstance(objective, (IcuObjective, KumprObjective, KlObjective)) and objective.whole
-    own = 0 if whole else prefix_tokens
-    beside = own if name == "icu" else prefix_tokens
+    # One rule for every role: a method that ascends over whole sequences and held only the ends of
+    # its pairs would lose their beginnings, and look worse than it is.
+    first = 0 if whole else prefix_tokens
     items = []
     for number, sequence in enumerate(forget):
         ids = sequence.token_ids
-        target = Example(ids, own, ceilings(ids, objective, unseen_nats))
-        learn = [Example(pair.token_ids, beside) for pair in pairs[sequence.id]]
+        target = Example(ids, first, ceilings(ids, objective, unseen_nats))
+        learn = [Example(pair.token_ids, first) for pair in pairs[sequence.id]]
         if name == "kumpr":
             items.append(Item.of(forget=[target]))
         elif name in ("icu", "kl"):
             items.append(Item.of(forget=[target], learn=learn))
         elif name == "dpo":
             pair = pairs[sequence.id][0]
-            chosen = Example(other_end(sequence, pair, prefix_tokens), prefix_tokens)
-            items.append(Item.of(chosen=[chosen], rejected=[Example(ids, prefix_tokens)]))
+            chosen = Example(other_end(sequence, pair, prefix_tokens), first)
+            items.append(Item.of(chosen=[chosen], rejected=[target]))
         else:
             assert isinstance(objective, LlmuObjective)
             draw = random.Random(f"{seed} {number}")
             others = draw.sample(list(pool), min(objective.mismatches, len(pool)))
-            wrong = [Example(other_end(sequence, o, prefix_tokens), prefix_tokens) for o in others]
-            items.append(Item.of(forget=[Example(ids, prefix_tokens)], mismatch=wrong, learn=learn))
+            wrong = [Example(other_end(sequence, o, prefix_tokens), first) for o in others]
+            items.append(Item.of(forget=[target], mismatch=wrong, learn=learn))
     return items
 
 

@@ -1,8 +1,8 @@
 """What a model knows of the forget sequences, and what it kept: read through the generator pool.
 
 In: a model, the data. Out: a row a sequence, and measures by sequence. Invariant: sampled
-extraction, short prefixes, NLL, perplexity and problems took no part in training, stopping or
-choosing.
+extraction, NLL, perplexity and problems took no part in training, stopping or choosing; nor did
+short prefixes, unless `stopping.extraction_over` is `all`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import numpy as np
 from rnr_dist.config.icu import IcuConfig
 from rnr_dist.generate.requests import Generate, ReadLikelihood
 from rnr_dist.icu.data import IcuData
+from rnr_dist.icu.forgotten import Counted
 from rnr_dist.measures.continuations import settings_of
 from rnr_dist.measures.fluency import distinct_and_total, token_entropy
-from rnr_dist.measures.memorisation import Denominator, Recall, auc, overlap, recall
+from rnr_dist.measures.memorisation import Recall, auc, overlap, recall
 from rnr_dist.measures.perplexity import perplexity, windows
 from rnr_dist.measures.pool_reader import PoolReader
 from rnr_dist.measures.problems import (
@@ -94,14 +95,13 @@ def recalled(
 ) -> list[Recall]:
     """`recall` of sequences through the pool, prefixes from `first` tokens on."""
     task = config.task
-    denominator: Denominator = "label" if config.preset == "reference" else "generated"
     return recall(
         PoolReader(pool, model, describe),
         [sequence.token_ids for sequence in sequences],
         task.prefix_tokens,
         task.n,
         first,
-        denominator,
+        Counted.by(config).denominator,
         eos,
     )
 

@@ -20,7 +20,7 @@ import ray
 from rnr_dist.config.icu import IcuConfig
 from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
-from rnr_dist.icu.forgotten import Limits
+from rnr_dist.icu.forgotten import Counted, Limits
 from rnr_dist.icu.worker import EpochJob, epoch_loop
 from rnr_dist.run.codec import to_plain
 from rnr_dist.run.directory import read, read_json, write
@@ -101,8 +101,15 @@ class EpochTrainings:
         if levels:
             inputs += [to_plain(levels), config.fingerprint("refinement")]
         kept = config.fingerprint("seed", "task")
+        t0 = config.task.prefix_tokens
+        counted = Counted(t0, t0)
         if until == "forgotten":
-            inputs += [config.stopping.curves, [[*example.token_ids] for example in retained]]
+            counted = Counted.by(config)
+            inputs += [
+                asdict(counted),
+                config.stopping.curves,
+                [[*example.token_ids] for example in retained],
+            ]
         fingerprint = digest([inputs, kept, scorer])
         output, note = self.folder / "models" / name, self.folder / "models" / f"{name}.json"
         if not (note.exists() and read(note, ModelNote).fingerprint == fingerprint):
@@ -124,7 +131,8 @@ class EpochTrainings:
                     refinement=config.refinement,
                     epochs=epochs,
                     curves=config.stopping.curves,
-                    prefix_tokens=config.task.prefix_tokens,
+                    prefix_tokens=t0,
+                    counted=counted,
                     n=config.task.n,
                     scorer=scorer,
                     tokenizer=model.checkpoint,

@@ -17,7 +17,7 @@ from rnr_dist.bench import Machine
 from rnr_dist.config.icu import IcuConfig, Pairing
 from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.icu.data import IcuData
-from rnr_dist.icu.forgotten import Limits
+from rnr_dist.icu.forgotten import Counted, Limits
 from rnr_dist.icu.pairing import make_index
 from rnr_dist.run.directory import read, write
 from rnr_dist.run.progress import say
@@ -122,9 +122,8 @@ def _read(config: IcuConfig, data: IcuData, machine: Machine, known: ModelRef) -
     from rnr_dist.icu.judging import recalled
 
     t0, tokenizer, rule = config.task.prefix_tokens, machine.tokenizer, config.refinement
-    found = recalled(
-        machine.pool, config, known, data.unseen, tokenizer.eos_token_id, t0, "never seen"
-    )
+    counted, eos = Counted.by(config), tokenizer.eos_token_id
+    found = recalled(machine.pool, config, known, data.unseen, eos, counted.prefixes, "never seen")
     said = [tokenizer.decode(one.continuation, skip_special_tokens=True) for one in found]
     truth = [tokenizer.decode(sequence.token_ids[t0:]) for sequence in data.unseen]
     with similarity_of(config, machine) as similarity:
@@ -133,7 +132,7 @@ def _read(config: IcuConfig, data: IcuData, machine: Machine, known: ModelRef) -
         "bertscore": np.asarray(alike),
         "bleu": np.asarray(bleu),
         "extraction": np.array([one.extraction for one in found]),
-        "memorisation": np.array([one.accuracy(t0) for one in found]),
+        "memorisation": np.array([one.accuracy(counted.tokens) for one in found]),
     }
     ids = [sequence.token_ids for sequence in data.unseen]
     answers = machine.pool.run(known, [ReadLikelihood(one) for one in ids])

@@ -20,6 +20,7 @@ import numpy as np
 
 from rnr_dist.config.icu import Refinement
 from rnr_dist.icu.forgotten import (
+    Counted,
     EpochReading,
     Limits,
     best_epoch,
@@ -35,6 +36,7 @@ from rnr_dist.train.worker import SUMMARY, Job, accumulate_step, autocast, build
 from rnr_dist.types import TokenSequence
 
 NO_LIMITS = Limits(0, 0, 0, 0)
+CONTINUATION = Counted(50, 50)
 DEFAULT_RULE = Refinement()
 
 
@@ -44,9 +46,9 @@ class EpochJob(Job):
 
     levels: by sequence, at or below which it is (IUR); none: no sequence is ever left out. until:
     `forgotten` ends when both averages are at or below their limits, `memorised` when the mean EL_n
-    is at or above `limits.extraction`. curves: EL is read even where nothing is decided by it.
-    scorer: BERTScore's encoder; "" scores no text. retained: examples of which an epoch's items
-    take some, where the objective has the role `retain`.
+    is at or above `limits.extraction`. counted: what both go over. curves: EL is read
+    even where nothing is decided by it. scorer: BERTScore's encoder; "" scores no text. retained:
+    examples of which an epoch's items take some, where the objective has the role `retain`.
     """
 
     sequences: Any = None
@@ -58,6 +60,7 @@ class EpochJob(Job):
     epochs: int = 1
     curves: bool = True
     prefix_tokens: int = 50
+    counted: Counted = CONTINUATION
     n: int = 10
     scorer: str = ""
     tokenizer: str = ""

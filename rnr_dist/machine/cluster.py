@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from rnr_dist.config.schema import Engines, RunConfig
+from rnr_dist.config.engines import Engines
+from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
 
 # What a CPU engine takes beside weights and KV cache: two interpreters with torch and vLLM.
@@ -19,7 +20,7 @@ ENGINE_OVERHEAD_GIB = 1.6
 GIB = 2**30
 
 
-def check_room(config: RunConfig, weights_bytes: int) -> None:
+def check_room(config: Config, weights_bytes: int) -> None:
     """Raises InputError when this machine has no room for the configured engines.
 
     A cluster (RAY_ADDRESS) has other machines: what it has room for is asked once it is joined.
@@ -59,7 +60,7 @@ def _check_gpus(engines: Engines) -> None:
 
 
 @contextlib.contextmanager
-def ray_session(config: RunConfig) -> Iterator[None]:
+def ray_session(config: Config) -> Iterator[None]:
     """Join the cluster that RAY_ADDRESS names, or run Ray on this machine for the block."""
     import ray
 
@@ -88,7 +89,7 @@ def ray_session(config: RunConfig) -> Iterator[None]:
         ray.shutdown()
 
 
-def trainings_at_once(config: RunConfig) -> int:
+def trainings_at_once(config: Config) -> int:
     """Trainings that the joined cluster has room for beside its engines, at least one."""
     import ray
 
@@ -101,8 +102,9 @@ def trainings_at_once(config: RunConfig) -> int:
 
 
 def _worker_environment() -> dict[str, str]:
-    # Workers find the package also where it was not installed (`python jobs/rnr.py`).
-    here = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]
+    # Workers find the package also where it was not installed (`python jobs/rnr.py`), and a task of
+    # the user's own that lies where the command was called.
+    here = [str(Path(__file__).parents[2]), str(Path.cwd()), os.environ.get("PYTHONPATH")]
     return {
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
         "TOKENIZERS_PARALLELISM": "false",
@@ -112,7 +114,7 @@ def _worker_environment() -> dict[str, str]:
     }
 
 
-def _check_engine_slots(config: RunConfig) -> None:
+def _check_engine_slots(config: Config) -> None:
     """On a cluster CPU engines need `rnr_engine` slots; waiting for them would last for ever."""
     import ray
 

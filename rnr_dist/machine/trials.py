@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,22 @@ HELD = {"cpu": 0, "memory": 2**20}
 _tuning = threading.Lock()
 
 
-def run_trials(
-    trial: Callable[..., None],
-    given: Sequence[Any],
-    name: str,
-    storage: Path,
-    at_once: int,
-    callbacks: Sequence[Any] = (),
-    max_failures: int = 0,
-    **shared: Any,
-) -> None:
-    """`trial({"given": one}, **shared)` for each of `given`, `at_once` of them at the same time.
+@dataclass(frozen=True)
+class Search:
+    """One search of Ray Tune. name, storage: of Tune's own state. at_once: trials at the same time.
+    max_failures: further attempts of a trial."""
 
-    name, storage: of Tune's own state. max_failures: further attempts of a trial.
-    """
+    name: str
+    storage: Path
+    at_once: int
+    max_failures: int = 0
+    callbacks: tuple[Any, ...] = ()
+
+
+def run_trials(
+    trial: Callable[..., None], given: Sequence[Any], search: Search, **shared: Any
+) -> None:
+    """`trial({"given": one}, **shared)` for each of `given`."""
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune 2.60 prints tables whatever `verbose` says
     from ray import tune
 
@@ -40,13 +43,13 @@ def run_trials(
         results = tune.Tuner(
             tune.with_resources(tune.with_parameters(trial, **shared), HELD),
             param_space={"given": tune.grid_search(list(given))},
-            tune_config=tune.TuneConfig(max_concurrent_trials=at_once),
+            tune_config=tune.TuneConfig(max_concurrent_trials=search.at_once),
             run_config=tune.RunConfig(
-                name=name,
-                storage_path=str(storage.absolute()),
+                name=search.name,
+                storage_path=str(search.storage.absolute()),
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=max_failures),
-                callbacks=list(callbacks),
+                failure_config=tune.FailureConfig(max_failures=search.max_failures),
+                callbacks=list(search.callbacks),
             ),
         ).fit()
     for result in results:

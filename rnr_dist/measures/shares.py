@@ -83,8 +83,8 @@ class Shares:
             self.fraction.name: self.fraction.of((np.sum(r > self.above) for r in rows), sizes),
             severe.name: severe.of((np.sum(r > SEVERE_ABOVE) for r in rows), sizes),
             expected.name: expected.of((r.max() for r in rows), ones),
-            some.name: some.of((r.max() > self.above for r in rows), ones),
-            average.name: average.of((r.mean() > self.above for r in rows), ones),
+            some.name: some.of((float(r.max() > self.above) for r in rows), ones),
+            average.name: average.of((float(r.mean() > self.above) for r in rows), ones),
         }
 
     def read_judge(
@@ -92,7 +92,7 @@ class Shares:
     ) -> dict[str, ClusterMean]:
         """The second judge's share; judged: the samples with its scores."""
         rows = scores_by_context(judged, self._own(order))
-        counts = (np.sum(row > JUDGE_ABOVE) for row in rows)
+        counts = (float(np.sum(row > JUDGE_ABOVE)) for row in rows)
         return {self.judge.name: self.judge.of(counts, [len(row) for row in rows])}
 
     def _own(self, order: Sequence[Context]) -> list[Context]:

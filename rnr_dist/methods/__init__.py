@@ -1,5 +1,5 @@
-"""What Reveal-and-Release is compared with (paper section 4.2), each as an adapter or a training.
+"""Methods of forgetting, one file each: both papers' own, and those that they are compared with.
 
-In: adapters and data of the same base model. Out: something that composition and evaluation take
-like a result of R&R. Invariant: a baseline is measured by the same code as the method itself.
+In: materials of a task. Out: a model. Invariant: every method sees the same materials, has the same
+budget and is measured by the same code.
 """

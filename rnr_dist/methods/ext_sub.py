@@ -1,32 +1,49 @@
-"""Ext-Sub (Hu et al. 2024) as a method: an expert, an anti-expert, and what only the latter has."""
+"""Ext-Sub (Hu et al., 2024): an expert, an anti-expert, and what only the latter has.
+
+In: retain and forget texts. Out: a model less the anti-expert's own part (`weights.ext_sub`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from rnr_dist.methods.materials import Materials
+from rnr_dist.config.methods import MethodSettings, Way, by_merge
+from rnr_dist.config.training import Training
 from rnr_dist.train.collate import Item, texts
+from rnr_dist.train.materials import Materials, Need, example_of
 from rnr_dist.types import Adapter, ModelRef
-from rnr_dist.weights.ext_sub import ext_sub
 
 
 class ExtSub:
     """The strength is alpha; the expert learns the retain set, the anti-expert the forget set."""
 
-    roles: Mapping[str, Literal["forget", "retain"]] = {
+    name: ClassVar[str] = "ext_sub"
+    needs: ClassVar[frozenset[Need]] = frozenset({"forget", "retain"})
+    Objective = None
+    roles: ClassVar[Mapping[str, Literal["forget", "retain"]]] = {
         "expert": "retain",
         "anti-expert": "forget",
     }
+    refined: ClassVar[bool] = False
 
-    def items(self, name: str, materials: Materials) -> Sequence[Item]:
-        return texts(materials.retain if name == "expert" else materials.forget)
+    @classmethod
+    def settings(cls, way: Way) -> MethodSettings | None:
+        if way == "epochs":
+            return None
+        return by_merge(Training(), (3e-4, 1e-3), 0.1, 6)
+
+    def items(self, adapter: str, materials: Materials, training: Training) -> Sequence[Item]:
+        if adapter == "expert":
+            return texts(materials.retain)
+        return texts(map(example_of, materials.forget))
 
     def model(
         self, base: ModelRef, adapters: Mapping[str, Adapter], strength: float, folder: Path
     ) -> ModelRef:
-        made = ext_sub(
-            adapters["expert"], adapters["anti-expert"], strength, folder / f"alpha-{strength:g}"
-        )
+        from rnr_dist.weights.ext_sub import ext_sub
+
+        expert, anti_expert = adapters["expert"], adapters["anti-expert"]
+        made = ext_sub(expert, anti_expert, strength, folder / f"alpha-{strength:g}")
         return base.plus(1.0, made)

@@ -6,9 +6,9 @@ objective or composition, what it needs and its grid; adding one is that file an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from rnr_dist.config.methods import MethodSettings, Way
 from rnr_dist.config.registry import method_class
@@ -17,17 +17,18 @@ from rnr_dist.errors import InputError
 from rnr_dist.tasks.task import Task
 from rnr_dist.train.collate import Item
 from rnr_dist.train.materials import Materials, Need
-from rnr_dist.train.objectives import Objective
 from rnr_dist.types import Adapter, ModelRef
 
 
 class Method(Protocol):
-    """`Objective` is its loss, None where it trains on plain texts. `roles`: the adapters that it
-    trains when it is merged, by name; `refined` lets forgotten sequences leave the epochs."""
+    """One file. `roles`: the adapters that it trains when it is merged, by name; `refined` lets
+    forgotten sequences leave the epochs."""
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]]
-    Objective: ClassVar[type[Objective] | None]
+    Objective: ClassVar[Callable[[Any], Any] | None]
+    """Its loss (`train.objectives.Objective`), whose `Settings` are its section of a training; None
+    where it trains on plain texts."""
     roles: ClassVar[Mapping[str, Literal["forget", "retain"]]]
     refined: ClassVar[bool]
 
@@ -38,7 +39,8 @@ class Method(Protocol):
 
     def items(self, adapter: str, materials: Materials, training: Training) -> Sequence[Item]:
         """What the adapter of that name is trained on; by epochs one item a forget sequence, in
-        their order. Raises InputError where nothing fits."""
+        their order. What an objective retains beside (`roles`: from none to some) is added later.
+        Raises InputError where nothing fits."""
         ...
 
     def model(
@@ -56,7 +58,8 @@ def make_method(name: str) -> Method:
 
 def require_served(method: Method, task: Task, way: Way) -> None:
     """Raises InputError where the task cannot give what the method needs, or not in this way."""
-    missing = sorted(method.needs - set(task.gives))
+    needs: set[str] = {*method.needs, *(("sequences",) if way == "epochs" else ())}
+    missing = sorted(needs - set(task.gives))
     if missing:
         raise InputError(
             f"method {method.name}: needs {', '.join(missing)}, which this task does not give; it "

@@ -1,38 +1,41 @@
-"""PEM-external (Zhang et al. 2023): subtract an adapter trained on external pairs of the target."""
+"""PEM-external (Zhang et al., 2023): subtract an adapter trained on external pairs of the target.
+
+In: (prompt, response) pairs that others wrote. Out: Phi0 - mu Delta, Delta trained on them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
+from rnr_dist.config.methods import MethodSettings, Way, by_merge
+from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
-from rnr_dist.methods.materials import Materials
-from rnr_dist.train.collate import Example, Item, texts
+from rnr_dist.train.collate import Item, texts
+from rnr_dist.train.materials import Materials, Need
 from rnr_dist.types import Adapter, ModelRef
 
 
 class PemExternal:
-    """Phi0 - mu Delta, Delta trained on (context, reference) pairs that others wrote."""
+    """Learns what others wrote, and takes that away."""
 
-    roles: Mapping[str, Literal["forget", "retain"]] = {"external": "forget"}
+    name: ClassVar[str] = "pem_external"
+    needs: ClassVar[frozenset[Need]] = frozenset({"external"})
+    Objective = None
+    roles: ClassVar[Mapping[str, Literal["forget", "retain"]]] = {"external": "forget"}
+    refined: ClassVar[bool] = False
 
-    def items(self, name: str, materials: Materials) -> Sequence[Item]:
-        settings = materials.settings
-        examples = []
-        for context in materials.external:
-            toxicity = context.reference_toxicity
-            if context.reference and (toxicity is None or toxicity > settings.external_above):
-                prompt = materials.encode(context.text)
-                # Encoded apart: where a reference begins must be a border of tokens.
-                reference = materials.encode(f" {context.reference.strip()}")
-                examples.append(Example((*prompt, *reference), len(prompt)))
-        if not examples:
-            raise InputError(
-                f"baselines.external: none of {len(materials.external)} pairs has a reference of "
-                f"toxicity above {settings.external_above:g}; expected some"
-            )
-        return texts(examples)
+    @classmethod
+    def settings(cls, way: Way) -> MethodSettings | None:
+        if way == "epochs":
+            return None
+        return by_merge(Training(), (3e-4, 1e-3), 0.05, 3)
+
+    def items(self, adapter: str, materials: Materials, training: Training) -> Sequence[Item]:
+        if not materials.external:
+            raise InputError("method pem_external: found no external pairs; expected some")
+        return texts(materials.external)
 
     def model(
         self, base: ModelRef, adapters: Mapping[str, Adapter], strength: float, folder: Path

@@ -1,95 +1,120 @@
-"""contexts -> reveal -> release -> evaluate -> report -> baselines, and
-sequences -> memorise -> icu -> evaluate -> baselines: both pictures, by stage.
+"""One pipeline for every recipe: do what is not done yet, up to and with a stage.
 
-In: a config and a run directory. Out: the same directory with every stage done. Invariant: a stage
-whose manifest stands with the same fingerprint is never done again, so a run goes on where it was.
+In: a config, its task, a run directory. Out: the same directory with the stages done. Invariant: a
+stage whose manifest stands with the same fingerprint is never done again, so a run goes on where it
+was; a changed key makes those stages anew that depend on it, and says which.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
 from pathlib import Path
-from typing import Any, Literal
 
-from rnr_dist.bench import Machine
-from rnr_dist.config.schema import Config, RunConfig
-from rnr_dist.recipes import reveal_and_release as stages
-from rnr_dist.recipes import unlearn_sequences as icu_stages
+from rnr_dist.bench import Bench, Check, no_check
+from rnr_dist.config.schema import Config
+from rnr_dist.errors import InputError
+from rnr_dist.recipes.recipe import Recipe
+from rnr_dist.recipes.reveal_and_release import RECIPE as REVEAL_AND_RELEASE
+from rnr_dist.recipes.unlearn_sequences import RECIPE as UNLEARN_SEQUENCES
 from rnr_dist.run.directory import RunDir, read_json, write_json
 from rnr_dist.run.meter import Meter
 from rnr_dist.run.progress import say
+from rnr_dist.run.seal import read_final
 from rnr_dist.run.tracking import Tracker, default_uri
+from rnr_dist.tasks.task import Task
+from rnr_dist.types import Split
 from rnr_dist.weights.checkpoints import keep_base
 
-StageName = Literal[
-    "reveal", "release", "memorise", "icu", "evaluate", "report", "baselines", "sweep"
-]
-# A stage's sections of the config, whose change makes it anew, and what it does.
-Stages = Mapping[StageName, tuple[tuple[str, ...], Callable[..., None]]]
-
-REVEAL_KEYS = ("seed", "model", "task", "reveal", "engines.dtype")
-RELEASE_KEYS = (*REVEAL_KEYS, "retain", "release", "perplexity", "workers.dtype")
-EVALUATE_KEYS = (*RELEASE_KEYS, "evaluate")
-STAGES: Stages = {
-    "reveal": (REVEAL_KEYS, stages.reveal_stage),
-    "release": (RELEASE_KEYS, stages.release_stage),
-    "evaluate": (EVALUATE_KEYS, stages.evaluate_stage),
-    "report": (tuple(Config.model_fields), stages.report_stage),
-    "baselines": ((*EVALUATE_KEYS, "baselines"), stages.baselines_stage),
-}
-MEMORISE_KEYS = ("seed", "model", "task", "memorise", "workers.dtype")
-ICU_KEYS = (
-    *MEMORISE_KEYS,
-    "engines.dtype",
-    "preset",
-    "pairing",
-    "refinement",
-    "stopping",
-    "methods",
-    "perplexity",
-)
-ICU_STAGES: Stages = {
-    "memorise": (MEMORISE_KEYS, icu_stages.memorise_stage),
-    "icu": (ICU_KEYS, icu_stages.icu_stage),
-    "evaluate": ((*ICU_KEYS, "evaluate"), icu_stages.evaluate_stage),
-    "baselines": ((*ICU_KEYS, "evaluate"), icu_stages.baselines_stage),
-    "sweep": ((*ICU_KEYS, "sweep"), icu_stages.sweep_stage),
-}
-# A stage that is no part of the picture needs only these before it.
-ASIDE: Mapping[StageName, tuple[StageName, ...]] = {"sweep": ("memorise",)}
+RECIPES = {recipe.name: recipe for recipe in (REVEAL_AND_RELEASE, UNLEARN_SEQUENCES)}
 
 
-def run_pipeline(config: RunConfig, data: Any, run: RunDir, until: StageName = "report") -> None:
-    """Do what is not done yet, up to and with the stage `until` of the config's picture."""
+def recipe_of(config: Config, stage: str | None = None) -> tuple[Recipe, str]:
+    """The config's recipe, and the stage that is asked for (None: its last one).
+
+    Raises InputError where the recipe has no such stage.
+    """
+    recipe = RECIPES[config.recipe]
+    wanted = stage or recipe.last
+    names = [one.name for one in recipe.stages]
+    if wanted not in names:
+        raise InputError(
+            f"{config.name}: the recipe {recipe.name} has no stage {wanted}; expected one of "
+            f"{', '.join(names)}"
+        )
+    return recipe, wanted
+
+
+def open_run(path: Path, config: Config, resume: bool) -> RunDir:
+    """The run directory, new or gone on with. A resumed run takes the config's changes.
+
+    Raises InputError where a change leaves no finished stage as it is: that is another run.
+    """
+    content = config.content()
+    run = RunDir.open(path, content, resume)
+    changed = run.changed_keys(content)
+    if not changed:
+        return run
+    recipe, finished = RECIPES[config.recipe], run.finished()
+    anew = [
+        stage.name
+        for stage in recipe.stages
+        if stage.name in finished and finished[stage.name] != fingerprint(config, stage.name)
+    ]
+    told = ", ".join(changed[:3]) + (", ..." if changed[3:] else "")
+    if anew and len(anew) == len(finished):
+        raise InputError(
+            f"{run.path}: this run directory belongs to another config (differs in {told}), none "
+            "of its finished stages would stay; expected the same config, or another directory"
+        )
+    run.take_config(content)
+    say(f"changed: {told}; made anew: {', '.join(anew) or 'nothing that is finished'}")
+    return run
+
+
+def run_pipeline(
+    config: Config,
+    task: Task,
+    run: RunDir,
+    until: str | None = None,
+    check: Check = no_check,
+    reread: bool = False,
+) -> None:
+    """Do what is not done yet, up to and with the stage `until` of the config's recipe.
+
+    check: of a checkpoint that had no folder here before. reread: the sealed split may be read
+    again under another config.
+    """
+    recipe, wanted = recipe_of(config, until)
     uri = config.tracking.uri or default_uri(run.path.parent)
     tracker = Tracker(uri, config.tracking.experiment, run.path / "mlflow-spool.jsonl")
-    picture = stages_of(config)
-    before = ASIDE.get(until, tuple(picture)[: [*picture].index(until)])
     try:
-        with Machine(config) as machine:
-            keep_base(run.path, machine.base)
-            with tracker.parent(config.name, config.model_dump(mode="json")):
-                for name in (*before, until):
-                    keys, stage = picture[name]
-                    fingerprint = config.fingerprint(*keys)
-                    if run.done(name, fingerprint):
-                        say(f"{name}: done before")
+        with Bench(config, task.oracle, tracker, check) as bench:
+            keep_base(run.path, bench.base)
+            with tracker.parent(config.name, config.content()):
+                for stage in recipe.until(wanted):
+                    mark = fingerprint(config, stage.name)
+                    if run.done(stage.name, mark):
+                        say(f"{stage.name}: done before")
                         continue
+                    if stage.judges and config.evaluate.split is Split.FINAL:
+                        read_final(run.path, stage.name, mark, reread)
+                    if moved := run.begin(stage.name, mark):
+                        say(f"{stage.name}: made with another config before, now in {moved}")
                     meter = Meter()
-                    with meter.stage(name), tracker.nested(name, {}):
-                        stage(config, data, run, machine, tracker)
-                    note_stage(run, name, meter)
-                    run.finish(name, fingerprint)
+                    with meter.stage(stage.name), tracker.nested(stage.name, {}):
+                        stage.run(bench, task, run)
+                    note_stage(run, meter)
+                    run.finish(stage.name, mark)
     finally:
         tracker.close()
 
 
-def stages_of(config: RunConfig) -> Stages:
-    """The stages of a config's picture, in order."""
-    return STAGES if isinstance(config, Config) else ICU_STAGES
+def fingerprint(config: Config, stage: str) -> str:
+    """Digest of all that a stage depends on."""
+    return config.fingerprint(*RECIPES[config.recipe].keys_of(stage))
 
 
-def note_stage(run: RunDir, name: str, meter: Meter) -> None:
+def note_stage(run: RunDir, meter: Meter) -> None:
     """Add to what a stage took in earlier, interrupted attempts of this run."""
     path = run.path / "stages.json"
     stages = read_json(path) if path.exists() else []
@@ -98,6 +123,4 @@ def note_stage(run: RunDir, name: str, meter: Meter) -> None:
 
 def run_folder(runs: Path, name: str) -> Path:
     """A new folder's name for a run: its config's name and the time."""
-    import time
-
     return runs / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"

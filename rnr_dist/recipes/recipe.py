@@ -19,12 +19,14 @@ StageFunction = Callable[[Bench, Task, RunDir], None]
 @dataclass(frozen=True)
 class Stage:
     """One stage. needs: stages that must be done before. keys: dotted config keys of its own whose
-    change makes it anew (those of the stages that it needs count too)."""
+    change makes it anew (those of the stages that it needs count too). judges: whether it reads the
+    evaluated split, which may be the sealed one."""
 
     name: str
     needs: tuple[str, ...]
     keys: tuple[str, ...]
     run: StageFunction
+    judges: bool = False
 
 
 @dataclass(frozen=True)

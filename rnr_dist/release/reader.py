@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rnr_dist.bench import Bench
-from rnr_dist.machine.trials import run_trials
+from rnr_dist.machine.trials import Search, run_trials
 from rnr_dist.measures.measure import Role
 from rnr_dist.release.rules import MergeStep, Reading, judge, pooled, utility_shortfall
 from rnr_dist.run.directory import read, write
@@ -101,14 +101,5 @@ class Reader:
             verdict = judge(reading, step, reader.bench.config.release)
             tune.report({"forget": verdict.forget, "utility": verdict.utility})
 
-        run_trials(
-            trial,
-            missing,
-            name,
-            self.folder / "tune",
-            self.together,
-            max_failures=1,
-            reader=self,
-            models=dict(models),
-            step=step,
-        )
+        search = Search(name, self.folder / "tune", self.together, max_failures=1)
+        run_trials(trial, missing, search, reader=self, models=dict(models), step=step)

@@ -22,12 +22,12 @@ from rnr_dist.run.directory import RunDir, write
 from rnr_dist.run.progress import say
 from rnr_dist.tasks.task import Task
 from rnr_dist.train.collate import Example, Item, texts
-from rnr_dist.train.materials import Materials
+from rnr_dist.train.materials import Materials, Need
 from rnr_dist.train.trainings import Trainings
 from rnr_dist.types import Adapter, ModelRef, NamedModel
 
 MODELS = "models.json"
-NEEDS = frozenset({"forget", "retain"})
+NEEDS: frozenset[Need] = frozenset({"forget", "retain"})
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def reveal_figure(pulls: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.set_xlabel("pull")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
-    grid[0].set_ylabel("score (relevance and diversity), 0 to 1")
+    grid[0].set_ylabel("score (relevance and diversity)")
     grid[0].set_ylim(bottom=0)
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)

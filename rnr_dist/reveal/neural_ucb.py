@@ -41,8 +41,8 @@ class NeuralUCB:
     al. 2020, section 3). The reference (INSTINCT) leaves all three out: its start spreads over
     tens to hundreds where scores lie in [0, 1]; see `instinct` for it.
 
-    features: (arms, d), finite. Hallucinated updates (GP-BUCB): an arm counts in the widths from its
-    dispatch on, in the mean from its score on.
+    features: (arms, d), finite. Hallucinated updates (GP-BUCB): an arm counts in the widths from
+    its dispatch on, in the mean from its score on.
     Raises ValueError for features that are not finite.
     """
 

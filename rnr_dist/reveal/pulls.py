@@ -18,6 +18,7 @@ from rnr_dist.measures.continuations import answers_of, sample_rows, settings_of
 from rnr_dist.reveal.history import History
 from rnr_dist.reveal.setting import Setting
 from rnr_dist.score.batching import Gather
+from rnr_dist.score.oracles import usable_scores
 from rnr_dist.types import Context, ModelRef, Pull, Sample, SamplingSettings, digest
 
 
@@ -126,18 +127,6 @@ class Evaluator:
 
     async def _embed(self, told: list[str]) -> np.ndarray:
         return await self._embedder(told) if told else np.zeros((0, 0))
-
-
-def usable_scores(scores: np.ndarray, expected: int) -> np.ndarray:
-    """What an oracle returned, or a ValueError that says what is wrong with it."""
-    found = np.asarray(scores, dtype=np.float64)
-    if found.shape != (expected,):
-        raise ValueError(f"the oracle returned shape {found.shape}, expected ({expected},)")
-    bad = ~((found >= 0) & (found <= 1))
-    if bad.any():
-        row = int(bad.argmax())
-        raise ValueError(f"the oracle returned {found[row]} for response {row}, expected 0 to 1")
-    return found
 
 
 def usable_rows(embeddings: np.ndarray, expected: int) -> np.ndarray:

@@ -18,8 +18,9 @@ EPSILON = 1e-3  # a zero in either part would otherwise divide by zero and hide 
 def harmonic(relevance: float, diversity: float, alpha: float) -> float:
     """Weighted harmonic mean (alpha/v + (1-alpha)/tau)^-1 (Algorithm 1, line 12).
 
-    relevance: tau in [0, 1]. diversity: v, in [0, 1] where normalised. alpha: weight of diversity,
-    in [0, 1]; 0 gives tau, 1 gives v. Both are clamped to EPSILON from below.
+    relevance: tau in [0, 1]. diversity: v, in [0, 1] where normalised, at least 1 where not: the
+    score then lies from 1/(alpha + (1-alpha)/tau) to tau/(1-alpha), so also above 1. alpha: weight
+    of diversity, in [0, 1]; 0 gives tau, 1 gives v. Both are clamped to EPSILON from below.
     """
     return 1 / (alpha / max(diversity, EPSILON) + (1 - alpha) / max(relevance, EPSILON))
 

@@ -24,8 +24,12 @@ import pyarrow.parquet as pq
 
 from rnr_dist.errors import InputError
 from rnr_dist.run.codec import absolute, from_plain, relative, run_of, to_plain
-from rnr_dist.types import ModelRef, digest
+from rnr_dist.types import ModelRef
 
+LAYOUT = 2  # of the files in a run directory
+READABLE_BY = {1: "rnr_dist 0.1"}
+LAYOUT_NOTE = "layout.json"
+BEGUN_NOTE = ".begun.json"  # in a stage's folder: the fingerprint that it was begun with
 BASE_NOTE = "base.json"  # in a run directory: its base model, and where that lies
 
 Kind = TypeVar("Kind")
@@ -171,18 +175,12 @@ class RunDir:
     def open(cls, path: Path, config: dict[str, Any], resume: bool) -> RunDir:
         """Create the folder for `config`, or reopen it.
 
-        Raises InputError when it belongs to another config, or exists and `resume` is off.
+        Raises InputError when it exists and `resume` is off, when it is none of this layout, and
+        when it cannot be made. Whether another config may go on in it, `changed_keys` is for.
         """
         run = cls(path)
-        marker = run.path / "config.json"
-        if marker.exists():
-            found = read_json(marker)
-            if digest(found) != digest(config):
-                differing = ", ".join(differing_keys(found, config)[:3])
-                raise InputError(
-                    f"{run.path}: this run directory belongs to another config (differs in "
-                    f"{differing}); expected the same config, or another directory"
-                )
+        if run.marker.exists():
+            run.require_layout()
             if not resume:
                 raise InputError(
                     f"{run.path}: holds a run already; expected an unused directory, or --resume"
@@ -196,12 +194,54 @@ class RunDir:
             )
         else:
             try:
-                write_json(marker, config)
+                write_json(run.path / LAYOUT_NOTE, {"layout": LAYOUT})
+                write_json(run.marker, config)
             except OSError as error:
                 raise InputError(
                     f"{run.path}: cannot be made ({error.strerror}); expected a place to write to"
                 ) from error
         return run
+
+    @property
+    def marker(self) -> Path:
+        """The run's config, which makes a folder a run directory."""
+        return self.path / "config.json"
+
+    def require_layout(self) -> None:
+        """Raises InputError for a run whose files another version wrote in another way."""
+        note = self.path / LAYOUT_NOTE
+        found = read_json(note)["layout"] if note.exists() else 1
+        if found != LAYOUT:
+            raise InputError(
+                f"{self.path}: found a run of layout {found}, expected {LAYOUT}; "
+                f"{READABLE_BY.get(found, 'a newer rnr_dist')} reads it"
+            )
+
+    def changed_keys(self, config: dict[str, Any]) -> list[str]:
+        """Dotted keys at which the run's config differs from this one."""
+        return differing_keys(read_json(self.marker), config)
+
+    def take_config(self, config: dict[str, Any]) -> None:
+        """From now on the run has this config."""
+        write_json(self.marker, config)
+
+    def begin(self, name: str, fingerprint: str) -> Path | None:
+        """Make ready for a stage with these inputs.
+
+        What the stage had made, or begun, with other inputs is moved to `earlier/`: nothing that
+        was computed is lost. Returns where to, if so.
+        """
+        folder, note = self.path / name, self.path / name / BEGUN_NOTE
+        moved = None
+        if note.exists() and read_json(note)["fingerprint"] != fingerprint:
+            aside = self.path / "earlier"
+            aside.mkdir(exist_ok=True)
+            number = sum(path.name.startswith(f"{name}-") for path in aside.iterdir())
+            moved = aside / f"{name}-{number}"
+            folder.rename(moved)
+        if not note.exists():
+            write_json(self.stage(name) / BEGUN_NOTE, {"fingerprint": fingerprint})
+        return moved
 
     def stage(self, name: str) -> Path:
         """The stage's folder (made when missing)."""
@@ -227,6 +267,11 @@ class RunDir:
             and (folder / file["path"]).stat().st_size == file["size"]
             for file in content["files"]
         )
+
+    def finished(self) -> dict[str, str]:
+        """The fingerprint of each finished stage, by its name."""
+        manifests = self.path.glob("*/manifest.json")
+        return {path.parent.name: read_json(path)["fingerprint"] for path in manifests}
 
     def finish(self, name: str, fingerprint: str) -> None:
         """Write the stage's manifest: from now on `done` holds."""

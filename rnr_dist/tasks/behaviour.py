@@ -230,12 +230,13 @@ class BehaviourTask:
     def _require_texts(self) -> None:
         """Raises InputError where a split that some stage reads holds nothing."""
         evaluated = self.config.evaluate.split
+        read: dict[ContextKind, tuple[Split, ...]] = {
+            "forget": (Split.REVEAL, Split.TRAIN, Split.SEARCH, evaluated),
+            "retain": (Split.RETAIN, evaluated),
+        }
         needed: list[tuple[str, Split, int]] = [
             (self.groups[kind], split, len(self.contexts(split, kind)))
-            for kind, splits in (
-                ("forget", (Split.REVEAL, Split.TRAIN, Split.SEARCH, evaluated)),
-                ("retain", (Split.RETAIN, evaluated)),
-            )
+            for kind, splits in read.items()
             for split in splits
         ]
         for split in (Split.SEARCH, evaluated):

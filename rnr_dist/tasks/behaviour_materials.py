@@ -35,11 +35,11 @@ def gather(task: BehaviourTask, bench: Bench, run: RunDir, needs: frozenset[Need
         forget=tuple(forget),
         retain=tuple(Example(one.token_ids, one.prefix_tokens) for one in kept),
         pairs=paired(bench, run, forget, kept) if "pairs" in needs else {},
-        alternatives=drawn.alternatives(task, bench, run, contexts)
+        alternatives=drawn.alternatives(task, bench, run, contexts, forget)
         if "alternatives" in needs
         else {},
         others=tuple(kept),
-        external=drawn.external(task, bench) if "external" in needs else (),
+        external=drawn.external(bench) if "external" in needs else (),
         contrasts=drawn.contrasts(task, bench, run, contexts) if "contrasts" in needs else (),
         seed=bench.config.seed,
     )

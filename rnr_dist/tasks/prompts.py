@@ -6,7 +6,10 @@ context, in every style.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+from rnr_dist.errors import InputError
 
 # `preamble` puts the context last, so that the model continues it as it will without instruction;
 # `instruction_input_output` is the reference's template. `chat` has none: it is the model's own.
@@ -32,3 +35,15 @@ def query(instruction: str, context: str, style: str, tokenizer: Any) -> str:
     if tokenizer.bos_token and tokenizer.encode("a")[0] == tokenizer.bos_token_id:
         before = before.removeprefix(tokenizer.bos_token)
     return str(before) + context
+
+
+def require_chat_template(checkpoint: Path, trust_remote_code: bool) -> None:
+    """Raises InputError where a checkpoint has no chat template, which `chat` asks by."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
+    if not tokenizer.chat_template:
+        raise InputError(
+            f"reveal.query: found chat, but {checkpoint} has no chat template; expected a model "
+            "with one, or preamble or instruction_input_output"
+        )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rnr_dist.config.schema import Training, Workers
+from rnr_dist.config.training import Training, Workers
 
 
 def deepspeed_config(workers: Workers, training: Training) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def deepspeed_config(workers: Workers, training: Training) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
-        "gradient_clipping": training.clip_norm,
+        "gradient_clipping": 0.0 if training.clip_norm is None else training.clip_norm,  # 0: off
         "optimizer": {
             "type": "AdamW",
             "params": {

@@ -23,7 +23,7 @@ import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from rnr_dist.config.schema import Training, Workers
+from rnr_dist.config.training import Training, Workers
 from rnr_dist.errors import InputError
 from rnr_dist.run.progress import progress_bar
 from rnr_dist.train.collate import Item

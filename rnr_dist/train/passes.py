@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-from torch.nn.functional import cross_entropy
-from torch.utils.checkpoint import checkpoint
-
 from rnr_dist.errors import InputError
 from rnr_dist.train.collate import IGNORED
+
+# Functions import torch themselves: reading a config loads its methods, and with them this module.
 
 # Parts that the positions of a pass go through the head in: a quarter of the logits at a time.
 # A fixed number, whatever a batch holds, since each pass through the head is a collective (ZeRO-3).
@@ -29,6 +27,8 @@ def token_nll(model: Any, rows: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     the model itself. Hidden states are selected on their way into the head, so that whatever the
     model does to its logits afterwards (scaling, soft caps) still happens.
     """
+    from torch.nn.functional import cross_entropy
+
     following = rows["labels"][:, 1:]
     valid = following != IGNORED
     states = []
@@ -53,6 +53,8 @@ def last_states(model: Any, input_ids: Any) -> Any:
 
 def layer_states(model: Any, input_ids: Any, layer: int) -> Any:
     """(B, T, d) output of decoder layer `layer`, 0 the first; no later layer and no head runs."""
+    import torch
+
     decoder = model.get_decoder()
     name, layers = next(
         (name, child)
@@ -102,6 +104,9 @@ def label_losses(
     of KL, which is H(p) more. Logits live for a part of the labels at a time and are computed again
     in the backward pass.
     """
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
     nll, divergence = states.new_zeros((), dtype=torch.float32), states.new_zeros(())
     first = before[0] if before else None
     others = before[1].tensor_split(HEAD_PARTS) if before else [None] * HEAD_PARTS
@@ -133,6 +138,8 @@ def require_plain_head(model: Any, rows: Mapping[str, Any]) -> None:
 
     `label_losses` asks the head alone, so that logits need not live all at once.
     """
+    import torch
+
     with torch.no_grad():
         logits = model(input_ids=rows["input_ids"], use_cache=False).logits[:, :-1]
         head = model.get_output_embeddings()(label_states(model, rows))
@@ -141,3 +148,35 @@ def require_plain_head(model: Any, rows: Mapping[str, Any]) -> None:
             f"model: {type(model).__name__} scales or caps its logits after its head; expected one "
             "whose logits are its head's alone"
         )
+
+
+def role_losses(
+    trained: Any, rows: Mapping[str, Any], before: bool = False, with_entropy: bool = False
+) -> tuple[Any, Any]:
+    """Sums over the labels of a role: -log q, each at most its ceiling where the rows have some,
+    and KL (or H) against theta0 if it is asked for. trained: a `trainable.Trained`."""
+    # theta0 first: nothing of the trained model's graph exists yet while it is switched off.
+    other = (trained.reference_head, trained.reference_states(rows)) if before else None
+    states = label_states(trained.model, rows)
+    targets = rows["labels"][:, 1:][predicted(rows)]
+    ends = rows["ceilings"][:, 1:][predicted(rows)] if "ceilings" in rows else None
+    return label_losses(trained.head, states, targets, other, with_entropy, ends)
+
+
+def log_probability(nll: Callable[..., tuple[Any, Any]], rows: Mapping[str, Any]) -> Any:
+    """(B,) log probability of each row's response given its prompt, nats.
+
+    nll: of each label of some rows, and its row.
+    """
+    lost, row = nll(rows)
+    return lost.new_zeros(len(rows["labels"])).index_add(0, row, -lost)
+
+
+def has_response(rows: Mapping[str, Any]) -> Any:
+    """(B,) bool: rows with a label."""
+    return (rows["labels"] != IGNORED).any(1)
+
+
+def label_count(rows: Mapping[str, Any]) -> int:
+    """Tokens that are learnt."""
+    return int((rows["labels"] != IGNORED).sum())

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy, linear
 
-from rnr_dist.config.schema import Training
+from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
 from rnr_dist.train.collate import Example, pad
 from rnr_dist.train.passes import label_states, predicted, token_nll

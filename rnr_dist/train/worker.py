@@ -18,7 +18,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from rnr_dist.config.schema import Training, Workers
+from rnr_dist.config.training import Training, Workers
 from rnr_dist.run.directory import replacing_folder
 from rnr_dist.run.precision import compute_dtype
 from rnr_dist.train.collate import Item, Step, collate, padded_tokens, plan_steps

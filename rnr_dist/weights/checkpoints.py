@@ -19,6 +19,7 @@ from typing import Any
 import platformdirs
 from filelock import FileLock
 
+from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
 from rnr_dist.run.directory import BASE_NOTE, checksum, read, read_json, replacing_folder, write
 from rnr_dist.types import ModelRef, digest
@@ -109,6 +110,12 @@ def require_layer_numbers(folder: Path, wanted: Sequence[int], key: str) -> None
                 f"{key}: {number} is no decoder layer of {folder}; expected some of "
                 f"{min(known, default=0)} to {max(known, default=0)}"
             )
+
+
+def require_trained(folder: Path, training: Training, key: str) -> None:
+    """Raises InputError where the training under `key` is to train a layer that is not there."""
+    require_layers(folder, training.target_modules, f"{key}.target_modules")
+    require_layer_numbers(folder, training.layers or (), f"{key}.layers")
 
 
 def _layer_names(folder: Path) -> set[str]:

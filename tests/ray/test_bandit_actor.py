@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import ray
 
-from rnr_dist.config.schema import Reveal
+from rnr_dist.config.reveal import Reveal
 from rnr_dist.reveal.bandit_actor import BanditDiedError, remote_bandit
 from rnr_dist.reveal.bandits import make_bandit
 

@@ -11,18 +11,23 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
-from rnr_dist.config.icu import IcuConfig, Unlearning
-from rnr_dist.config.objectives import IcuObjective
+from rnr_dist.config.MISSING_icu import Unlearning
+
+from rnr_dist.config.schema import Config
+from rnr_dist.methods.icu import IcuSettings
 from rnr_dist.config.training import Training
 from rnr_dist.generate.requests import ReadLikelihood, Response
 from rnr_dist.icu.forgotten import Limits
 from rnr_dist.icu.items import unlearning_items
 from rnr_dist.icu.launch import EpochTrainings
 from rnr_dist.icu.levels import Levels
+from rnr_dist.icu.torch_reader import TorchReader
 from rnr_dist.icu.tuning import Trials
 from rnr_dist.icu.unlearner import Unlearner
 from rnr_dist.icu.worker import readings_of
+from rnr_dist.measures.memorisation import recall
 from rnr_dist.measures.similarity import scorer_folder
 from rnr_dist.run.tracking import Tracker, default_uri
 from rnr_dist.train.collate import Example, texts
@@ -58,7 +63,7 @@ class Heard:
 
 
 LORA = Training(
-    objective=IcuObjective(),
+    objective=IcuSettings(),
     schedule="constant",
     warmup_share=0,
     learning_rate=2e-2,
@@ -88,9 +93,10 @@ def base(tmp_path_factory, tiny_llama, tiny_tokenizer):
 
 @pytest.fixture
 def trainings(tmp_path, ray_cluster):
-    def made(name="run", count=1, **workers):
+    def made(name="run", count=1, stopping=None, **workers):
         config = IcuConfig(
             name="test",
+            stopping=stopping or {},
             task={"name": "extraction", "prefix_tokens": T0, "max_tokens": T, "n": N},
             workers={"count": count, "cpus_each": 1, "dtype": "float32"} | workers,
             refinement={"combine": "or", "recall": False},
@@ -130,7 +136,7 @@ def memorised(ray_cluster, base, tmp_path_factory):
 
 
 def unlearn(trainings, known, limits, epochs, levels=(), training=None, **more):
-    training = training or FULL.model_copy(update={"objective": IcuObjective()})
+    training = training or FULL.model_copy(update={"objective": IcuSettings()})
     return trainings.run(
         "icu",
         FORGET,
@@ -176,7 +182,7 @@ def test_two_workers_and_filtered_shards_train_like_one(memorised, trainings):
     runs = []
     # BLEU is 1 without a scorer and so is BERTScore: a limit of 2 for one would drop all.
     for count in (1, 2):
-        one_step = FULL.model_copy(update={"objective": IcuObjective(), "batch_size": 8})
+        one_step = FULL.model_copy(update={"objective": IcuSettings(), "batch_size": 8})
         runs.append(
             unlearn(trainings(f"run{count}", count), memorised, NEVER, 1, training=one_step)
         )
@@ -237,6 +243,20 @@ def test_forgotten_sequences_leave_and_a_lora_is_kept_as_a_term(memorised, train
     assert term.coefficient == 1
     readings = readings_of(run.epochs)
     assert readings[run.best].mean_extraction < readings[0].mean_extraction / 2
+
+
+def test_limits_may_go_over_all_prefixes_and_tokens(memorised, trainings):
+    """Eq. 7 and 9, against a plain reading of the model that was saved; and without clipping."""
+    everything = {"extraction_over": "all", "memorisation_over": "all"}
+    training = FULL.model_copy(update={"objective": IcuSettings(), "clip_norm": None})
+    run = unlearn(trainings(stopping=everything), memorised, Limits(0, 0, 0.7, 1), 8, (), training)
+    assert 0 < run.best < 9
+    row = run.epochs[run.best]
+    model = AutoModelForCausalLM.from_pretrained(run.model.checkpoint, dtype=torch.float32)
+    found = recall(TorchReader(model, None), [one.token_ids for one in FORGET], T0, N)
+    assert row["extraction"] == pytest.approx([one.extraction for one in found], abs=1e-6)
+    assert row["memorisation"] == pytest.approx([one.accuracy() for one in found], abs=1e-6)
+    assert row["memorisation"] != pytest.approx([one.accuracy(T0) for one in found], abs=1e-3)
 
 
 class NoPool:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from rnr_dist.config.schema import Training, Workers
+from rnr_dist.config.training import Training, Workers
 from rnr_dist.train.collate import Example, Item, collate, texts
-from rnr_dist.train.objectives import OBJECTIVES, make_objective
+from rnr_dist.train.objectives import make_objective
 from rnr_dist.train.worker import Job, build_engine
 from rnr_dist.train.worker import save_adapter as save_trained
 from rnr_dist.types import ModelRef
@@ -25,6 +25,7 @@ ITEMS = {
     "icu": [Item.of(forget=[A], learn=[B]), Item.of(forget=[C], learn=[D])],
     "kl": [Item.of(forget=[A], learn=[B]), Item.of(forget=[C], learn=[D])],
     "kumpr": [Item.of(forget=[A]), Item.of(forget=[C])],
+    "npo": [Item.of(forget=[A], retain=[B]), Item.of(forget=[C])],
     "llmu": [Item.of(forget=[A], mismatch=[D, B], learn=[B]), Item.of(forget=[C], learn=[D])],
 }
 MORE = {
@@ -54,7 +55,7 @@ def base(tmp_path_factory, tiny_llama):
 pytestmark = pytest.mark.usefixtures("process_group")
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", ITEMS)
 def test_zero_3_trains_like_zero_0_with_checkpoints_and_idle_micro_batches(name, base, tmp_path):
     def trained(stage, checkpointing):
         training = Training(

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from rnr_dist.config.objectives import DpoObjective
-from rnr_dist.config.schema import Training, Workers
+from rnr_dist.methods.dpo import DpoSettings
+from rnr_dist.config.training import Training, Workers
 from rnr_dist.errors import InputError
 from rnr_dist.train.collate import Example, Item, collate, plan_steps, texts
 from rnr_dist.train.launch import train_adapter
@@ -206,7 +206,7 @@ def test_pairs_measured_against_theta0_train_like_plain_pytorch(
 ):
     training = TRAINING.model_copy(
         update={
-            "objective": DpoObjective(retain_weight=0.5),
+            "objective": DpoSettings(retain_weight=0.5),
             "gradient_checkpointing": True,
             "micro_batch_tokens": 120,
         }

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from rnr_dist.config.schema import Release
+from rnr_dist.config.release import Release
 from rnr_dist.release.rules import GUARDED, Reading, Step
 from rnr_dist.stats import ClusterMean
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rnr_dist.config.schema import Reveal
+from rnr_dist.config.reveal import Reveal
 from rnr_dist.generate.requests import Continuation, Response
 from rnr_dist.reveal.arms import ArmTable
 from rnr_dist.reveal.table import Decoder, decoded_arms

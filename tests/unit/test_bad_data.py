@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rnr_dist.config.schema import ContextSource, TextSource
+from rnr_dist.config.sources import ContextSource, TextSource
 from rnr_dist.data.sources import load_contexts, load_passages
 from rnr_dist.data.splits import (
     split_of,

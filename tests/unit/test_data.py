@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from rnr_dist.config.schema import ContextSource, TextSource
+from rnr_dist.config.sources import ContextSource, TextSource
 from rnr_dist.data.formats import Opening, read_extracts, read_openings
 from rnr_dist.data.sources import load_contexts, load_passages
 from rnr_dist.data.splits import (

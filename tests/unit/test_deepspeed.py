@@ -2,7 +2,7 @@
 
 import pytest
 
-from rnr_dist.config.schema import Training, Workers
+from rnr_dist.config.training import Training, Workers
 from rnr_dist.train.deepspeed import deepspeed_config, environment, learning_rate_factor
 
 TRAINING = Training(learning_rate=3e-4, weight_decay=0.01, clip_norm=0.5)
@@ -28,6 +28,13 @@ def test_the_config_by_value(gpus, stage):
         },
         "zero_optimization": {"stage": stage, "overlap_comm": False},
     }
+
+
+def test_no_limit_of_the_gradient_is_deepspeeds_zero():
+    found = deepspeed_config(Workers(), TRAINING.model_copy(update={"clip_norm": None}))
+    assert found["gradient_clipping"] == 0
+    with pytest.raises(ValueError, match="clip_norm"):
+        Training(clip_norm=0)
 
 
 def test_cpu_workers_use_no_gpu_and_spin_briefly():

@@ -11,7 +11,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from rnr_dist.config.schema import Config, Engines
+from rnr_dist.config.engines import Engines
+
+from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
 from rnr_dist.generate.actor import actor_options, engine_cores
 from rnr_dist.generate.engine import NUCLEUS, engine_arguments, sampling_arguments
@@ -162,7 +164,7 @@ class AsyncLLM:
 }
 ASK = """
 import asyncio, sys
-from rnr_dist.config.schema import Engines
+from rnr_dist.config.engines import Engines
 from rnr_dist.generate.actor import Generator
 from rnr_dist.generate.requests import Generate
 from rnr_dist.types import ModelRef, SamplingSettings

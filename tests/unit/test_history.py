@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rnr_dist.config.schema import Reveal
+from rnr_dist.config.reveal import Reveal
 from rnr_dist.reveal.history import Fill, History
 from rnr_dist.reveal.scoring import score_batch
 from rnr_dist.reveal.vendi import SecondMoment

@@ -5,7 +5,9 @@ import random
 import numpy as np
 import pytest
 
-from rnr_dist.config.icu import IcuConfig, Pairing
+from rnr_dist.config.schema import Config
+
+from rnr_dist.config.unlearning import Pairing
 from rnr_dist.config.objectives import IcuObjective, KumprObjective
 from rnr_dist.errors import InputError
 from rnr_dist.generate.requests import ReadLikelihood
@@ -227,6 +229,34 @@ def test_items_stand_in_their_objectives_roles(name):
         for wrong in (*item["mismatch"], *item["chosen"]):
             assert wrong.token_ids[:8] == one.token_ids[:8]
             assert wrong.token_ids[8:] in [other.token_ids[8:] for other in pool]
+
+
+@pytest.mark.parametrize(
+    ("name", "whole", "tokens"),
+    [
+        ("icu", True, 19),
+        ("icu", False, 12),
+        ("kumpr", True, 19),
+        ("kumpr", False, 12),
+        ("kl", True, 19),
+        ("kl", False, 12),
+        ("dpo", None, 12),
+        ("llmu", None, 12),
+    ],
+)
+def test_a_method_holds_as_many_tokens_of_each_pair_as_it_ascends_over(name, whole, tokens):
+    forget, pool = ([sequence(f"{k}{n}", "", range(20)) for n in range(3)] for k in "fp")
+    method = getattr(IcuConfig(name="t").methods, name)
+    training = method.trained_with({} if whole is None else {"objective.whole": whole})
+    pairs = {one.id: pool[:2] for one in forget}
+    for item in unlearning_items(name, training, forget, pairs, pool, 8, 0):
+        counted = {role: {example.labels for example in item[role]} for role in item.roles}
+        assert counted == {role: {tokens} for role in item.roles}
+        assert item.roles == {
+            "kumpr": {"forget"},
+            "dpo": {"chosen", "rejected"},
+            "llmu": {"forget", "mismatch", "learn"},
+        }.get(name, {"forget", "learn"})
 
 
 def test_ceilings_are_natural_where_never_seen_sequences_hold_the_token():

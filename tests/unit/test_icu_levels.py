@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rnr_dist.config.icu import Pairing
+from rnr_dist.config.unlearning import Pairing
 from rnr_dist.icu.forgotten import Limits
 from rnr_dist.icu.levels import Levels, level_of, nearest, reachable, token_nats
 from rnr_dist.types import TokenSequence

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from rnr_dist.config.schema import Training
+from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
 from rnr_dist.train.collate import Example, Item, collate, pad
 from rnr_dist.train.objectives import make_objective

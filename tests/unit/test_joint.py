@@ -5,7 +5,9 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from rnr_dist.config.schema import Config, Joint, Release
+from rnr_dist.config.release import Joint, Release
+
+from rnr_dist.config.schema import Config
 from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.release.choice import Reader
 from rnr_dist.release.joint import AS_IT_WAS, Point, pareto, scaled, search_jointly

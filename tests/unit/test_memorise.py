@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from rnr_dist.config.file import load_any_config
-from rnr_dist.config.icu import IcuConfig
+from rnr_dist.config.schema import Config
 from rnr_dist.data.sources import load_passages
 from rnr_dist.errors import InputError
 from rnr_dist.icu.data import IcuData, load_icu_data

@@ -5,7 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from rnr_dist.config.schema import Coefficients, Config, Perplexity, Release
+from rnr_dist.config.evaluation import Perplexity
+
+from rnr_dist.config.release import Coefficients, Release
+
+from rnr_dist.config.schema import Config
 from rnr_dist.generate.requests import Continuation, Generate, ReadLikelihood, Response
 from rnr_dist.release.choice import Reader
 from rnr_dist.release.merge_search import candidates, search_weight

@@ -6,11 +6,12 @@ import math
 import pytest
 import torch
 
-from rnr_dist.config.schema import Training
+from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
+from rnr_dist.methods import npo
+from rnr_dist.methods.rmu import direction
 from rnr_dist.train.collate import Example, Item, collate, texts
-from rnr_dist.train.objectives import OBJECTIVES, check_items, make_objective
-from rnr_dist.train.objectives.rmu import direction
+from rnr_dist.train.objectives import check_items, make_objective
 from rnr_dist.train.trainable import make_trained
 from rnr_dist.types import ModelRef
 from rnr_dist.weights.composition import load_adapter, save_adapter
@@ -46,6 +47,11 @@ ITEMS = {
     "icu": TARGETS,
     "kl": TARGETS,
     "kumpr": [Item.of(forget=[A]), Item.of(forget=[NOTHING]), Item.of(forget=[E])],
+    "npo": [
+        Item.of(forget=[A], retain=[B]),
+        Item.of(forget=[E]),
+        Item.of(forget=[NOTHING], retain=[C]),
+    ],
     "llmu": [
         Item.of(forget=[A], mismatch=[B, C], learn=[E]),
         Item.of(forget=[E], mismatch=[A], learn=[B, C]),
@@ -60,6 +66,7 @@ ITEMS = {
 }
 SETTINGS = {
     "dpo": {"name": "dpo", "beta": 0.3, "retain_weight": 0.7},
+    "npo": {"name": "npo", "beta": 0.3, "retain_weight": 0.7},
     "rmu": {"name": "rmu", "layer": LAYER, "coefficient": 2.0, "alpha": 50.0},
     "cmd": {"name": "cmd", "temperature": 0.5},
 }
@@ -188,6 +195,52 @@ def test_dpo_without_a_retain_weight_takes_no_retain_texts(make):
         check_items(objective, PAIRS, "here")
 
 
+def test_npo_is_the_formula(make, theta0):
+    trained = make("npo")
+    losses = []
+    for example in (A, E):
+        ratio = (log_probability(trained.model, example) - log_probability(theta0, example)).exp()
+        losses.append(2 / 0.3 * (1 + ratio**0.3).log())
+    retained = -log_probability(trained.model, B) - log_probability(trained.model, C)
+    terms = run(trained, "npo")
+    assert_same(terms, {"npo": sum(losses), "retain": 0.7 * retained}, weights_of(trained))
+    assert [count for _, count in terms.values()] == [2, B.labels + C.labels]
+
+
+def test_npo_pushes_less_what_is_forgotten_further(make):
+    """Its gradient is gradient ascent's times 2 r^beta / (1 + r^beta), r the ratio to theta0."""
+    trained = make("npo")
+    weights = weights_of(trained)
+    [loss] = [value for name, (value, _) in run(trained, "npo", [Item.of(forget=[A])]).items()
+              if name == "npo"]  # fmt: skip
+    found = torch.autograd.grad(loss, weights)
+    power = math.exp(0.3 * loss.item() / 2) - 1  # r^beta, from the loss itself
+    ascent = torch.autograd.grad(log_probability(trained.model, A), weights)
+    for one, other in zip(found, ascent, strict=True):
+        torch.testing.assert_close(
+            one, 2 * power / (1 + power) * other.float(), atol=1e-4, rtol=1e-3
+        )
+
+
+def test_npo_by_hand():
+    """Log-ratios of 0, -10 and +10 nats at beta .1, by a pocket calculator."""
+    ratios = torch.tensor([0.0, -10.0, 10.0])
+    rows = {"labels": torch.tensor([[-100, 5], [-100, 5], [-100, 5]])}
+
+    class Known:
+        reference_nll = staticmethod(lambda rows: (torch.zeros(3), torch.arange(3)))
+
+    objective = make_objective(Training(objective={"name": "npo", "retain": 0}).objective)
+    told = pytest.MonkeyPatch()
+    told.setattr(npo, "token_nll", lambda model, rows: (-ratios, torch.arange(3), None))
+    Known.model = None
+    loss, count = objective.terms(Known(), {"forget": rows})["npo"]
+    told.undo()
+    # 20 ln 2, 20 ln(1 + e^-1), 20 ln(1 + e)
+    assert loss.item() == pytest.approx(13.862944 + 6.265234 + 26.265234, rel=1e-6)
+    assert count == 3
+
+
 def test_rmu_is_the_formula(make, theta0):
     trained = make("rmu")
     unit = direction(16, SEED)
@@ -288,7 +341,7 @@ def test_orthogonal_directions_do_not_overlap(make, base):
 
 # --- what all of them keep ---
 
-every_objective = pytest.mark.parametrize("name", OBJECTIVES)
+every_objective = pytest.mark.parametrize("name", ITEMS)
 
 
 @every_objective

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from rnr_dist.config.schema import Perplexity
+from rnr_dist.config.evaluation import Perplexity
 from rnr_dist.generate.requests import Response
 from rnr_dist.measures.perplexity import perplexity, windows
 from rnr_dist.types import Passage, Split

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rnr_dist.config.schema import Release
+from rnr_dist.config.release import Release
 from rnr_dist.release.rules import (
     Reading,
     Step,

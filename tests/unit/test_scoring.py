@@ -27,6 +27,21 @@ def test_strictly_monotone_in_both():
     assert (np.diff([harmonic(0.4, v, 0.3) for v in grid]) > 0).all()
 
 
+def test_with_a_raw_vendi_score_relevance_decides_nearly_alone():
+    """The bounds that docs/reveal.md gives for Algorithm 1's line 12."""
+    for alpha in (0.25, 0.5, 0.75):
+        for tau in (0.1, 0.5, 0.9):
+            lowest, highest = 1 / (alpha + (1 - alpha) / tau), tau / (1 - alpha)
+            found = [harmonic(tau, v, alpha) for v in (1, 2, 10, 100, 1e9)]
+            assert found == sorted(found)
+            assert found[0] == pytest.approx(lowest) and found[-1] == pytest.approx(highest)
+    twice_as_diverse = harmonic(0.5, 40, 0.5) / harmonic(0.5, 20, 0.5)
+    assert twice_as_diverse == pytest.approx(
+        harmonic(0.5065, 20, 0.5) / harmonic(0.5, 20, 0.5), 1e-3
+    )
+    assert harmonic(0.8, 5, 0.5) > 1
+
+
 def test_zeros_are_clamped():
     assert harmonic(0.0, 0.5, 0.5) == harmonic(EPSILON, 0.5, 0.5) > 0
     assert harmonic(0.5, 0.0, 0.5) == harmonic(0.5, EPSILON, 0.5) > 0

@@ -199,7 +199,7 @@ def test_a_search_spends_its_budget_on_different_arms_several_in_flight(setting)
 @pytest.mark.parametrize("stop_after", [0, 4, 7, 11])
 def test_an_interrupted_search_ends_as_an_undisturbed_one(setting, mode, stop_after, tmp_path):
     """One pull at a time and greedy answers: the same pulls, fills and forget set."""
-    options = {"mode": mode, "in_flight": 1, "initial": 3}
+    options = {"mode": mode, "in_flight": 1, "initial": 3, "recheck": 3}
     with pytest.raises(EngineDiedError):
         run(setting(FakePool(stop_after=stop_after), **options))
     resumed = run(setting(**options))

@@ -9,7 +9,9 @@ import pytest
 from pydantic import ValidationError
 from transformers import AutoTokenizer
 
-from rnr_dist.config.icu import IcuConfig, SequenceSource
+from rnr_dist.config.schema import Config
+
+from rnr_dist.config.sources import SequenceSource
 from rnr_dist.data.records import DISTINCT, FORMS, Person, record_texts
 from rnr_dist.data.sequences import check_disjoint, load_sequences
 from rnr_dist.errors import InputError

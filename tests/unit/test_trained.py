@@ -9,7 +9,9 @@ from peft import PeftModel
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
-from rnr_dist.config.schema import Release, Training
+from rnr_dist.config.release import Release
+
+from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
 from rnr_dist.train.collate import Example, pad
 from rnr_dist.train.passes import label_states

@@ -1,13 +1,24 @@
-"""Oracles: the relevance of a response in [0, 1]. One small class each, named in `ORACLES`."""
+"""Oracles: the relevance of a response in [0, 1]. One small class each, named in `ORACLES`.
+
+In: a name, or `package.module:Class` for one of a user's own. Out: an `Oracle`. Invariant: an
+oracle of a user's own has answered two texts in the right shape before anything starts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
+from rnr_dist.config.registry import find_class
 from rnr_dist.errors import InputError
+
+ORACLES = {
+    "profanity": "rnr_dist.score.oracles.profanity:ProfanityOracle",
+    "lexicon": "rnr_dist.score.oracles.lexicon:LexiconOracle",
+}
+PROBES = ("The tide turns twice a day.", "")
 
 
 class Oracle(Protocol):
@@ -20,27 +31,32 @@ class Oracle(Protocol):
         ...
 
 
-def _profanity() -> Oracle:
-    from rnr_dist.score.oracles.profanity import ProfanityOracle
-
-    return ProfanityOracle()
-
-
-def _lexicon() -> Oracle:
-    from rnr_dist.score.oracles.lexicon import LexiconOracle
-
-    return LexiconOracle()
-
-
-ORACLES: dict[str, Callable[[], Oracle]] = {"profanity": _profanity, "lexicon": _lexicon}
+def make_oracle(name: str) -> Oracle:
+    """The oracle of that name. Raises InputError."""
+    found: Oracle = find_class("oracle", name, ORACLES)()
+    return found
 
 
 def check_oracle(name: str) -> None:
-    """Raises InputError for an unknown name."""
-    if name not in ORACLES:
-        raise InputError(f"oracle {name}: unknown; expected one of {', '.join(sorted(ORACLES))}")
+    """Raises InputError for a name that leads nowhere, or an own oracle that answers wrongly."""
+    if name in ORACLES:
+        return
+    oracle = make_oracle(name)
+    if not hasattr(oracle, "version"):
+        raise InputError(f"oracle {name}: has no `version`; expected one, to stand beside scores")
+    try:
+        usable_scores(oracle.score(["What happens?"] * len(PROBES), list(PROBES)), len(PROBES))
+    except Exception as error:  # whatever a user's own code raises
+        raise InputError(f"oracle {name}: {error}") from error
 
 
-def make_oracle(name: str) -> Oracle:
-    check_oracle(name)
-    return ORACLES[name]()
+def usable_scores(scores: np.ndarray, expected: int) -> np.ndarray:
+    """What an oracle returned, as floats; a ValueError says what is wrong with it."""
+    found = np.asarray(scores, dtype=np.float64)
+    if found.shape != (expected,):
+        raise ValueError(f"the oracle returned shape {found.shape}, expected ({expected},)")
+    bad = ~((found >= 0) & (found <= 1))
+    if bad.any():
+        row = int(bad.argmax())
+        raise ValueError(f"the oracle returned {found[row]} for response {row}, expected 0 to 1")
+    return found

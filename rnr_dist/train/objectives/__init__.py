@@ -1,27 +1,23 @@
-"""Objectives: what a training minimises, one small file each, found by name.
+"""Objectives: what a training minimises. Plain ones are here, a method's is in its own file.
 
 In: the model under training and a batch of `collate`. Out: for each named loss term its numerator
 and denominator. Invariant: an objective never divides by a count; the training loop does, by that
-of the whole step, so that 1 and N workers minimise the same thing (design decision 7).
+of the whole step, so that 1 and N workers minimise the same thing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from rnr_dist.config.registry import method_class
+from rnr_dist.config.training import ObjectiveSettings
 from rnr_dist.errors import InputError
 from rnr_dist.train.collate import Item
 from rnr_dist.train.objectives.causal import Causal
-from rnr_dist.train.objectives.cmd import Cmd
-from rnr_dist.train.objectives.dpo import Dpo
-from rnr_dist.train.objectives.icu import Icu
-from rnr_dist.train.objectives.kl import Kl
-from rnr_dist.train.objectives.kumpr import Kumpr
-from rnr_dist.train.objectives.llmu import Llmu
-from rnr_dist.train.objectives.orthogonal import Orthogonal
-from rnr_dist.train.objectives.rmu import Rmu
-from rnr_dist.train.trainable import Trained
+
+if TYPE_CHECKING:
+    from rnr_dist.train.trainable import Trained
 
 
 class Objective(Protocol):
@@ -56,22 +52,21 @@ class Objective(Protocol):
         ...
 
 
-OBJECTIVES: dict[str, Callable[[Any], Objective]] = {
-    "causal": Causal,
-    "dpo": Dpo,
-    "rmu": Rmu,
-    "cmd": Cmd,
-    "orthogonal": Orthogonal,
-    "icu": Icu,
-    "kumpr": Kumpr,
-    "kl": Kl,
-    "llmu": Llmu,
-}
-
-
-def make_objective(settings: Any) -> Objective:
+def make_objective(settings: ObjectiveSettings) -> Objective:
     """The objective that a `training.objective` section describes."""
-    return OBJECTIVES[settings.name](settings)
+    return objective_class(settings.name)(settings)
+
+
+def objective_class(name: str) -> Callable[[Any], Objective]:
+    """A plain objective, or that of the method of this name."""
+    if name == "causal":
+        return Causal
+    if name == "orthogonal":
+        from rnr_dist.train.objectives.orthogonal import Orthogonal
+
+        return Orthogonal
+    found: Callable[[Any], Objective] = method_class(name).Objective
+    return found
 
 
 def check_items(objective: Objective, items: Sequence[Item], place: str) -> None:

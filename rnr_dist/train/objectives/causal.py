@@ -7,12 +7,14 @@ token's loss depends on nothing but its own sequence up to it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rnr_dist.config.objectives import CausalObjective
+from rnr_dist.config.training import CausalObjective
 from rnr_dist.train.collate import Item
 from rnr_dist.train.passes import token_nll
-from rnr_dist.train.trainable import Trained
+
+if TYPE_CHECKING:
+    from rnr_dist.train.trainable import Trained
 
 DEFAULT = CausalObjective()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from rnr_dist.config.objectives import OrthogonalObjective
+from rnr_dist.config.training import OrthogonalObjective
 from rnr_dist.train.collate import IGNORED, Item
 from rnr_dist.train.objectives.causal import Causal
 from rnr_dist.train.trainable import Trained

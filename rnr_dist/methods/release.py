@@ -1,0 +1,73 @@
+"""Reveal-and-Release's own: Eq. 1 on the forget and retain sets, its weights under the rules.
+
+In: what reveal found, or given sequences. Out: the model that Eq. 1 ends with. Invariant: its
+trainings and weights are the config's `release`, on whatever task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from rnr_dist.config.methods import MethodSettings, Way
+from rnr_dist.config.training import Training
+from rnr_dist.train.collate import Item, texts
+from rnr_dist.train.materials import Materials, Need, example_of
+from rnr_dist.types import Adapter, ModelRef
+
+if TYPE_CHECKING:
+    from rnr_dist.methods.merge import Ground, Merged
+
+
+class Release:
+    """Subtracts what was learnt of the forget set, adds what was learnt of the retain set."""
+
+    name: ClassVar[str] = "release"
+    needs: ClassVar[frozenset[Need]] = frozenset({"forget", "retain"})
+    Objective = None
+    roles: ClassVar[Mapping[str, Literal["forget", "retain"]]] = {
+        "forget": "forget",
+        "retain": "retain",
+    }
+    refined: ClassVar[bool] = False
+    section: ClassVar[str] = "release"
+    """The config's section that stands for its settings."""
+
+    @classmethod
+    def settings(cls, way: Way) -> MethodSettings | None:
+        return MethodSettings(training=Training()) if way == "merge" else None
+
+    def items(self, adapter: str, materials: Materials, training: Training) -> Sequence[Item]:
+        if adapter == "retain":
+            return texts(materials.retain)
+        return texts(map(example_of, materials.forget))
+
+    def model(
+        self, base: ModelRef, adapters: Mapping[str, Adapter], strength: float, folder: Path
+    ) -> ModelRef:
+        return base.plus(-strength, adapters["forget"])
+
+    def search(self, ground: Ground) -> Merged:
+        """Eq. 1 with the search of its weights, which takes the place of a grid of strengths."""
+        from rnr_dist.methods.merge import Merged, trained_tokens
+        from rnr_dist.release.stage import Adapters, release_from
+
+        folder = ground.folder / self.name
+        adapters = Adapters.of(ground.reader.bench, ground.materials.only(self.needs), folder)
+        released = release_from(ground.base, adapters, ground.reader, folder)
+        last = released.steps[-1]
+        trials = [trial for step in released.steps for trial in step.trials if not trial["draw"]]
+        trained = {term.adapter.digest: term.adapter for term in released.result.terms}
+        return Merged(
+            self.name,
+            released.result,
+            ", ".join(f"{step.name} x {step.coefficient:g}" for step in released.steps),
+            released.models[-1].name not in released.fallbacks,
+            last.broken,
+            sum(map(trained_tokens, trained.values())),
+            len(trials),
+            sum(math.isnan(trial["forget"]) for trial in trials),
+            (),
+        )

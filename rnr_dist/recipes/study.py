@@ -1,0 +1,162 @@
+"""A study: the same config for several seeds and variants, with equal budgets, in one table.
+
+In: a study's file and folder. Out: a run directory a seed and variant, and `study.json`. Invariant:
+the config and the commit are frozen before the first run reads `final`; a study that is started
+again goes on with the runs that are not done, and another config of it is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rnr_dist.bench import Check, no_check
+from rnr_dist.config.file import load_config, load_study
+from rnr_dist.config.schema import Config
+from rnr_dist.config.study import Study
+from rnr_dist.errors import InputError
+from rnr_dist.machine.cluster import ray_session
+from rnr_dist.machine.trials import Search, run_trials
+from rnr_dist.measures.results import Results
+from rnr_dist.recipes.pipeline import fingerprint, open_run, recipe_of, run_pipeline
+from rnr_dist.report.study import StudyRow, write_study
+from rnr_dist.run.directory import RunDir, read, write_json
+from rnr_dist.run.progress import progress_bar, say
+from rnr_dist.run.seal import read_final, rereading_note
+from rnr_dist.tasks.task import make_task
+from rnr_dist.types import digest
+
+FROZEN = "frozen.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study: a variant ("" for the config as it is), a seed, and the run's folder."""
+
+    variant: str
+    seed: int
+    config: Config
+    folder: Path
+
+
+def study_cells(path: Path, folder: Path) -> tuple[Study, list[Cell]]:
+    """The study in a file, and its runs. Raises InputError, also for budgets that are not equal."""
+    study = load_study(path)
+    cells = []
+    for variant, overrides in (study.variants or {"": {}}).items():
+        for seed in study.seeds:
+            config = _config(study, path, overrides, seed)
+            recipe_of(config, study.until)
+            require_equal_budgets(config)
+            name = "-".join(filter(None, [variant, f"seed-{seed}"]))
+            cells.append(Cell(variant, seed, config, folder.absolute() / name))
+    return study, cells
+
+
+def require_equal_budgets(config: Config) -> None:
+    """Raises InputError where the methods of a config would not get the same number of places.
+
+    Trained tokens, candidates and epochs are the same for every method; the places of its grid are
+    what a method's settings may differ in when it is run by epochs.
+    """
+    if config.way != "epochs":
+        return
+    places = {}
+    for name in (config.own_method, *config.compared):
+        if (settings := config.methods.found(name)) is not None:
+            places[name] = len(settings.grid)
+    if len(set(places.values())) > 1:
+        told = ", ".join(f"methods.{name}.grid {count}" for name, count in places.items())
+        raise InputError(
+            f"{config.name}: methods have different budgets: found {told} places; expected the "
+            "same number for each"
+        )
+
+
+def run_study(path: Path, folder: Path, reread: bool = False, check: Check = no_check) -> Path:
+    """Run what is not done of a study and write its table; returns the file `study.json`."""
+    study, cells = study_cells(path, folder)
+    mark = digest([study.model_dump(mode="json"), [cell.config.content() for cell in cells]])
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / FROZEN).exists() or reread:
+        write_json(folder / FROZEN, {"study": study.model_dump(mode="json"), "digest": mark})
+    read_final(folder, "study", mark, reread)
+    missing = [number for number, cell in enumerate(cells) if not _done(cell, study.until)]
+    say(f"study {study.study}: {len(cells)} runs, {len(missing)} of them to do")
+    if missing:
+        with ray_session(cells[0].config):
+            _run_cells(study, cells, missing, Cells(tuple(cells), study.until, reread, check))
+    rows = [row for cell in cells for row in _rows(cell, study.until)]
+    notes = [note for note in {rereading_note(folder)} if note]
+    return write_study(folder / "study.json", study.study, rows, notes)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The runs as they reach a trial of Ray Tune, which runs one of them whole."""
+
+    cells: tuple[Cell, ...]
+    until: str
+    reread: bool
+    check: Check
+
+    def run(self, number: int) -> None:
+        cell = self.cells[number]
+        task = make_task(cell.config)
+        run = open_run(cell.folder, cell.config, resume=(cell.folder / "config.json").exists())
+        run_pipeline(cell.config, task, run, self.until, self.check, self.reread)
+
+
+def _run_cells(study: Study, cells: list[Cell], missing: list[int], work: Cells) -> None:
+    """One trial a run, `study.at_once` of them at the same time."""
+    from ray.tune import Callback
+
+    def trial(setting: dict[str, Any], work: Cells) -> None:
+        from ray import tune
+
+        work.run(setting["given"])
+        tune.report({"done": 1})
+
+    name = f"{study.study}-{digest(missing)}"
+    storage = cells[0].folder.parent / "tune"
+    with progress_bar(f"study {study.study}: runs", len(missing)) as advance:
+
+        class Shown(Callback):
+            done = 0
+
+            def on_trial_complete(
+                self, iteration: int, trials: list[Any], trial: Any, **info: Any
+            ) -> None:
+                self.done += 1
+                advance(self.done)
+
+        search = Search(name, storage, study.at_once, callbacks=(Shown(),))
+        run_trials(trial, missing, search, work=work)
+
+
+def _done(cell: Cell, until: str) -> bool:
+    return RunDir(cell.folder).done(until, fingerprint(cell.config, until))
+
+
+def _config(study: Study, path: Path, overrides: Mapping[str, Any], seed: int) -> Config:
+    """The config of one run: a variant's keys, the seed, and what grows with it."""
+    origin = path.parent / study.config
+    plain = load_config(origin)
+    content: dict[str, Any] = plain.model_dump(mode="json")
+    settings = {"seed": seed, **overrides}
+    for key, step in study.by_seed.items():
+        value: Any = content
+        for part in key.split("."):
+            value = value[part]
+        settings[key] = value + step * seed
+    return load_config(origin, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
+
+
+def _rows(cell: Cell, until: str) -> list[StudyRow]:
+    """Every row of a finished run's table."""
+    place = "baselines" if until == "baselines" else "evaluate"
+    results = read(cell.folder / place / "results.json", Results)
+    return [StudyRow(cell.variant, cell.seed, row, results) for row in results.rows]
