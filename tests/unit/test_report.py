@@ -139,7 +139,7 @@ TRIALS = trial_rows(
 def summary_of(results, **details):
     recipe = "reveal-and-release" if results.reference == "base" else "unlearn-sequences"
     config = SimpleNamespace(
-        model_dump=lambda mode: {"name": "demo"},
+        content=lambda: {"name": "demo"},
         recipe=recipe,
         task=SimpleNamespace(name="rudeness"),
         preset="default",
@@ -378,9 +378,17 @@ def test_many_columns_fit_eighty():
         Measure(f"m{place}", f"measure {place}", "nats", "lower", table=RUDE.table)
         for place in range(2)
     ]
+    astray = zip(behaviour_results().rows, (0.5, 0.6, 14, 0.4), strict=True)
     rows = [
-        replace(row, values={**row.values, **{m.name: m.mean(np.full(9, size)) for m in extra}})
-        for row, size in zip(behaviour_results().rows, (0.5, 0.6, 14, 0.4), strict=True)
+        replace(
+            row,
+            values={
+                **row.values,
+                extra[0].name: extra[0].mean(np.full(9, size)),
+                extra[1].name: extra[1].mean(np.linspace(3, 4, 9)),
+            },
+        )
+        for row, size in astray
     ]
     results = Results((*BEHAVIOUR, *extra), tuple(rows), "base")
     text = shown(*results_tables(results), width=80)
