@@ -91,9 +91,10 @@ def search() -> dict[str, float]:
 
     A small probe: what a search costs beside its requests does not grow with it.
     """
+    from rnr_dist.release.probe import make_probe
+
     from rnr_dist.bench import Machine
     from rnr_dist.release.choice import Reader
-    from rnr_dist.release.probe import make_probe
     from rnr_dist.release.rules import Step
     from rnr_dist.tasks.toxicity import load_task
 
@@ -177,29 +178,31 @@ def throughput() -> dict[str, float]:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from rnr_dist.bench import Machine
+    from rnr_dist.bench import Bench
     from rnr_dist.data.sources import load_passages
+    from rnr_dist.icu.tuning import TrialTracker
     from rnr_dist.run.directory import read_json
     from rnr_dist.run.precision import compute_dtype
-    from rnr_dist.train.collate import Example, pad, padded_tokens, plan_steps, texts
-    from rnr_dist.train.launch import train_adapter
-    from rnr_dist.train.worker import SUMMARY
+    from rnr_dist.train.collate import Batching, Example, pad, padded_tokens, plan_steps, texts
+    from rnr_dist.train.job import SUMMARY
+    from rnr_dist.train.trainings import Trainings
+
+    class Silent(TrialTracker):
+        def metrics(self, values: Any, step: int = 0) -> None:
+            pass
 
     config = settings()
     training = config.release.retain.model_copy(update={"epochs": 1})
-    with tempfile.TemporaryDirectory() as name, Machine(config) as machine:
-        base = machine.base
+    with tempfile.TemporaryDirectory() as name, Bench(config) as bench:
+        base = bench.base
         tokenizer = AutoTokenizer.from_pretrained(base.checkpoint)
         passages = load_passages(config.task.in_domain[0])
         items = [
             item.cut(training.max_tokens)
             for item in texts(Example(tuple(tokenizer.encode(p.text)), 0) for p in passages)
         ][:96]
-        _ = machine.ray
-        folder = Path(name)
-        adapter = train_adapter(
-            items, base, training, config.workers, folder / "a", "retain", 0, folder / "train"
-        )
+        trainings = Trainings(bench, Path(name), Silent())
+        adapter = trainings.adapter("a", items, training, "retain", base)
         worker = read_json(Path(adapter.path) / SUMMARY)["tokens_per_second"]
     torch.set_num_threads(config.workers.cpus_each)
     dtype = getattr(torch, compute_dtype(config.workers.dtype, on_gpu=False))
@@ -212,11 +215,8 @@ def throughput() -> dict[str, float]:
     optimiser = torch.optim.AdamW(trained, lr=training.learning_rate)
     plan = plan_steps(
         [item.length for item in items],
-        training.batch_size,
-        training.micro_batch_tokens,
+        Batching(training.batch_size, training.micro_batch_tokens, 1, 0),
         1,
-        1,
-        0,
         lambda part: padded_tokens(items[index] for index in part),
     )
     began, tokens = time.perf_counter(), 0
