@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from rnr_dist.config.methods import MethodSettings, Way
 from rnr_dist.config.training import Training
@@ -25,7 +25,7 @@ class Release:
 
     name: ClassVar[str] = "release"
     needs: ClassVar[frozenset[Need]] = frozenset({"forget", "retain"})
-    Objective = None
+    Objective: ClassVar[type[Any] | None] = None
     roles: ClassVar[Mapping[str, Literal["forget", "retain"]]] = {
         "forget": "forget",
         "retain": "retain",
