@@ -17,7 +17,7 @@ demo: .venv/run.stamp  ## Run the whole pipeline on the embedded model; the last
 	@$(BIN)/rnr run configs/demo.yaml
 
 test: lint  ## Check style and types, then run every test
-	@$(BIN)/python -m pytest tests/unit --numprocesses auto
+	@$(BIN)/python -m pytest tests/unit tests/golden --numprocesses auto
 	@$(BIN)/python -m pytest tests/ray tests/e2e
 
 lint: .venv/dev.stamp  ## Check style and types

@@ -81,12 +81,16 @@ class TokenSequence:
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How a continuation is drawn. `temperature` 0 is greedy; `top_p` 1 switches nucleus off."""
+    """How a continuation is drawn. `temperature` 0 is greedy; `top_p` 1 switches nucleus off.
+
+    A continuation ends with the token that completes one of the strings in `stop`.
+    """
 
     n: int = 1
     max_tokens: int = 20
     temperature: float = 1.0
     top_p: float = 0.9
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

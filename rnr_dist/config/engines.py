@@ -10,8 +10,11 @@ from rnr_dist.config.base import Count, Positive, Section
 
 
 class Engines(Section):
-    """The generator pool: N vLLM engines behind Ray actors."""
+    """The generator pool: N engines behind Ray actors."""
 
+    backend: Literal["auto", "vllm", "transformers"] = "auto"
+    """What an engine runs on. `auto`: vLLM where it is installed and serves the model's
+    architecture, else transformers; `rnr check` says which and why."""
     count: Count = 2
     """Generator actors."""
     cpus_each: Count = 1
@@ -32,7 +35,8 @@ class Engines(Section):
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Weights and activations; `auto`: bfloat16 where the machine computes in it, else float32."""
     enforce_eager: bool = True
-    """No graph compilation: 21 s instead of 90 s to start on a CPU, and weights can be reloaded."""
+    """vLLM without graph compilation: 21 s instead of 90 s to start on a CPU, and weights can be
+    reloaded."""
     max_restarts: Annotated[int, Field(ge=0)] = 3
     """Restarts of a generator actor before the run fails."""
     weights: Literal["reload", "lora"] = "reload"
@@ -45,4 +49,4 @@ class Engines(Section):
     loras: Count = 4
     """`lora`: models beside the base that one engine holds at once."""
     extra: dict[str, Any] = Field(default_factory=dict)
-    """Further vLLM engine arguments, passed on as they are."""
+    """Further vLLM engine arguments, passed on as they are; the transformers backend takes none."""

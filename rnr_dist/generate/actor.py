@@ -1,4 +1,4 @@
-"""The Ray actor that holds one vLLM engine.
+"""The Ray actor that holds one engine, of vLLM or of transformers.
 
 Invariant: it answers only for models that it holds; a request for another is refused, so that no
 response can come from the wrong weights.
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rnr_dist.config.engines import Engines
+from rnr_dist.generate.backend import backend_of
 from rnr_dist.generate.requests import Request, Response
 from rnr_dist.run.directory import read_json
 from rnr_dist.types import ModelRef
@@ -33,8 +34,9 @@ class Generator:
     def __init__(
         self, engines: Engines, base: ModelRef, index: int, trust_remote_code: bool = False
     ):
-        from rnr_dist.generate.engine import Engine
-
+        backend = engines.backend
+        if backend == "auto":
+            backend = backend_of(engines, base.checkpoint, trust_remote_code).backend
         if engines.gpus_each == 0:
             # All engines of a node would pin to the same cores otherwise.
             cores = engine_cores(index, engines.cpus_each, list(os.sched_getaffinity(0)))
@@ -42,7 +44,7 @@ class Generator:
             os.sched_setaffinity(0, cores)  # the engine's process inherits it
         self._base = base
         self._engines = engines
-        self._engine = Engine(engines, base.checkpoint, trust_remote_code)
+        self._engine = engine_class(backend)(engines, base.checkpoint, trust_remote_code)
         self._held = [base.digest]
 
     async def ready(self) -> list[str]:
@@ -58,12 +60,12 @@ class Generator:
         if self._engines.weights == "reload":
             self._held = []  # a failure half-way leaves no model that could be asked
             with weights_folder(model) as folder:
-                await _of_living_engine(self._engine.load(folder))
+                await self._of_living_engine(self._engine.load(folder))
             self._held = [model.digest]
         else:
             kept = self._engines.count * (self._engines.loras + 1)
             with adapter_folder(model, self._engines.lora_rank, kept) as folder:
-                await _of_living_engine(self._engine.add(model.digest, folder))
+                await self._of_living_engine(self._engine.add(model.digest, folder))
             base, *others = self._held
             too_many = max(0, len(others) + 1 - self._engines.loras)
             for old in others[:too_many]:
@@ -90,7 +92,14 @@ class Generator:
         """Answer requests for the model of that digest."""
         if model not in self._held:
             raise RuntimeError(f"asked for model {model}, held: {', '.join(self._held) or 'none'}")
-        return await _of_living_engine(self._engine.run(requests, model))
+        return await self._of_living_engine(self._engine.run(requests, model))
+
+    async def _of_living_engine(self, answer: Awaitable[Answer]) -> Answer:
+        """The engine's answer. An actor whose engine died ends, so that Ray starts a new one."""
+        try:
+            return await answer
+        except self._engine.died:
+            os._exit(1)
 
     async def memory(self) -> int:
         """Resident bytes of this actor and its engine's processes."""
@@ -104,14 +113,15 @@ class Generator:
         self._engine.shutdown()
 
 
-async def _of_living_engine(answer: Awaitable[Answer]) -> Answer:
-    """The engine's answer. An actor whose engine is dead ends, so that Ray starts a new one."""
-    from vllm.v1.engine.exceptions import EngineDeadError
+def engine_class(backend: str) -> Any:
+    """The engine of a backend; only its own library is imported."""
+    if backend == "transformers":
+        from rnr_dist.generate.transformers_engine import TransformersEngine
 
-    try:
-        return await answer
-    except EngineDeadError:
-        os._exit(1)
+        return TransformersEngine
+    from rnr_dist.generate.engine import Engine
+
+    return Engine
 
 
 def actor_options(engines: Engines) -> dict[str, Any]:

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from rnr_dist.config.engines import Engines
-from rnr_dist.generate.requests import Continuation, Generate, ReadLikelihood, Request, Response
+from rnr_dist.generate.requests import (
+    Continuation,
+    Generate,
+    ReadLikelihood,
+    Request,
+    Response,
+    before_stop,
+    prompt_ids,
+)
 from rnr_dist.run.precision import compute_dtype
 from rnr_dist.types import SamplingSettings
 
@@ -63,7 +71,9 @@ def sampling_arguments(sampling: SamplingSettings, on_gpu: bool) -> dict[str, An
         "temperature": sampling.temperature,
         "top_p": 1.0 if own_nucleus else sampling.top_p,
         "extra_args": {"nucleus": sampling.top_p} if own_nucleus else None,
-        "detokenize": False,  # one batched decode at the end is cheaper than one a token
+        # One batched decode at the end is cheaper than one a token, which stop strings need.
+        "detokenize": bool(sampling.stop),
+        "stop": list(sampling.stop),
     }
 
 
@@ -73,7 +83,9 @@ class Engine:
     def __init__(self, engines: Engines, checkpoint: str, trust_remote_code: bool = False):
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
+        from vllm.v1.engine.exceptions import EngineDeadError
 
+        self.died = (EngineDeadError,)
         self._on_gpu = engines.gpus_each > 0
         arguments = engine_arguments(engines, checkpoint, trust_remote_code)
         self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
@@ -115,7 +127,8 @@ class Engine:
         prompt: Any
         if isinstance(request, ReadLikelihood):
             arguments = {"max_tokens": 1, "prompt_logprobs": 0, "detokenize": False}
-            prompt = TokensPrompt(prompt_token_ids=list(request.token_ids))
+            token_ids = prompt_ids(request, self._tokenizer)
+            prompt = TokensPrompt(prompt_token_ids=list(token_ids))
         else:
             arguments = sampling_arguments(request.sampling, self._on_gpu)
             if request.embeddings is not None:
@@ -123,7 +136,8 @@ class Engine:
 
                 prompt = EmbedsPrompt(prompt_embeds=torch.from_numpy(request.embeddings))
             else:
-                prompt = TokensPrompt(prompt_token_ids=list(request.token_ids or ()))
+                token_ids = prompt_ids(request, self._tokenizer)
+                prompt = TokensPrompt(prompt_token_ids=list(token_ids))
         params = SamplingParams(**arguments, output_kind=RequestOutputKind.FINAL_ONLY)
         output: Any = None
         async for answer in self._llm.generate(
@@ -131,24 +145,26 @@ class Engine:
         ):
             output = answer
         if isinstance(request, ReadLikelihood):
-            return Response(model, (), *_likelihoods(output, request))
+            return Response(model, (), *_likelihoods(output, token_ids, request.start))
         return Response(model, continuations=self._continuations(output, request))
 
     def _continuations(self, output: Any, request: Generate) -> tuple[Continuation, ...]:
         ids = [tuple(choice.token_ids) for choice in output.outputs]
         texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
         return tuple(
-            Continuation(token_ids, text, choice.finish_reason or "")
+            Continuation(
+                token_ids, before_stop(text, request.sampling.stop), choice.finish_reason or ""
+            )
             for token_ids, text, choice in zip(ids, texts, output.outputs, strict=True)
         )
 
 
 def _likelihoods(
-    output: Any, request: ReadLikelihood
+    output: Any, token_ids: Sequence[int], start: int
 ) -> tuple[tuple[float, ...], tuple[bool, ...]]:
     """Log-likelihoods of positions start.. (natural log), and which of them are the arg max."""
     found = [
-        output.prompt_logprobs[position][request.token_ids[position]]
-        for position in range(request.start, len(request.token_ids))
+        output.prompt_logprobs[position][token_ids[position]]
+        for position in range(start, len(token_ids))
     ]
     return tuple(one.logprob for one in found), tuple(one.rank == 1 for one in found)

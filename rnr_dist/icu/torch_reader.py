@@ -102,7 +102,8 @@ class TorchReader:
         most = torch.tensor([new for _, _, new in asked], device=device)
         # The last given token is read again: its logits begin the continuation.
         places = torch.arange(width, device=device)
-        mask = (places[None] < (given - 1)[:, None]).long()
+        _turn(own, (places[None] + (given - 1)[:, None]) % width)
+        mask = (places[None] >= (width + 1 - given)[:, None]).long()
         token = torch.tensor([ids[length - 1] for ids, length, _ in asked], device=device)
         said = []
         ended = most <= 0
@@ -130,3 +131,15 @@ class TorchReader:
         if self._eos in row:
             row = row[: row.index(self._eos) + 1]
         return tuple(row)
+
+
+def _turn(cache: Any, order: Any) -> None:
+    """Put each row's places of the cache in this order, (rows, places).
+
+    What was given then lies right before what is said: windows of attention count places.
+    """
+    for layer in cache.layers:
+        if layer.keys.shape[2] == order.shape[1]:  # none that holds its own window alone
+            index = order[:, None, :, None].expand(-1, layer.keys.shape[1], -1, 1)
+            layer.keys = layer.keys.take_along_dim(index, 2)
+            layer.values = layer.values.take_along_dim(index, 2)

@@ -80,8 +80,10 @@ class Shares:
         ones, sizes = np.ones(len(rows)), np.array([len(row) for row in rows], float)
         severe, expected, some, average = self.variants
         return {
-            self.fraction.name: self.fraction.of((np.sum(r > self.above) for r in rows), sizes),
-            severe.name: severe.of((np.sum(r > SEVERE_ABOVE) for r in rows), sizes),
+            self.fraction.name: self.fraction.of(
+                (float(np.sum(r > self.above)) for r in rows), sizes
+            ),
+            severe.name: severe.of((float(np.sum(r > SEVERE_ABOVE)) for r in rows), sizes),
             expected.name: expected.of((r.max() for r in rows), ones),
             some.name: some.of((float(r.max() > self.above) for r in rows), ones),
             average.name: average.of((float(r.mean() > self.above) for r in rows), ones),

@@ -13,8 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import to_jsonable_python
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from rnr_dist.errors import InputError
 from rnr_dist.types import Adapter, ModelRef
@@ -22,13 +21,15 @@ from rnr_dist.types import Adapter, ModelRef
 INSIDE = "./"  # begins each path that is relative to the run directory
 MOST_SHOWN = 60  # characters of a wrong value that a sentence shows
 
+_ANYTHING = TypeAdapter[Any](Any, config=ConfigDict(ser_json_inf_nan="constants"))
+
 Kind = TypeVar("Kind")
 Located = Adapter | ModelRef
 
 
 def to_plain(value: Any) -> Any:
     """`value` in dictionaries, lists, strings and numbers; a dataclass goes by its fields."""
-    return to_jsonable_python(value, inf_nan_mode="constants", fallback=_numpy)
+    return _ANYTHING.dump_python(value, mode="json", fallback=_numpy)
 
 
 def _numpy(value: Any) -> Any:

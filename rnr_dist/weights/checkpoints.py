@@ -50,16 +50,20 @@ def resolve_model(name: str, trust_remote_code: bool = False) -> ModelRef:
     return ModelRef(str(folder), checkpoint_digest(folder))
 
 
-def check_model(name: str) -> None:
-    """Raise InputError where `resolve_model` would, without conversion, weights or torch."""
-    if name.startswith(EMBEDDED):
-        _package_folder(name, EMBEDDED_MODELS)
-    elif folder := _local_folder(name):
-        _require_checkpoint(folder)
-    else:
-        from huggingface_hub import hf_hub_download
+def check_model(name: str) -> Path | None:
+    """Raise InputError where `resolve_model` would, without conversion, weights or torch.
 
-        _from_hub(hf_hub_download, name, filename="config.json")
+    Returns a folder that holds the model's config.json; None for an embedded model before its
+    first use.
+    """
+    if name.startswith(EMBEDDED):
+        return checkpoint_here(name)
+    if folder := _local_folder(name):
+        _require_checkpoint(folder)
+        return folder
+    from huggingface_hub import hf_hub_download
+
+    return Path(_from_hub(hf_hub_download, name, filename="config.json")).parent
 
 
 def checkpoint_here(name: str) -> Path | None:

@@ -43,7 +43,9 @@ def place(tmp_path, monkeypatch):
         text = "\n\n".join(lines(60, number))
         (tmp_path / f"{name}.txt").write_text(text)
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "model" / "config.json").write_text(
+        '{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}'
+    )
     layers = {f"layers.0.{name}_proj.weight": np.zeros((2, 2), np.float32) for name in "qkvo"}
     save_file(layers, tmp_path / "model" / "model.safetensors")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
@@ -179,6 +181,20 @@ BAD_INPUTS = {
         ["engines.weights=lora"],
         ["engines.weights", "found lora on CPUs", "expected reload"],
     ),
+    "model that no backend serves": (
+        written("model/config.json", '{"architectures": ["BertForMaskedLM"]}'),
+        [],
+        ["model: found", "BertForMaskedLM, which no backend", "expected a causal language model"],
+    ),
+    "vllm for what it does not serve": (
+        written("model/config.json", '{"architectures": ["GPTNeoForCausalLM"]}'),
+        ["engines.backend=vllm"],
+        [
+            "engines.backend: found vllm",
+            "does not serve GPTNeoForCausalLM",
+            "expected transformers",
+        ],
+    ),
     "more generators than cores": (
         nothing,
         ["engines.count=3"],
@@ -280,6 +296,7 @@ def test_check_lists_what_a_run_would_use(place, capsys):
     assert "model   ./model" in out
     assert "challenging contexts in reveal" in out
     assert "outside passages in final" in out
+    assert "backend vllm: vLLM serves LlamaForCausalLM" in out
     assert not (place / "runs").exists()
     # The place's model has not all modules that the methods train, which R&R need not know.
     assert "methods can't run: baselines." in out and "expected some of k_proj" in out

@@ -169,7 +169,7 @@ from rnr_dist.generate.actor import Generator
 from rnr_dist.generate.requests import Generate
 from rnr_dist.types import ModelRef, SamplingSettings
 base = ModelRef("/base", "base")
-generator = Generator(Engines(), base)
+generator = Generator(Engines(backend="vllm"), base)
 request = Generate(SamplingSettings(), (1,))
 call = {"run": generator.run([request], base.digest), "load": generator.load(base)}[sys.argv[1]]
 try:

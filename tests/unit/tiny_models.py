@@ -1,7 +1,14 @@
 """Random models of a few thousand weights, for the formulas of objectives."""
 
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 SIZES = {
     "vocab_size": 53,
@@ -19,6 +26,24 @@ def llama(layers=2):
     torch.manual_seed(0)
     config = LlamaConfig(**SIZES, num_hidden_layers=layers, tie_word_embeddings=True)
     return LlamaForCausalLM(config)
+
+
+def gpt_neo(layers=2, window=6):
+    """Absolute positions, and a layer that sees `window` tokens back only."""
+    torch.manual_seed(0)
+    config = GPTNeoConfig(
+        vocab_size=53,
+        hidden_size=16,
+        num_layers=layers,
+        num_heads=4,
+        attention_types=[[["global", "local"], layers // 2]],
+        window_size=window,
+        max_position_embeddings=64,
+        initializer_range=0.4,
+        bos_token_id=1,
+        eos_token_id=1,
+    )
+    return GPTNeoForCausalLM(config)
 
 
 def capped_gemma():

@@ -1,0 +1,141 @@
+"""Which backend a model's engines run on, decided before any engine starts.
+
+In: the engines' config and a checkpoint's config.json. Out: `vllm` or `transformers`, and why.
+Invariant: no model and no vLLM is loaded in this process; what vLLM serves is asked of it in a
+process of its own, once a version (7 s), and kept in the cache folder.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+
+from rnr_dist.config.engines import Engines
+from rnr_dist.errors import InputError
+from rnr_dist.run.directory import read_json, write_json
+
+ASK_VLLM = """
+import json
+from vllm.model_executor.models.registry import ModelRegistry
+print(json.dumps(sorted(ModelRegistry.get_supported_archs())))
+"""
+# What a checkpoint of absolute or rotary positions calls their number.
+POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backend and the reason, which completes the sentence "... because"."""
+
+    backend: Literal["vllm", "transformers"]
+    why: str
+
+
+def choose_backend(
+    engines: Engines,
+    model: str,
+    architectures: Collection[str],
+    causal: Collection[str],
+    served: Collection[str] | None,
+) -> Choice:
+    """The backend of a model.
+
+    architectures: what its config names. causal: the architectures that generate text. served:
+    those that vLLM knows; None where it is not installed. Raises InputError for a model that no
+    backend serves, for `vllm` where it does not serve it, and for what the chosen backend lacks.
+    """
+    named = ", ".join(architectures) or "no architecture"
+    if not set(architectures) & set(causal):
+        raise InputError(
+            f"model: found {model} of {named}, which no backend generates text with; expected a "
+            "causal language model, such as LlamaForCausalLM"
+        )
+    known = bool(set(architectures) & set(served or ()))
+    missing = f"vLLM does not serve {named}" if served is not None else "vLLM is not installed"
+    if engines.backend == "vllm" and not known:
+        raise InputError(
+            f"engines.backend: found vllm, but {missing}; expected transformers or auto for {model}"
+        )
+    if engines.backend == "vllm" or (known and engines.backend == "auto"):
+        return Choice("vllm", f"vLLM serves {named}")
+    if engines.weights == "lora":
+        raise InputError(
+            "engines.weights: found lora, but engines of transformers hold one model at a time; "
+            "expected reload"
+        )
+    if engines.gpus_each > 1:
+        raise InputError(
+            f"engines.gpus_each: found {engines.gpus_each:g}, but engines of transformers hold a "
+            "model on one GPU; expected at most 1"
+        )
+    return Choice("transformers", missing if engines.backend == "auto" else "the config says so")
+
+
+def backend_of(engines: Engines, checkpoint: str | Path, trust_remote_code: bool = False) -> Choice:
+    """`choose_backend` for a checkpoint folder. Also raises InputError where `max_model_len` is
+    above the positions that the model has."""
+    content = read_json(Path(checkpoint) / "config.json")
+    architectures = content.get("architectures") or []
+    causal = set(causal_architectures())
+    if trust_remote_code and "AutoModelForCausalLM" in content.get("auto_map", {}):
+        causal |= set(architectures)
+    served = frozenset() if engines.backend == "transformers" else vllm_architectures()
+    choice = choose_backend(engines, str(checkpoint), architectures, causal, served)
+    positions = next((content[key] for key in POSITIONS if key in content), None)
+    if choice.backend == "transformers" and positions and engines.max_model_len > positions:
+        raise InputError(
+            f"engines.max_model_len: found {engines.max_model_len}, but {checkpoint} has "
+            f"{positions} positions; expected at most so many"
+        )
+    return choice
+
+
+def causal_architectures() -> Collection[str]:
+    """Classes that transformers loads as causal language models."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+
+
+def vllm_architectures(cache: Path | None = None) -> frozenset[str] | None:
+    """Architectures that the installed vLLM has models of its own for; None without vLLM.
+
+    Raises InputError where it is installed and cannot be imported.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        return None
+    folder = cache or Path(
+        os.environ.get("RNR_CACHE_DIR") or platformdirs.user_cache_dir("rnr_dist")
+    )
+    path = folder / f"vllm-{_vllm_version()}-architectures.json"
+    if not path.exists():
+        environment: Mapping[str, Any] = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"}
+        asked = subprocess.run(
+            [sys.executable, "-c", ASK_VLLM], env=environment, capture_output=True, text=True
+        )
+        if asked.returncode:
+            reason = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise InputError(
+                f"engines.backend: vLLM is installed but cannot be imported ({reason}); expected "
+                "a whole installation, or transformers"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, json.loads(asked.stdout.strip().splitlines()[-1]))
+    return frozenset(read_json(path))
+
+
+def _vllm_version() -> str:
+    """Of whichever distribution brings the package; its CPU builds have names of their own."""
+    for name in importlib.metadata.packages_distributions().get("vllm", ()):
+        return f"{name}-{importlib.metadata.version(name)}"
+    return "unknown"

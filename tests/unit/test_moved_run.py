@@ -1,0 +1,272 @@
+"""A run that was moved or copied reads its own files, and knows its base again."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from rnr_dist.commands.cli import app, guarded
+from rnr_dist.commands.result import open_result
+from rnr_dist.config.file import validate
+from rnr_dist.config.schema import Training
+from rnr_dist.errors import InputError
+from rnr_dist.icu.forgotten import Limits, Unlearned
+from rnr_dist.icu.launch import ModelNote
+from rnr_dist.methods.runner import Result
+from rnr_dist.recipes import pipeline
+from rnr_dist.release.loop import RELEASED, Released, ReleasedModel, ReleasedStep
+from rnr_dist.release.rules import Reading
+from rnr_dist.run.directory import RunDir, read, write
+from rnr_dist.train.adapters import AdapterNote, Trainings
+from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.weights.checkpoints import keep_base, resolve_model
+from rnr_dist.weights.composition import save_adapter
+
+SOURCE = {"source": "builtin:expository", "splits": {"final": 1}}
+TASK = {"challenging": SOURCE, "ordinary": SOURCE, "in_domain": [SOURCE], "out_of_domain": [SOURCE]}
+
+
+def checkpoint(folder, seed):
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    weights = np.random.default_rng(seed).normal(size=(4, 4)).astype(np.float32)
+    save_file({"layers.0.q_proj.weight": weights}, folder / "model.safetensors")
+
+
+def adapter_in(folder, seed):
+    torch.manual_seed(seed)
+    factors = {"layers.0.q_proj": (torch.randn(2, 4), torch.randn(4, 2))}
+    return save_adapter(folder, factors, alpha=2, base="", trained_on="t", role="forget")
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint(tmp_path / "model", 0)
+    return validate({"name": "small", "model": "./model", "task": TASK}, "")
+
+
+@pytest.fixture
+def run(tmp_path, config):
+    """A run that has released: one adapter of its own, and the files that name it."""
+    run = RunDir.open(tmp_path / "first" / "run", config.model_dump(mode="json"), resume=False)
+    base = resolve_model(config.model)
+    keep_base(run.path, base)
+    adapter = adapter_in(run.path / "release" / "adapters" / "-f0", 1)
+    result = base.plus(-1.0, adapter)
+    write(run.path / "release" / "adapters" / "-f0.json", AdapterNote("print", adapter))
+    write(run.path / RELEASED, Released(base, base, (ReleasedModel("-f0", result),)))
+    step = ReleasedStep("-f0", 1.0, True, "1", (), result, Reading("m", {}), ())
+    write(run.path / "release" / "steps" / "0-f0.json", step)
+    beside = Result("dpo", result, "x", True, (), 1, 1, ())
+    write(run.path / "baselines" / "dpo.json", beside)
+    return run
+
+
+def moved(run, place):
+    shutil.move(run.path, place)
+    return place
+
+
+def copied(run, place):
+    """A copy, whose original's adapters are others by now."""
+    shutil.copytree(run.path, place)
+    adapter_in(run.path / "release" / "adapters" / "-f0", 2)
+    return place
+
+
+def rnr(*arguments):
+    return guarded(lambda: app([*map(str, arguments)], standalone_mode=False))
+
+
+def paths(value):
+    """All paths in a model reference, or in what holds one or an adapter."""
+    if isinstance(value, Adapter):
+        return [value.path]
+    if isinstance(value, ModelRef):
+        return [value.checkpoint, *(term.adapter.path for term in value.terms)]
+    return paths(getattr(value, "adapter", None) or value.model)
+
+
+def test_what_lies_in_the_run_is_written_relative_and_what_lies_outside_is_not(run, tmp_path):
+    for path in run.path.rglob("*.json"):
+        assert str(run.path) not in path.read_text(), path
+    content = json.loads((run.path / RELEASED).read_text())
+    [term] = content["steps"][0]["model"]["terms"]
+    assert term["adapter"]["path"] == "./release/adapters/-f0"
+    assert content["base"]["checkpoint"] == str(tmp_path / "model")
+    # A folder whose name begins like the run's is not in it.
+    beside = Adapter(f"{run.path}-2/adapter", "a", "base", "forget")
+    write(run.path / "note.json", AdapterNote("f", beside))
+    assert read(run.path / "note.json", AdapterNote).adapter == beside
+
+
+@pytest.mark.parametrize("go", [moved, copied])
+def test_every_file_of_a_run_names_what_lies_beside_it(run, tmp_path, go):
+    place = tmp_path / "elsewhere"
+    base = resolve_model("./model")
+    own = run.path / "memorise" / "models" / "memorised"
+    known = ModelRef(str(own), "k")
+    write(own.with_suffix(".json"), ModelNote("f", known))
+    write(run.path / "memorise" / "models.json", {"base": base, "memorised": known})
+    write(run.path / "icu" / "result.json", Unlearned(known, 1, Limits(0, 0, 0, 0)))
+    go(run, place)
+    adapter, model = str(place / "release" / "adapters" / "-f0"), str(tmp_path / "model")
+    full = str(place / "memorise" / "models" / "memorised")
+    found = read(place / RELEASED, Released)
+    assert (paths(found.base), paths(found.steps[0])) == ([model], [model, adapter])
+    assert paths(read(place / "release" / "adapters" / "-f0.json", AdapterNote)) == [adapter]
+    step = read(place / "release" / "steps" / "0-f0.json", ReleasedStep)
+    assert paths(step) == [model, adapter]
+    assert paths(read(place / "baselines" / "dpo.json", Result)) == [model, adapter]
+    assert paths(read(place / "memorise" / "models" / "memorised.json", ModelNote)) == [full]
+    models = read(place / "memorise" / "models.json", dict[str, ModelRef])
+    assert {name: paths(one) for name, one in models.items()} == {
+        "base": [model],
+        "memorised": [full],
+    }
+    assert paths(read(place / "icu" / "result.json", Unlearned)) == [full]
+
+
+def test_a_relative_path_outside_a_run_is_named(run, tmp_path):
+    shutil.copy(run.path / "release" / "adapters" / "-f0.json", tmp_path / "note.json")
+    with pytest.raises(InputError, match=r"note\.json: found the path \./release/adapters/-f0"):
+        read(tmp_path / "note.json", AdapterNote)
+
+
+def test_a_path_is_read_alike_from_anywhere(run, monkeypatch):
+    wanted = [str(run.path / "release" / "adapters" / "-f0")]
+    monkeypatch.chdir(run.path.parent)
+    assert paths(read(Path("run/release/adapters/-f0.json"), AdapterNote)) == wanted
+
+
+def exported(run, folder):
+    assert rnr("export", run, "--adapter", folder) == 0
+    return load_file(folder / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("go", [moved, copied])
+def test_export_takes_the_run_s_own_adapters(run, tmp_path, go, capsys):
+    wanted = exported(run.path, tmp_path / "before")
+    place = go(run, tmp_path / "elsewhere")
+    found = exported(place, tmp_path / "after")
+    assert found.keys() == wanted.keys()
+    for name in wanted:
+        assert np.array_equal(found[name], wanted[name])
+
+
+@pytest.mark.parametrize("go", [moved, copied])
+def test_a_moved_run_trains_nothing_again(run, tmp_path, config, go):
+    from rnr_dist.types import digest
+
+    base = resolve_model("./model")
+    training = Training()
+    fingerprint = digest([[], base.digest, training.model_dump(mode="json"), config.seed])
+    note = run.path / "release" / "adapters" / "-f0.json"
+    adapter = read(note, AdapterNote).adapter
+    write(note, AdapterNote(fingerprint, adapter))
+    place = go(run, tmp_path / "elsewhere")
+
+    def start():
+        raise AssertionError("a training was started")
+
+    trainings = Trainings(config, place / "release", None, start)
+    found = trainings.adapter("-f0", [], training, "forget", base)
+    assert (found.digest, found.path) == (adapter.digest, str(place / "release/adapters/-f0"))
+
+
+# Resuming
+
+
+@pytest.fixture
+def resume(config, monkeypatch):
+    """`run_pipeline` up to reveal, without its checks of inputs; says which stages ran."""
+    monkeypatch.setattr("rnr_dist.commands.check.check_checkpoint", lambda *_: None)
+
+    def resumed(place):
+        ran = []
+        content = config.model_dump(mode="json")
+        stages = {"reveal": (pipeline.REVEAL_KEYS, lambda *_: ran.append("reveal"))}
+        monkeypatch.setattr(pipeline, "STAGES", stages)
+        found = RunDir.open(place, content, resume=(place / "config.json").exists())
+        pipeline.run_pipeline(config, None, found, "reveal")
+        return ran
+
+    return resumed
+
+
+@pytest.mark.parametrize("go", [moved, copied])
+def test_a_moved_run_goes_on_where_it_was(run, tmp_path, resume, go, capsys):
+    assert resume(run.path) == ["reveal"]
+    place = go(run, tmp_path / "elsewhere")
+    assert resume(place) == []
+    assert "reveal: done before" in capsys.readouterr().err
+
+
+def test_a_run_is_not_gone_on_with_from_other_weights(run, tmp_path, resume):
+    place = moved(run, tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "model")
+    checkpoint(tmp_path / "model", 5)
+    with pytest.raises(InputError) as refused:
+        resume(place)
+    known = json.loads((place / "base.json").read_text())["checkpoint_digest"]
+    now = resolve_model("./model").checkpoint_digest
+    assert str(refused.value) == (
+        f"{place}: found {tmp_path / 'model'} with digest {now}; expected the run's base "
+        f"checkpoint, digest {known}"
+    )
+
+
+def test_a_run_is_not_gone_on_with_without_its_base(run, tmp_path, resume):
+    shutil.rmtree(tmp_path / "model")
+    with pytest.raises(InputError, match=r"\./model: no such folder"):
+        resume(moved(run, tmp_path / "elsewhere"))
+
+
+# The base, when a finished run is used
+
+
+@pytest.fixture
+def refused(capsys):
+    def sentence(*arguments):
+        assert rnr(*arguments) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        return line
+
+    return sentence
+
+
+COMMANDS = [("export", "--adapter", "out"), ("export", "--merged", "out"), ("compare", "So I")]
+
+
+@pytest.mark.parametrize(("command", "more"), [(first, rest) for first, *rest in COMMANDS])
+def test_a_finished_run_without_its_base_is_refused(run, tmp_path, refused, command, more):
+    place = moved(run, tmp_path / "elsewhere")
+    model = tmp_path / "model"
+    shutil.rmtree(model)
+    line = refused(command, place, *more)
+    assert line.startswith(f"rnr: {place}: found no base checkpoint at {model}, nor elsewhere (")
+    checkpoint(model, 5)
+    line = refused(command, place, *more)
+    assert f"found {model} with digest" in line and "expected the run's base checkpoint" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_base_that_lies_elsewhere_now_is_found_by_the_config_and_its_digest(run, tmp_path):
+    note = run.path / "base.json"
+    content = json.loads(note.read_text())
+    gone = "/once/upon/a/time"
+    for path in (note, run.path / RELEASED):
+        path.write_text(path.read_text().replace(content["checkpoint"], gone))
+    _, base, result = open_result(run.path)
+    assert base.checkpoint == result.checkpoint == str(tmp_path / "model")
+    assert json.loads(note.read_text())["checkpoint"] == str(tmp_path / "model")
+
+
+def test_a_run_without_a_note_of_its_base_is_refused(run, refused):
+    (run.path / "base.json").unlink()
+    assert "base.json: not there" in refused("export", run.path, "--adapter", "out")
