@@ -176,23 +176,23 @@ def test_the_comparison_holds_every_row_and_paired_differences(tmp_path, capsys)
     assert write_comparison(run, results, folder) == [folder / "baselines.json"]
     content = read_json(folder / "baselines.json")
     rows = {row["name"]: row for row in content["rows"]}
-    assert list(rows) == ["base", "retain-only", "-f0", "+r1", "one", "other"]
+    assert list(rows) == ["base", "retain-only", "release", "one", "other"]
     versus = rows["one"]["against_own"]
     assert set(versus) == {RUDE.name, INSIDE.name, OUTSIDE.name}
     pair = [results.row(name).values[RUDE.name] for name in ("one", "+r1")]
     difference, bounds = paired_difference(*pair)
     assert versus[RUDE.name] == {"value": pytest.approx(difference), "ci95": pytest.approx(bounds)}
-    assert rows["+r1"]["against_own"] == rows["base"]["against_own"] == {}
+    assert rows["release"]["against_own"] == rows["base"]["against_own"] == {}
     summary = read_summary(folder / "baselines.json")
     assert summary.own.notes["tokens"] == 85080
-    assert summary.rows[4].against_own[RUDE.name].value == pytest.approx(difference)
+    assert summary.rows[3].against_own[RUDE.name].value == pytest.approx(difference)
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80
     lines = text.split("What each was given")[1].splitlines()
     one = next(line for line in lines if " one " in line)
     assert "85,080" in one and " 5 " in one and "met" in one and "+7.0%" in one
     assert "missed" in next(line for line in lines if " other " in line)
-    assert "rude, street, minus that of +0.3·r1" in " ".join(" ".join(lines).split())
+    assert "rude, street, minus that of release" in " ".join(" ".join(lines).split())
 
 
 def test_a_comparison_of_methods_by_epochs_draws_their_curves(tmp_path, capsys):
