@@ -9,7 +9,6 @@ figures watch, so code that moves is followed here; `expected` stays.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import sys
@@ -22,32 +21,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 
-from rnr_dist.baselines.comparison import _budget_table
 from rnr_dist.baselines.ext_sub import ext_sub
 from rnr_dist.config import Release
 from rnr_dist.evaluate.evaluation import scores as scores_of
 from rnr_dist.evaluate.fluency import fluency_measures
-from rnr_dist.icu.report import KEPT, RECALLED, _aucs, _best, _notes, _table
 from rnr_dist.oracles import make_oracle
 from rnr_dist.release.choice import Reader
 from rnr_dist.release.composition import load_adapter, merge, save_adapter
 from rnr_dist.release.export import export_adapter
 from rnr_dist.release.loop import release
 from rnr_dist.release.rules import Reading, Step, judge, pooled, ranked, utility_shortfall
-from rnr_dist.report.summary import Step as ReportStep
-from rnr_dist.report.summary import summary_steps, trial_rows
-from rnr_dist.report.table import (
-    MAIN,
-    OUTPUT,
-    _stages_table,
-    _subspaces_table,
-    instructions_table,
-    steps_table,
-    trials_table,
-)
+from rnr_dist.release.candidates import trial_rows
 from rnr_dist.reveal.arms import ArmTable
 from rnr_dist.reveal.instinct import Instinct
 from rnr_dist.reveal.instructions import query
@@ -58,6 +44,7 @@ from rnr_dist.stats import ClusterMean
 from rnr_dist.tasks.toxicity import toxicity_measures
 from rnr_dist.types import Adapter, ModelRef
 from tests.golden import given
+from tests.golden.rendered import tables
 from tests.golden.unlearning import epochs, known_model
 
 EXPECTED = given.HERE / "expected"
@@ -322,41 +309,6 @@ def _choices(bandit: Any, rewards: np.ndarray) -> list[int]:
 
 def _rounded(values: np.ndarray) -> str:
     return hashlib.sha256(np.round(values.astype(float), 4).tobytes()).hexdigest()[:16]
-
-
-# Tables
-
-
-def tables() -> dict[str, Any]:
-    """Tables of stored runs, line by line, 120 columns wide."""
-    demo, methods = given.result("demo-seed0"), given.result("toxicity_table/seed-0")
-    sequences = given.result("icu_table/seed-1")["rows"]
-    steps = summary_steps(demo)
-    rows = [ReportStep.from_json({**r, "coefficients": (), "model": ""}) for r in methods["rows"]]
-    aucs = [f"{value:.2f}\n{low:.2f}…{high:.2f}" for value, low, high in _aucs(sequences)]
-    shown = {
-        "steps": steps_table(steps),
-        "output": steps_table(steps, OUTPUT, "The continuations themselves"),
-        "instructions": instructions_table(demo["reveal"]),
-        "trials": trials_table(demo["trials"]),
-        "trials of methods": trials_table(methods["trials"]["R&R"]),
-        "subspaces": _subspaces_table(methods["subspaces"]),
-        "stages": _stages_table(demo["stages"]),
-        "methods": steps_table(rows, MAIN, "Methods side by side"),
-        "methods' output": steps_table(rows, OUTPUT, "The continuations themselves"),
-        "methods' budget": _budget_table(methods["rows"]),
-        "recalled": _table(sequences, RECALLED, "What is still recalled", "", ("AUC", aucs)),
-        "kept": _table(
-            sequences, KEPT, "What was kept", "", ("epoch", [_best(row) for row in sequences])
-        ),
-    }
-    return {**{name: _lines(table) for name, table in shown.items()}, "notes": _notes(sequences)}
-
-
-def _lines(table: Any) -> list[str]:
-    console = Console(width=120, file=io.StringIO(), color_system=None, record=True)
-    console.print(table)
-    return console.export_text().splitlines()
 
 
 # Files
