@@ -33,7 +33,7 @@ PROMPTS = [
     "def add(a, b):",
     "The old clock on the tower struck twelve, and everybody in the square looked up to see",
 ]
-QUESTION = (Message("system", "Answer briefly."), Message("user", "What is the capital of France?"))
+QUESTION = (Message("user", "What is the capital of France?"),)
 TEXT = "The tide turns twice a day, and the harbour with it."
 
 
