@@ -9,7 +9,6 @@ figures watch, so code that moves is followed here; `expected` stays.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import sys
@@ -22,11 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 
 from rnr_dist.config.release import Release
-from rnr_dist.measures.fluency import FLUENCY, fluency_measures
+from rnr_dist.measures.fluency import DISTINCT, EMPTY, ENTROPY, LENGTH, fluency_measures
 from rnr_dist.measures.measure import Measures
 from rnr_dist.measures.results import Results, Row, Score
 from rnr_dist.measures.shares import Shares
@@ -49,6 +47,7 @@ from rnr_dist.weights.composition import load_adapter, merge, save_adapter
 from rnr_dist.weights.export import Card, export_adapter
 from rnr_dist.weights.ext_sub import ext_sub
 from tests.golden import given
+from tests.golden.rendered import tables
 from tests.golden.unlearning import epochs, known_model
 
 EXPECTED = given.HERE / "expected"
@@ -56,7 +55,9 @@ SHARES = {
     group: Shares("toxicity", group, "toxic", 0.5, target=target, judged=target)
     for group, target in (("challenging", True), ("ordinary", False))
 }
-MEASURES = Measures((SHARES["challenging"].fraction, *PERPLEXITIES.values(), *FLUENCY))
+# Verdicts name missed guards in this order.
+GUARDS = (LENGTH, *DISTINCT.values(), ENTROPY, EMPTY)
+MEASURES = Measures((SHARES["challenging"].fraction, *PERPLEXITIES.values(), *GUARDS))
 
 
 # Composition
@@ -227,7 +228,9 @@ def loop() -> dict[str, Any]:
         def read(self, model: ModelRef, draw: Any = 0, step: Any = None) -> Reading:
             return _reading(_path(model))
 
-        def read_all(self, name: str, models: Any, draws: range, step: MergeStep) -> dict[str, Reading]:
+        def read_all(
+            self, name: str, models: Any, draws: range, step: MergeStep
+        ) -> dict[str, Reading]:
             ends = [" again" if draw else "" for draw in draws]
             return {
                 label: pooled([_reading(_path(model) + end) for end in ends])
@@ -334,41 +337,6 @@ def _choices(bandit: Any, rewards: np.ndarray) -> list[int]:
 
 def _rounded(values: np.ndarray) -> str:
     return hashlib.sha256(np.round(values.astype(float), 4).tobytes()).hexdigest()[:16]
-
-
-# Tables
-
-
-def tables() -> dict[str, Any]:
-    """Tables of stored runs, line by line, 120 columns wide."""
-    demo, methods = given.result("demo-seed0"), given.result("toxicity_table/seed-0")
-    sequences = given.result("icu_table/seed-1")["rows"]
-    steps = summary_steps(demo)
-    rows = [ReportStep.from_json({**r, "coefficients": (), "model": ""}) for r in methods["rows"]]
-    aucs = [f"{value:.2f}\n{low:.2f}…{high:.2f}" for value, low, high in _aucs(sequences)]
-    shown = {
-        "steps": steps_table(steps),
-        "output": steps_table(steps, OUTPUT, "The continuations themselves"),
-        "instructions": instructions_table(demo["reveal"]),
-        "trials": trials_table(demo["trials"]),
-        "trials of methods": trials_table(methods["trials"]["R&R"]),
-        "subspaces": _subspaces_table(methods["subspaces"]),
-        "stages": _stages_table(demo["stages"]),
-        "methods": steps_table(rows, MAIN, "Methods side by side"),
-        "methods' output": steps_table(rows, OUTPUT, "The continuations themselves"),
-        "methods' budget": _budget_table(methods["rows"]),
-        "recalled": _table(sequences, RECALLED, "What is still recalled", "", ("AUC", aucs)),
-        "kept": _table(
-            sequences, KEPT, "What was kept", "", ("epoch", [_best(row) for row in sequences])
-        ),
-    }
-    return {**{name: _lines(table) for name, table in shown.items()}, "notes": _notes(sequences)}
-
-
-def _lines(table: Any) -> list[str]:
-    console = Console(width=120, file=io.StringIO(), color_system=None, record=True)
-    console.print(table)
-    return console.export_text().splitlines()
 
 
 # Files
