@@ -143,7 +143,9 @@ def scores() -> dict[str, Any]:
         again = [replace(s, score=float(v)) for s, v in zip(samples, judged, strict=True)]
         found: dict[str, ClusterMean] = {}
         for share in SHARES.values():
-            found |= share.read(samples, order) | share.read_judge(again, order)
+            found |= share.read(samples, order)
+        for share in SHARES.values():
+            found |= share.read_judge(again, order)
         return found | fluency_measures(samples, order)
 
     rows = [
