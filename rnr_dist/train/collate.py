@@ -2,7 +2,7 @@
 
 In: items of tokenised examples. Out: a plan of steps, and right-padded batches. Invariant: the
 plan follows from its arguments alone, so every rank computes the same one and knows what a step
-counts over all ranks and micro-batches before the first backward pass (design decision 7).
+counts over all ranks and micro-batches before the first backward pass.
 """
 
 from __future__ import annotations
@@ -69,6 +69,14 @@ class Item:
     def roles(self) -> frozenset[str]:
         """The roles that have an example."""
         return frozenset(role for role, _ in self.members)
+
+    @property
+    def plain(self) -> list[Any]:
+        """All that it says, as a JSON value."""
+        return [
+            [role, [*example.token_ids], example.prompt_tokens, *example.ceilings]
+            for role, example in self.members
+        ]
 
     @property
     def length(self) -> int:
