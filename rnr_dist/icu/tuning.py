@@ -20,7 +20,7 @@ import numpy as np
 from rnr_dist.config.methods import MethodSettings
 from rnr_dist.errors import InputError
 from rnr_dist.icu.unlearner import Unlearner
-from rnr_dist.machine.trials import run_trials
+from rnr_dist.machine.trials import Search, run_trials
 from rnr_dist.measures.perplexity import perplexity, windows
 from rnr_dist.measures.pool_reader import PoolReader
 from rnr_dist.measures.results import Auc
@@ -110,10 +110,12 @@ class Trials:
             run_trials(
                 trial,
                 [dict(place) for place in missing],
-                f"{self.unlearner.name}-{digest([*missing])[:8]}",
-                self.folder / "tune",
-                self.at_once,
-                [Shown()],
+                Search(
+                    f"{self.unlearner.name}-{digest([*missing])[:8]}",
+                    self.folder / "tune",
+                    self.at_once,
+                    callbacks=(Shown(),),
+                ),
                 trials=self._portable(),
             )
         for place in missing:

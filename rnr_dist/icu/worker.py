@@ -28,7 +28,7 @@ from rnr_dist.icu.leaving import (
 )
 from rnr_dist.run.codec import from_plain
 from rnr_dist.run.directory import replacing_folder
-from rnr_dist.train.collate import Example, Item, Step, padded_tokens, plan_steps
+from rnr_dist.train.collate import Batching, Example, Item, Step, padded_tokens, plan_steps
 from rnr_dist.train.job import SUMMARY
 from rnr_dist.train.materials import with_retained
 from rnr_dist.train.worker import Passes, autocast, peak_rss_mib
@@ -238,11 +238,8 @@ def epoch_steps(
 
     plan = plan_steps(
         [items[index].length for index in chosen],
-        job.training.batch_size,
-        job.training.micro_batch_tokens,
-        get_world_size(),
+        Batching(job.training.batch_size, job.training.micro_batch_tokens, get_world_size(), seed),
         1,
-        seed,
         lambda part: padded_tokens(items[chosen[place]] for place in part),
     )
     return [

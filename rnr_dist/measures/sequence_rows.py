@@ -7,9 +7,10 @@ Invariant: rows stand in the order of the forget sequences, which are the cluste
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from rnr_dist.config.unlearning import Stopping
 from rnr_dist.measures.measure import Measure, Role
 from rnr_dist.measures.perplexity import declare
 from rnr_dist.measures.problems import CHOICES, KEPT, REPLIES
@@ -56,6 +57,7 @@ def _recall(name: str, title: str, **more: Any) -> Measure:
 # one that never saw it some .0, so that a tenth of the first lies between the two. MA has no such
 # tenth, since any model guesses half of a text's tokens.
 EL_T0 = _recall("el_t0", "EL, t≥t0", role=Role.TARGET)
+MA, MA_T0 = _recall("ma", "MA"), _recall("ma_t0", "MA, t≥t0")
 EL_SHORT = _recall("el_short", "short prefixes", hidden=True)
 ENTROPY = Measure(
     "output/entropy", "entropy", "bits", "higher", Role.GUARD, cluster="sequence", table=KEPT
@@ -75,8 +77,8 @@ DISTINCT = Measure("output/distinct", "distinct", "share", "higher", Role.GUARD,
 BY_SEQUENCE: dict[Measure, str] = {
     _recall("el", "EL"): "extraction",
     EL_T0: "extraction_t0",
-    _recall("ma", "MA", table=""): "accuracy",
-    _recall("ma_t0", "MA, t≥t0"): "accuracy_t0",
+    MA: "accuracy",
+    MA_T0: "accuracy_t0",
     _recall("bertscore", "BERT", style=".2f"): "bertscore",
     _recall("bleu", "BLEU", style=".2f", table=""): "bleu",
     EL_SHORT: "extraction_short",
@@ -102,19 +104,29 @@ POOL_NLL = Measure(
 FORGET_NLL = Measure("forget/nll", "NLL", "nats", "neither", cluster="sequence")
 UNSEEN_NLL = Measure("unseen/nll", "never-seen NLL", "nats", "neither", cluster="sequence")
 PERPLEXITY = declare("general", "perplexity", KEPT)
-DECLARED = (
-    *(measure for measure in BY_SEQUENCE if measure.table == RECALLED),
-    AUC,
-    ENTROPY,
-    LENGTH,
-    POOL_NLL,
-    PERPLEXITY,
-    CHOICES,
-    REPLIES,
-    *(measure for measure in BY_SEQUENCE if not measure.table),
-    FORGET_NLL,
-    UNSEEN_NLL,
-)
+
+
+def declared(stopping: Stopping) -> tuple[Measure, ...]:
+    """All measures in the order of tables. The MA that unlearning ends by is shown, and short
+    prefixes are hidden from it only where it ends by longer ones."""
+    whole = stopping.memorisation_over == "all"
+    changed = {
+        MA: replace(MA, table=RECALLED if whole else ""),
+        MA_T0: replace(MA_T0, table="" if whole else RECALLED),
+        EL_SHORT: replace(EL_SHORT, hidden=stopping.extraction_over == "continuation"),
+    }
+    by_sequence = [changed.get(measure, measure) for measure in BY_SEQUENCE]
+    kept = (ENTROPY, LENGTH, POOL_NLL, PERPLEXITY, CHOICES, REPLIES)
+    return (
+        *(measure for measure in by_sequence if measure.table == RECALLED),
+        AUC,
+        *kept,
+        *(measure for measure in by_sequence if not measure.table),
+        FORGET_NLL,
+        UNSEEN_NLL,
+    )
+
+
 # Counted in tokens: they compare models of one vocabulary only. EL and MA are counted in each
 # model's own tokens, as in the paper's rows of another vocabulary.
 OF_ONE_VOCABULARY = (ENTROPY, LENGTH, POOL_NLL, PERPLEXITY, FORGET_NLL, UNSEEN_NLL)

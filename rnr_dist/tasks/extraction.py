@@ -30,14 +30,13 @@ from rnr_dist.measures.pool_reader import PoolReader
 from rnr_dist.measures.problems import CHOICES, REPLIES
 from rnr_dist.measures.results import Estimate
 from rnr_dist.measures.sequence_rows import (
-    DECLARED,
     DISTINCT,
-    EL_SHORT,
     EL_T0,
     ENTROPY,
     LENGTH,
     PERPLEXITY,
     POOL_NLL,
+    declared,
     measures_of,
 )
 from rnr_dist.measures.similarity import Similar, similarity_scores
@@ -194,10 +193,8 @@ class Extraction:
             for measure, asked in ((CHOICES, self.questions), (REPLIES, self.dialogues))
             if not asked
         }
-        declared = [one for one in DECLARED if one not in left_out]
-        if self._config.stopping.extraction_over == "all":  # then short prefixes decide too
-            declared = [replace(one, hidden=one.hidden and one != EL_SHORT) for one in declared]
-        return Measures(tuple(declared))
+        found = declared(self._config.stopping)
+        return Measures(tuple(measure for measure in found if measure not in left_out))
 
     def _check_other(self, key: str, model: str) -> None:
         """Raises InputError unless `model` can be read on the forget sequences."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from rnr_dist.run.directory import replacing_folder
 from rnr_dist.run.precision import compute_dtype
-from rnr_dist.train.collate import Item, Step, collate, padded_tokens, plan_steps
+from rnr_dist.train.collate import Batching, Item, Step, collate, padded_tokens, plan_steps
 from rnr_dist.train.deepspeed import deepspeed_config, learning_rate_factor
 from rnr_dist.train.job import SUMMARY, Job
 from rnr_dist.train.objectives import Objective, make_objective
@@ -155,11 +155,8 @@ def plan_job(items: Sequence[Item], job: Job, world_size: int) -> list[Step]:
         epochs = math.ceil(training.tokens / max(1, sum(lengths)))
     plan = plan_steps(
         lengths,
-        training.batch_size,
-        training.micro_batch_tokens,
-        world_size,
+        Batching(training.batch_size, training.micro_batch_tokens, world_size, job.seed),
         epochs,
-        job.seed,
         lambda part: padded_tokens(items[index] for index in part),
     )
     if not training.tokens:
