@@ -62,6 +62,7 @@ def open_run(path: Path, config: Config, resume: bool, reread: bool = False) -> 
         if stage.name in finished and finished[stage.name] != fingerprint(config, stage.name)
     ]
     told = ", ".join(changed[:3]) + (", ..." if changed[3:] else "")
+    told = "recipe" if "recipe" in changed else told
     if "recipe" in changed or (anew and len(anew) == len(finished)):
         raise InputError(
             f"{run.path}: this run directory belongs to another config (differs in {told}), none "

@@ -58,7 +58,9 @@ VALUES = [
     Trial("1.5", 1, VERDICT),
     Point("x", (1.0, -0.5), None, 0.9, True, (0.1, 0.2), front=True),
     Point("y", (), 0.25, NAN, False),
-    ReleasedStep("-f0", 1.5, False, "", ("utility",), MODEL, READ, (TRIAL, TRIAL)),
+    ReleasedStep(
+        "-f0", "subtract", True, 1.5, False, "", ("utility",), MODEL, READ, (TRIAL, TRIAL)
+    ),
     NamedModel("joint", "step", MODEL),
     Measured("base", "digest", {"perplexity/in_domain": texts(3.0), "auc": AUC}),
     Note("f", ADAPTER),
@@ -73,7 +75,7 @@ VALUES = [
     Results((MEASURE,), (ROW,), "-f0"),
     FinalReading("evaluate", "f", "c0ffee", "2025-01-01 12:00"),
     LIMITS,
-    Levels(LIMITS, {"one": LIMITS}, {7: 0.5, 11: NAN}),
+    Levels(LIMITS, {"one": LIMITS}),
     EpochReading(2, (NAN, 0.5), (), (0.1,), (INFINITY,)),
     Progress(3, 40, 1.5, [2.0, NAN]),
     EpochProgress(3, 1, 40, 1.5, 0.5, [True, False], [{"epoch": 1, "memorisation": [NAN]}]),
