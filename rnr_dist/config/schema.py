@@ -15,10 +15,15 @@ from pydantic import BeforeValidator, SerializeAsAny, ValidationError, model_val
 from rnr_dist.config.base import Section, merged
 from rnr_dist.config.engines import Engines
 from rnr_dist.config.evaluation import Evaluate, Perplexity, Tracking
+<<<<<<< HEAD
 from rnr_dist.config.methods import Methods, Way, complete_methods
 from rnr_dist.config.named import by_name, first_problem
+=======
+from rnr_dist.config.methods import Methods, Way, complete_methods, way_of
+from rnr_dist.config.named import by_name
+>>>>>>> tests2
 from rnr_dist.config.presets import PRESETS
-from rnr_dist.config.registry import task_class
+from rnr_dist.config.registry import METHODS, task_class
 from rnr_dist.config.release import Release, Retain
 from rnr_dist.config.reveal import Reveal
 from rnr_dist.config.training import Workers
@@ -42,6 +47,8 @@ COMPARED = {
     "reveal-and-release": ("pem_external", "ext_sub", "dpo", "rmu", "cmd"),
     "unlearn-sequences": ("kumpr", "kl", "dpo", "llmu"),
 }
+# Rows of a table beside the methods: a further model may take neither's name.
+ROWS = ("base", "retain-only", "joint", "memorised", "control")
 # Sections that a recipe does not read: a file that gives one of them means another recipe.
 UNREAD = {
     "reveal-and-release": ("memorise", "refinement", "stopping", "sweep"),
@@ -110,13 +117,19 @@ class Config(Section):
         task = content.get("task")
         if "recipe" not in content and isinstance(task, Mapping):
             name = str(task.get("name", DEFAULT_TASK))
-            content = {**content, "recipe": getattr(task_class(name), "recipe", "")}
+            recipe = getattr(task_class(name), "recipe", None)
+            content = {**content, "recipe": recipe} if recipe else content
         recipe = content.get("recipe", "reveal-and-release")
         if recipe not in WAYS:
             return content
         for section in UNREAD[recipe]:
             if section in content:
                 raise ValueError(f"{section}: the recipe {recipe} does not read it")
+        if recipe == "reveal-and-release" and content.get("preset", "default") != "default":
+            raise ValueError(
+                f"preset: found {content['preset']}, which the recipe {recipe} does not have; "
+                "expected reveal.mode"
+            )
         content = merged(PRESETS.get(str(content.get("preset", "default")), {}), content)
         methods = content.get("methods", {})
         if isinstance(methods, Mapping):
@@ -148,6 +161,27 @@ class Config(Section):
                 f"engines.lora_rank {self.engines.lora_rank}: the adapters of release.iterations "
                 f"{rules.iterations} have ranks that sum to {ranks}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _names_free(self) -> Config:
+        taken = (*ROWS, *METHODS)
+        for name in self.evaluate.others:
+            if name in taken:
+                raise ValueError(
+                    f"evaluate.others: found the name {name!r}, expected none of {', '.join(taken)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _sweepable(self) -> Config:
+        if self.way == "epochs":
+            name = self.sweep.method
+            if way_of(name, self.way) != "epochs":
+                raise ValueError(f"sweep.method: found {name}, which is not trained by epochs")
+            settings = self.methods.of(name)
+            for place in self.sweep.places():
+                require_constant(settings.trained_with(place, ("sweep", "over")), "sweep.over: ")
         return self
 
     @model_validator(mode="after")
