@@ -15,13 +15,8 @@ from pydantic import BeforeValidator, SerializeAsAny, ValidationError, model_val
 from rnr_dist.config.base import Section, merged
 from rnr_dist.config.engines import Engines
 from rnr_dist.config.evaluation import Evaluate, Perplexity, Tracking
-<<<<<<< HEAD
-from rnr_dist.config.methods import Methods, Way, complete_methods
-from rnr_dist.config.named import by_name, first_problem
-=======
 from rnr_dist.config.methods import Methods, Way, complete_methods, way_of
-from rnr_dist.config.named import by_name
->>>>>>> tests2
+from rnr_dist.config.named import by_name, first_problem
 from rnr_dist.config.presets import PRESETS
 from rnr_dist.config.registry import METHODS, task_class
 from rnr_dist.config.release import Release, Retain

@@ -6,10 +6,7 @@ from rnr_dist.config.reveal import Reveal
 from rnr_dist.config.schema import Config
 from rnr_dist.icu.job import Counted
 from rnr_dist.measures.memorisation import Counting
-<<<<<<< HEAD
-=======
 from rnr_dist.tasks.extraction import Extraction
->>>>>>> tests2
 from rnr_dist.types import TokenSequence
 
 ICU = "methods.icu.training"
@@ -99,15 +96,10 @@ ALGORITHM_1 = [
 ]
 
 
-<<<<<<< HEAD
-def unlearning(**content):
-    return Config(name="t", **{"task": {"name": "extraction"}, **content})
-=======
 def of_preset(preset, **more):
     """A config of given sequences that says nothing itself."""
     content = {"name": "t", "task": {"name": "extraction"}, "preset": preset, **more}
     return Config.model_validate(content)
->>>>>>> tests2
 
 
 def value_of(config, key):
@@ -124,20 +116,12 @@ def named(lines):
 
 @named(ICU_PAPER)
 def test_icu_preset_paper_is_the_paper(place, key, value):
-<<<<<<< HEAD
-    assert value_of(unlearning(preset="paper"), key) == value, place
-=======
     assert value_of(of_preset("paper"), key) == value, place
->>>>>>> tests2
 
 
 @named(ICU_CODE)
 def test_icu_preset_reference_is_its_code(place, key, value):
-<<<<<<< HEAD
-    assert value_of(unlearning(preset="reference"), key) == value, place
-=======
     assert value_of(of_preset("reference"), key) == value, place
->>>>>>> tests2
 
 
 @named(ALGORITHM_1)
@@ -149,11 +133,7 @@ def test_reveal_mode_paper_is_algorithm_1(place, key, value):
 @pytest.mark.parametrize("name", OTHERS)
 def test_the_methods_beside_icu_train_as_it_does(preset, name):
     """Section 5.3: "the same training and evaluation procedure"."""
-<<<<<<< HEAD
-    methods = unlearning(preset=preset).methods
-=======
     methods = of_preset(preset).methods
->>>>>>> tests2
     own, other = methods.icu, getattr(methods, name)
     objective = {"objective": own.training.objective}
     assert other.training.model_copy(update=objective) == own.training
@@ -162,24 +142,15 @@ def test_the_methods_beside_icu_train_as_it_does(preset, name):
 
 @pytest.mark.parametrize("preset", ["default", "paper", "reference"])
 def test_no_training_cuts_what_the_task_does_not(preset):
-<<<<<<< HEAD
-    config = unlearning(preset=preset)
-=======
     config = of_preset(preset)
->>>>>>> tests2
     trainings = [config.memorise.training]
     trainings += [getattr(config.methods, name).training for name in ("icu", *OTHERS)]
     assert all(one.max_tokens >= config.task.max_tokens for one in trainings)
 
 
 def test_what_a_file_says_stands_above_a_preset():
-<<<<<<< HEAD
-    config = unlearning(
-        preset="paper",
-=======
     config = of_preset(
         "paper",
->>>>>>> tests2
         stopping={"extraction_over": "continuation"},
         methods={"kl": {"training": {"clip_norm": 2}}},
     )
@@ -192,42 +163,19 @@ def test_what_a_file_says_stands_above_a_preset():
 
 
 def test_a_preset_that_was_written_down_is_read_again_as_it_was():
-<<<<<<< HEAD
-    config, reveal = unlearning(preset="reference"), Reveal(mode="paper")
-=======
     config, reveal = of_preset("reference"), Reveal(mode="paper")
->>>>>>> tests2
     assert Config.model_validate(config.content()) == config
     assert Reveal.model_validate(reveal.model_dump(mode="json")) == reveal
 
 
 def test_the_defaults_stay_as_they_were():
-<<<<<<< HEAD
-    config, reveal = unlearning(), Reveal()
-    assert counted_of(config) == ("given", 50)
-=======
     config, reveal = of_preset("default"), Reveal()
     assert went_over("default") == ("given", 50)
->>>>>>> tests2
     assert config.methods.icu.training.clip_norm == 1
     assert (reveal.diversity_kind, Reveal(mode="instinct").diversity_kind) == ("weighted", "union")
     assert (reveal.recheck, reveal.fill_per_context, reveal.min_relevance) == (3, 4, 0.5)
 
 
-<<<<<<< HEAD
-def counted_of(config):
-    """The prefixes that EL goes over, and the first token of MA in a sequence of that t0."""
-    counted = Counted.by(config, Counting(config.task.n))
-    t0 = config.task.prefix_tokens
-    return counted.prefixes, counted.first_token(TokenSequence("s", "", (), "", t0))
-
-
-@pytest.mark.parametrize(
-    ("preset", "counted"), [("paper", ("all", 1)), ("reference", ("given", 1))]
-)
-def test_what_the_presets_limits_go_over(preset, counted):
-    assert counted_of(unlearning(preset=preset)) == counted
-=======
 def went_over(preset):
     """The prefixes that EL counts, and the first token that MA counts of a sequence of t0 = 50."""
     counted = Counted.by(of_preset(preset), Counting(10))
@@ -244,14 +192,9 @@ def test_what_the_presets_divide_by(preset, n_grams):
     """Eq. 8 divides by the n-grams of what was generated, the code by those of the label."""
     task = {"name": "extraction", "prefix_tokens": 50, "max_tokens": 100}
     assert Extraction(of_preset(preset, task=task)).counting.denominator == n_grams
->>>>>>> tests2
 
 
 @pytest.mark.parametrize("key", ["extraction_over", "memorisation_over"])
 def test_limits_over_anything_else_are_refused(key):
     with pytest.raises(ValueError, match=rf"{key}\n.*'continuation' or 'all'"):
-<<<<<<< HEAD
-        unlearning(stopping={key: "prefix"})
-=======
         of_preset("default", stopping={key: "prefix"})
->>>>>>> tests2

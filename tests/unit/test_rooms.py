@@ -16,17 +16,6 @@ PACKAGE = ROOT / "rnr_dist"
 SHELL = {"generate", "score", "train", "machine", "recipes", "commands", "bench.py"}
 ENGINES = {"ray", "vllm", "mlflow"}
 
-<<<<<<< HEAD
-# Modules of the core that still import an engine as they load. Nothing may join this list, and a
-# module that no longer does must leave it.
-STILL = {
-    "reveal/bandit_actor.py",
-    "reveal/pulls.py",
-    "reveal/table.py",
-}
-
-=======
->>>>>>> tests2
 
 @pytest.mark.parametrize("contract", ["rooms", "circles"])
 def test_imports_run_down_and_close_no_circle(contract, capsys, monkeypatch):
