@@ -27,7 +27,7 @@ def no_check(config: Config, folder: Path) -> None:
     """Nothing is asked of a checkpoint."""
 
 
-CARRIED = ("config", "oracle", "base", "tokenizer", "scorer", "_serving")
+CARRIED = ("config", "oracle", "base", "tokenizer", "ray", "scorer", "_serving")
 
 
 class Bench:

@@ -26,7 +26,7 @@ def load_sequences(
 ) -> list[TokenSequence]:
     """The sequences of a source, cut to `max_tokens` after `source.skip_tokens`.
 
-    prefix_tokens: t0, the tokens that a model is given; a sequence needs more than that.
+    prefix_tokens: t0, the tokens of each that a model is given; a sequence needs more than that.
     """
     sequences: list[TokenSequence] = []
     places: dict[tuple[int, ...], str] = {}
@@ -50,7 +50,8 @@ def load_sequences(
         if kept in places:
             raise InputError(f"{place}: is the same sequence as {places[kept]}")
         places[kept] = place
-        sequences.append(TokenSequence(digest(list(kept)), corpus, kept, tokenizer.decode(kept)))
+        text = tokenizer.decode(kept)
+        sequences.append(TokenSequence(digest(list(kept)), corpus, kept, text, prefix_tokens))
     wanted = source.count or 1
     if len(sequences) < wanted:
         raise InputError(f"{source.source}: found {len(sequences)} sequences, expected {wanted}")

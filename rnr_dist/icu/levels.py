@@ -13,25 +13,25 @@ from pathlib import Path
 
 import numpy as np
 
-from rnr_dist.bench import Machine
-from rnr_dist.config.icu import IcuConfig, Pairing
-from rnr_dist.generate.requests import ReadLikelihood
-from rnr_dist.icu.data import IcuData
-from rnr_dist.icu.forgotten import Counted, Limits
-from rnr_dist.icu.pairing import make_index
+from rnr_dist.bench import Bench
+from rnr_dist.config.unlearning import Pairing
+from rnr_dist.data.pairing import make_index
+from rnr_dist.icu.job import Counted
+from rnr_dist.icu.leaving import Limits
+from rnr_dist.measures.memorisation import recall
+from rnr_dist.measures.pool_reader import PoolReader
 from rnr_dist.run.directory import read, write
 from rnr_dist.run.progress import say
+from rnr_dist.tasks.sequences import SequenceTask
 from rnr_dist.types import ModelRef, TokenSequence
 
 
 @dataclass(frozen=True)
 class Levels:
-    """average: at or below which unlearning ends. own: by a sequence's id, at which it leaves.
-    tokens: by token id, mean nats (-log q) in never-seen sequences."""
+    """average: at or below which unlearning ends. own: by a sequence's id, at which it leaves."""
 
     average: Limits
     own: Mapping[str, Limits]
-    tokens: Mapping[int, float]
 
     def of(self, sequences: Sequence[TokenSequence]) -> tuple[Limits, ...]:
         """Each sequence's own level."""
@@ -64,35 +64,21 @@ def nearest(
     return [[int(at) for at in row if at >= 0] for row in rows]
 
 
-def token_nats(
-    sequences: Sequence[Sequence[int]], log_likelihoods: Sequence[Sequence[float]]
-) -> dict[int, float]:
-    """{token id: mean -log q} over sequences, of all their tokens but the first."""
-    found: dict[int, list[float]] = {}
-    for token_ids, values in zip(sequences, log_likelihoods, strict=True):
-        for token, value in zip(token_ids[1:], values, strict=True):
-            found.setdefault(token, []).append(-value)
-    return {token: float(np.mean(nats)) for token, nats in sorted(found.items())}
-
-
 def reachable(own: Limits, average: Limits) -> Limits:
     """A sequence's level, of EL not below the average's: of a few neighbours EL is often 0, and no
     sequence need be lower than the average is to be."""
     return replace(own, extraction=max(own.extraction, average.extraction))
 
 
-def find_levels(
-    config: IcuConfig, data: IcuData, machine: Machine, known: ModelRef, folder: Path
-) -> Levels:
+def find_levels(bench: Bench, task: SequenceTask, known: ModelRef, folder: Path) -> Levels:
     """Limits of the config, and where it leaves one out what never-seen sequences reach.
 
     Read once, into `folder`/levels.json.
     """
-    path = folder / "levels.json"
+    path, given, stop = folder / "levels.json", bench.config.refinement, bench.config.stopping
     if not path.exists():
-        write(path, _read(config, data, machine, known))
+        write(path, _read(bench, task, known))
     measured = read(path, Levels)
-    given, stop = config.refinement, config.stopping
     chosen = {
         "bertscore": given.bertscore_below,
         "bleu": given.bleu_below,
@@ -102,7 +88,7 @@ def find_levels(
     fixed = {measure: value for measure, value in chosen.items() if value is not None}
     average = replace(measured.average, **fixed)
     own = {name: reachable(replace(one, **fixed), average) for name, one in measured.own.items()}
-    levels = Levels(average, own, measured.tokens)
+    levels = Levels(average, own)
     say(
         f"forgotten: BERTScore below {_range(levels, 'bertscore')} {given.combine} BLEU below "
         f"{_range(levels, 'bleu')}; end at EL {average.extraction:.4f} and MA "
@@ -117,38 +103,55 @@ def _range(levels: Levels, measure: str) -> str:
     return found[0] if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
-def _read(config: IcuConfig, data: IcuData, machine: Machine, known: ModelRef) -> Levels:
-    from rnr_dist.icu.actors import embedded, similarity_of
-    from rnr_dist.icu.judging import recalled
-
-    t0, tokenizer, rule = config.task.prefix_tokens, machine.tokenizer, config.refinement
-    counted, eos = Counted.by(config), tokenizer.eos_token_id
-    found = recalled(machine.pool, config, known, data.unseen, eos, counted.prefixes, "never seen")
-    said = [tokenizer.decode(one.continuation, skip_special_tokens=True) for one in found]
-    truth = [tokenizer.decode(sequence.token_ids[t0:]) for sequence in data.unseen]
-    with similarity_of(config, machine) as similarity:
-        alike, bleu = similarity(said, truth)
-    figures = {
-        "bertscore": np.asarray(alike),
-        "bleu": np.asarray(bleu),
-        "extraction": np.array([one.extraction for one in found]),
-        "memorisation": np.array([one.accuracy(counted.tokens) for one in found]),
-    }
-    ids = [sequence.token_ids for sequence in data.unseen]
-    answers = machine.pool.run(known, [ReadLikelihood(one) for one in ids])
-    wanted = [*data.forget, *data.tuning]
-    everyone = [[*range(len(data.unseen))]] * len(wanted)
-    if rule.neighbours:
-        texts = [sequence.text for sequence in [*wanted, *data.unseen]]
-        gpu, own = config.workers.gpus_each > 0, len(wanted)
-        vectors = embedded(config.pairing.embedder, texts, gpu)
-        everyone = nearest(vectors[:own], vectors[own:], rule.neighbours, config.pairing, gpu)
-    quantile = rule.calibration_quantile
+def _read(bench: Bench, task: SequenceTask, known: ModelRef) -> Levels:
+    figures = _figures(bench, task, known)
+    wanted = [*task.forget, *task.tuning]
+    everyone = [*range(len(task.unseen))]
+    quantile = bench.config.refinement.calibration_quantile
     return Levels(
-        level_of(figures, range(len(data.unseen)), quantile),
+        level_of(figures, everyone, quantile),
         {
             sequence.id: level_of(figures, members, quantile)
-            for sequence, members in zip(wanted, everyone, strict=True)
+            for sequence, members in zip(wanted, _neighbours(bench, task, wanted), strict=True)
         },
-        token_nats(ids, [answer.log_likelihoods for answer in answers]),
     )
+
+
+def _figures(bench: Bench, task: SequenceTask, known: ModelRef) -> dict[str, np.ndarray]:
+    """{measure: (never seen,)}."""
+    from rnr_dist.measures.similarity import similarity_scores
+
+    rule, tokenizer = bench.config.refinement, bench.tokenizer
+    counted = Counted.by(bench.config, task.counting)
+    reader = PoolReader(bench.endpoint, known, "never seen")
+    found = recall(reader, task.unseen, counted.counting, counted.prefixes)
+    said = [tokenizer.decode(one.continuation, skip_special_tokens=True) for one in found]
+    truth = [tokenizer.decode(one.token_ids[one.prefix_tokens :]) for one in task.unseen]
+    with similarity_scores(rule.scorer, rule.scorer_layer) as similar:
+        bertscore, bleu = similar(said, truth)
+    recalled = [
+        one.accuracy(counted.first_token(sequence))
+        for one, sequence in zip(found, task.unseen, strict=True)
+    ]
+    return {
+        "bertscore": np.asarray(bertscore),
+        "bleu": np.asarray(bleu),
+        "extraction": np.array([one.extraction for one in found]),
+        "memorisation": np.array(recalled),
+    }
+
+
+def _neighbours(
+    bench: Bench, task: SequenceTask, wanted: Sequence[TokenSequence]
+) -> list[list[int]]:
+    """The never-seen sequences that each one's level is read on, by number."""
+    from rnr_dist.score.actors import embedded
+
+    config = bench.config
+    if not config.refinement.neighbours:
+        return [[*range(len(task.unseen))]] * len(wanted)
+    texts = [sequence.text for sequence in [*wanted, *task.unseen]]
+    gpu, own = config.workers.gpus_each > 0, len(wanted)
+    vectors = embedded(config.pairing.embedder, texts, 0.1 if gpu else 0)
+    neighbours = config.refinement.neighbours
+    return nearest(vectors[:own], vectors[own:], neighbours, config.pairing, gpu)

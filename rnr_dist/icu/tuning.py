@@ -17,33 +17,28 @@ from typing import Any
 
 import numpy as np
 
-from rnr_dist.config.icu import Unlearning
+from rnr_dist.config.methods import MethodSettings
 from rnr_dist.errors import InputError
-from rnr_dist.generate.requests import ReadLikelihood
-from rnr_dist.icu.judging import auc_interval, sequence_nll
 from rnr_dist.icu.unlearner import Unlearner
-from rnr_dist.machine.trials import run_trials
-from rnr_dist.measures.perplexity import perplexity
+from rnr_dist.machine.trials import Search, run_trials
+from rnr_dist.measures.perplexity import perplexity, windows
+from rnr_dist.measures.pool_reader import PoolReader
+from rnr_dist.measures.results import Auc
+from rnr_dist.measures.sequence_rows import POOL_NLL
 from rnr_dist.run.directory import read_json, write_json
 from rnr_dist.run.progress import progress_bar, say
-from rnr_dist.types import TokenSequence, digest
+from rnr_dist.types import ModelRef, Split, digest
 
 
 @dataclass(frozen=True)
 class Trials:
-    """Trains one method's places and reads what they have kept of general text and of the pool.
+    """Trains one method's places on the tuning sequences, and reads what they have kept.
 
-    general: likelihood requests. analogous, unseen: of the pool, and never seen. folder: of the
-    places' files and models. at_once: trainings that the cluster has room for.
+    folder: of the places' files and models. at_once: trainings that the cluster has room for.
     """
 
     unlearner: Unlearner
-    method: Unlearning
-    tuning: Sequence[TokenSequence]
-    general: Sequence[ReadLikelihood]
-    analogous: Sequence[TokenSequence]
-    unseen: Sequence[TokenSequence]
-    pool: Any
+    settings: MethodSettings
     folder: Path
     at_once: int
 
@@ -54,7 +49,7 @@ class Trials:
         and of the pool, both counted alike; none did: the least violation. A grid of one place is
         taken as it is. Raises InputError when every place ended in a loss that is no number.
         """
-        grid = self.method.grid
+        grid = self.settings.grid
         if len(grid) == 1:
             return {"chosen": grid[0], "places": []}
         places = self.run(grid)
@@ -86,6 +81,9 @@ class Trials:
     def _tune(self, missing: Sequence[Mapping[str, Any]]) -> None:
         from ray import tune
 
+        # A trial's process starts nothing: Ray, and who answers there, are started before.
+        _ = self.unlearner.bench.endpoint
+
         def trial(setting: dict[str, Any], trials: Trials) -> None:
             trials.finish(setting["given"])
 
@@ -112,10 +110,12 @@ class Trials:
             run_trials(
                 trial,
                 [dict(place) for place in missing],
-                f"{self.unlearner.name}-{digest([*missing])[:8]}",
-                self.folder / "tune",
-                self.at_once,
-                [Shown()],
+                Search(
+                    f"{self.unlearner.name}-{digest([*missing])[:8]}",
+                    self.folder / "tune",
+                    self.at_once,
+                    callbacks=(Shown(),),
+                ),
                 trials=self._portable(),
             )
         for place in missing:
@@ -125,44 +125,52 @@ class Trials:
     def _portable(self) -> Trials:
         """These as they reach a trial's process: what belongs to the driver stays there."""
         trainings = replace(
-            self.unlearner.trainings,
-            folder=self.folder.absolute(),
-            tracker=TrialTracker(),
-            start=lambda: None,
+            self.unlearner.trainings, folder=self.folder.absolute(), listener=TrialTracker()
         )
         unlearner = replace(self.unlearner, trainings=trainings)
         return replace(self, unlearner=unlearner, folder=self.folder.absolute())
 
     def finish(self, overrides: Mapping[str, Any]) -> None:
         """Train one place to its file; runs in a trial."""
-        path = self._file(overrides)
+        path, own = self._file(overrides), self.unlearner
         place: dict[str, Any] = {"overrides": dict(overrides)}
+        training = self.settings.trained_with(overrides)
         try:
-            result = self.unlearner.forget(
-                f"{path.stem}-tuning", self.tuning, self.method.trained_with(overrides)
-            )
+            result = own.forget(f"{path.stem}-tuning", own.task.tuning, training)
         except InputError as error:
             write_json(path, {**place, "lost": str(error)})
             return
         best = result.epochs[result.best]
-        analogous, unseen, own = (
-            sequence_nll(self.pool, result.model, part, self.unlearner.config.task.prefix_tokens)
-            for part in (self.analogous, self.unseen, self.tuning)
-        )
         place |= {
             "violation": best["violation"],
             "extraction": float(np.mean(best["extraction"])),
             "memorisation": float(np.mean(best["memorisation"])),
             "epochs": result.best,
-            "perplexity": perplexity(self.pool.run(result.model, list(self.general))).value,
-            "pool": analogous.value,
-            "auc": auc_interval(own, unseen)[0],
+            **self._kept(result.model),
         }
         write_json(path, place)
-        if self.method.training.parameters == "full":
+        if training.parameters == "full":
             # As large as the model, and read for the last time.
             for file in Path(result.model.checkpoint).glob("*.safetensors"):
                 file.unlink()
+
+    def _kept(self, model: ModelRef) -> dict[str, float]:
+        """Perplexity of the general text that settings are chosen on, the pool's NLL, the AUC."""
+        own = self.unlearner
+        bench, task = own.bench, own.task
+        settings = bench.config.perplexity
+        reader = PoolReader(bench.endpoint, model)
+        analogous, unseen, tuning = (
+            reader.nll(part, POOL_NLL)
+            for part in (task.pool[: settings.max_windows], task.unseen, task.tuning)
+        )
+        general = windows(task.general[Split.SEARCH], bench.tokenizer, settings)
+        low, high = (tuple(one.numerator / one.denominator) for one in (tuning, unseen))
+        return {
+            "perplexity": perplexity(bench.endpoint.run(model, general)).value,
+            "pool": analogous.value,
+            "auc": Auc(low, high).value,
+        }
 
 
 class TrialTracker:

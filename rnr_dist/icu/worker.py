@@ -1,6 +1,6 @@
-"""Epochs on Ray Train workers: train on what is left, look at the model, stop by what it recalls.
+"""Epochs on Ray Train workers: train on what is left, read the model, stop by what it recalls.
 
-In: an `EpochJob`. Out: a checkpoint or adapter of the best epoch, and a reading of every epoch.
+In: an `EpochJob`. Out: a checkpoint or adapter of the best epoch, and a row of every epoch.
 Invariant: every rank sees the readings of all sequences, so all of them drop the same sequences,
 plan the same batches and stop at the same epoch; a worker that was killed goes on from the last
 epoch whose state was kept, to the same weights.
@@ -10,174 +10,236 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from rnr_dist.config.icu import Refinement
-from rnr_dist.icu.forgotten import (
-    Counted,
+from rnr_dist.icu.epoch_reading import EpochReader
+from rnr_dist.icu.job import EpochJob, EpochPlan
+from rnr_dist.icu.leaving import (
     EpochReading,
-    Limits,
     best_epoch,
     leaving,
     left_by,
     violation,
 )
-from rnr_dist.icu.items import with_retained
 from rnr_dist.run.codec import from_plain
 from rnr_dist.run.directory import replacing_folder
-from rnr_dist.train.collate import Example, Item, plan_steps
-from rnr_dist.train.worker import SUMMARY, Job, accumulate_step, autocast, build_engine
-from rnr_dist.types import TokenSequence
-
-NO_LIMITS = Limits(0, 0, 0, 0)
-CONTINUATION = Counted(50, 50)
-DEFAULT_RULE = Refinement()
-
-
-@dataclass(frozen=True)
-class EpochJob(Job):
-    """A training by epochs. Item i is left out while sequence i is forgotten.
-
-    levels: by sequence, at or below which it is (IUR); none: no sequence is ever left out. until:
-    `forgotten` ends when both averages are at or below their limits, `memorised` when the mean EL_n
-    is at or above `limits.extraction`. counted: what both go over. curves: EL is read
-    even where nothing is decided by it. scorer: BERTScore's encoder; "" scores no text. retained:
-    examples of which an epoch's items take some, where the objective has the role `retain`.
-    """
-
-    sequences: Any = None
-    retained: Any = None
-    until: Literal["forgotten", "memorised"] = "forgotten"
-    limits: Limits = NO_LIMITS
-    levels: tuple[Limits, ...] = ()
-    refinement: Refinement = DEFAULT_RULE
-    epochs: int = 1
-    curves: bool = True
-    prefix_tokens: int = 50
-    counted: Counted = CONTINUATION
-    n: int = 10
-    scorer: str = ""
-    tokenizer: str = ""
+from rnr_dist.train.collate import Batching, Example, Item, Step, padded_tokens, plan_steps
+from rnr_dist.train.job import SUMMARY
+from rnr_dist.train.materials import with_retained
+from rnr_dist.train.worker import Passes, autocast, peak_rss_mib
 
 
 @dataclass
 class EpochProgress:
-    """What a restart needs beside the engine's state."""
+    """What a restart needs beside the engine's state.
+
+    left: by sequence, whether the next epoch goes without it. rows: one an epoch, 0 before the
+    first.
+    """
 
     step: int = 0
     epoch: int = 0
     tokens: int = 0
     seconds: float = 0.0
     reading_seconds: float = 0.0
-    gone: list[bool] = field(default_factory=list)
-    told: list[dict[str, Any]] = field(default_factory=list)
+    left: list[bool] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 def epoch_loop(config: dict[str, Any]) -> dict[str, Any]:
     """Run `config["job"]`; returns the epochs' rows (also in the output's `training.json`)."""
-    job: EpochJob = config["job"]
-    import ray
-    import torch
-    from ray.train import get_context, report
+    from ray.train import report
+    from torch.distributed import get_rank
 
-    from rnr_dist.icu.epoch_reading import Look
-    from rnr_dist.train.collate import pad
-    from rnr_dist.train.objectives import make_objective
-    from rnr_dist.train.passes import require_plain_head
-    from rnr_dist.train.states import everywhere, restored, saved
+    from rnr_dist.train.states import everywhere, saved
 
-    rank = get_context().get_world_rank()
-    items: list[Item] = ray.get(job.items)
-    sequences: list[TokenSequence] = ray.get(job.sequences)
-    objective = make_objective(job.training.objective)
-    engine = build_engine(job, objective, 1, rank)
-    retained: list[Example] = ray.get(job.retained) if job.retained else []
-    _, each = objective.roles.get("retain", (0, 0))
-    trained = engine.module.trained
-    first = pad([next(example for _, example in items[0].members)])
-    require_plain_head(trained.model, {key: v.to(engine.device) for key, v in first.items()})
-    with autocast(job):
-        trained.remember(
-            example for item in items for role in objective.remembered for example in item[role]
-        )
-        trained.remember(retained if each else ())
-    look = Look(job, trained.model, sequences)
-
-    progress = restored(engine, EpochProgress)
-    names = sorted(objective.counts([]))
-    sums = torch.zeros(len(names), 2, dtype=torch.float64, device=engine.device)
-    if not progress.told:
-        _read(job, look, progress, {})
-        _keep_best(engine, job, progress, rank)
+    epochs = Epochs(config["job"])
+    job, progress, engine = epochs.job, epochs.progress, epochs.passes.engine
+    if not progress.rows:
+        epochs.read({}, 0)
+        epochs.keep_best()
     kept = time.monotonic()
-    while not _finished(job, progress):
-        began = time.monotonic()
-        gone = {at for at, forgotten_now in enumerate(progress.gone) if forgotten_now}
-        chosen = [at for at in range(len(items)) if at not in gone]
-        sums.zero_()
-        seed = job.seed * 1000 + progress.epoch
-        now = with_retained(items, chosen, retained, each, seed)
-        for step in epoch_steps(job, now, chosen, seed):
-            progress.step += 1
-            before = sums.clone()
-            accumulate_step(engine, objective, now, step, sums, job.seed, progress.step)
-            if not everywhere(bool((sums - before).isfinite().all()), engine.device):
-                report({"epoch": progress.epoch + 1, "loss": float("nan"), "step": progress.step})
-                return {}
-            engine.step()
-            progress.tokens += sum(now[index].length for index in step.indices)
-        progress.epoch += 1
-        progress.seconds += time.monotonic() - began
-        torch.distributed.all_reduce(sums)
-        means = (sums[:, 0] / sums[:, 1].clamp(min=1)).tolist()
-        _read(job, look, progress, dict(zip(names, means, strict=True)), len(chosen))
-        if not math.isfinite(readings_of(progress.told)[-1].mean_memorisation):
-            report({"epoch": progress.epoch, "loss": float("nan"), "step": progress.step})
+    while not epochs.finished:
+        number = progress.epoch + 1
+        if not epochs.train():
+            report({"epoch": number, "loss": float("nan"), "step": progress.step})
             return {}
-        _keep_best(engine, job, progress, rank)
+        epochs.keep_best()
         old = time.monotonic() - kept >= job.workers.checkpoint_seconds
-        if everywhere(old, engine.device) and not _finished(job, progress):
+        if everywhere(old, engine.device) and not epochs.finished:
             with saved(engine, progress) as checkpoint:
-                report(_told(progress), checkpoint=checkpoint)
+                report(epochs.report(), checkpoint=checkpoint)
             kept = time.monotonic()
         else:
-            report(_told(progress))
+            report(epochs.report())
     if progress.epoch == 0:
-        report(_told(progress))
-    summary = {
-        "epochs": progress.told,
-        "best": best_epoch(readings_of(progress.told), job.limits).epoch
-        if job.until == "forgotten"
-        else progress.epoch,
-        "tokens": progress.tokens,
-        "seconds": progress.seconds,
-        "reading_seconds": progress.reading_seconds,
-        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
-    if rank == 0:
+        report(epochs.report())
+    summary = epochs.summary()
+    if get_rank() == 0:
         (job.output / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
     return summary
 
 
-def epoch_steps(job: EpochJob, items: Sequence[Item], chosen: Sequence[int], seed: int) -> Any:
-    """The epoch's steps over the chosen items, in full batches whatever has left."""
-    from ray.train import get_context
+class Epochs:
+    """One rank's part of a training by epochs."""
 
-    from rnr_dist.train.collate import Step, padded_tokens
+    def __init__(self, job: EpochJob):
+        import ray
+
+        from rnr_dist.train.states import restored
+
+        self.job = job
+        self._items: list[Item] = ray.get(job.items)
+        self._plan: EpochPlan = ray.get(job.plan)
+        self.passes = Passes(job, 1)
+        objective = self.passes.objective
+        _, self._each = objective.roles.get("retain", (0, 0))
+        trained = self.passes.engine.module.trained
+        self._prepare(trained, objective.remembered)
+        self._reader = EpochReader(self._plan, trained.model, job.base.checkpoint, autocast(job))
+        self.progress = restored(self.passes.engine, EpochProgress)
+
+    def _prepare(self, trained: Any, remembered: Sequence[str]) -> None:
+        """theta0 is asked for all that the objective will ask it, before the first step."""
+        from rnr_dist.train.collate import pad
+        from rnr_dist.train.passes import require_plain_head
+
+        device = self.passes.engine.device
+        first = pad([next(example for _, example in self._items[0].members)])
+        require_plain_head(trained.model, {key: value.to(device) for key, value in first.items()})
+        asked: Iterable[Example] = (
+            example for item in self._items for role in remembered for example in item[role]
+        )
+        with autocast(self.job):
+            trained.remember(asked)
+            trained.remember(self._plan.retained if self._each else ())
+
+    def train(self) -> bool:
+        """One epoch and its reading; False where a loss or the model is no number any more."""
+        began, progress = time.monotonic(), self.progress
+        chosen = [at for at in range(len(self._items)) if not (progress.left and progress.left[at])]
+        seed = self.job.seed * 1000 + progress.epoch
+        items = with_retained(self._items, chosen, self._plan.retained, self._each, seed)
+        for step in epoch_steps(self.job, items, chosen, seed):
+            progress.step += 1
+            if not self.passes.accumulate(items, step, progress.step):
+                return False
+            self.passes.engine.step()
+            progress.tokens += sum(items[index].length for index in step.indices)
+        progress.epoch += 1
+        progress.seconds += time.monotonic() - began
+        self.read(self.passes.means(), len(chosen))
+        return math.isfinite(readings_of(progress.rows[-1:])[0].mean_memorisation)
+
+    def read(self, terms: dict[str, float], trained_on: int) -> None:
+        """Add the epoch's row: figures by sequence, who has left from now on, the loss's terms."""
+        progress, plan = self.progress, self._plan
+        ending, rule, levels = plan.ending, plan.leaving.rule, plan.leaving.levels
+        began = time.monotonic()
+        before = progress.left if rule.sticky else []
+
+        def read(wanted: Callable[[float], bool]) -> tuple[EpochReading, list[bool], list[str]]:
+            scores, texts = self._reader.read(wanted)
+            reading = EpochReading(progress.epoch, **scores)
+            if not levels:
+                return reading, [False] * len(texts), texts
+            left = leaving(reading, levels, ending.limits, rule.combine, before, rule.recall)
+            return reading, left, texts
+
+        reading, progress.left, texts = read(self._decides)
+        if all(progress.left) and not math.isfinite(reading.mean_extraction):
+            # Nothing would be left: EL decides whether that is so.
+            reading, progress.left, texts = read(lambda _: True)
+        progress.reading_seconds += time.monotonic() - began
+        progress.rows.append(
+            {
+                **vars(reading),
+                "terms": terms,
+                "trained_on": trained_on,
+                "forgotten": list(progress.left),
+                "left_by": left_by(reading, levels) if levels else {},
+                "continuations": texts,
+                "violation": violation(reading, ending.limits),
+                "seconds": progress.seconds,
+                "reading_seconds": progress.reading_seconds,
+            }
+        )
+
+    def _decides(self, accuracy: float) -> bool:
+        """Whether EL is read at such a mean MA."""
+        ending, epoch = self._plan.ending, self.progress.epoch
+        if ending.until == "memorised":  # EL is not above MA
+            return epoch == ending.epochs or accuracy >= ending.limits.extraction
+        ends = epoch in (0, ending.epochs)
+        return ending.curves or ends or accuracy <= ending.limits.memorisation
+
+    @property
+    def finished(self) -> bool:
+        ending, last = self._plan.ending, self.progress.rows[-1]
+        if ending.until == "memorised":
+            met = float(np.mean(last["extraction"])) >= ending.limits.extraction
+        else:
+            met = last["violation"] == 0 or all(self.progress.left)
+        return met or self.progress.epoch >= ending.epochs
+
+    @property
+    def best(self) -> int:
+        """The epoch whose model is kept: memorising, the last one."""
+        if self._plan.ending.until == "memorised":
+            return self.progress.epoch
+        return best_epoch(readings_of(self.progress.rows), self._plan.ending.limits).epoch
+
+    def keep_best(self) -> None:
+        """Write the model where the last epoch is the best so far (memorising: at the end)."""
+        from torch.distributed import get_rank
+
+        memorising = self._plan.ending.until == "memorised"
+        if self.best != self.progress.epoch or (memorising and not self.finished):
+            return
+        if get_rank() == 0:
+            with replacing_folder(self.job.output) as aside:
+                self.passes.engine.module.trained.save(aside)
+
+    def report(self) -> dict[str, Any]:
+        progress = self.progress
+        last = progress.rows[-1]
+        return {
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "loss": float(sum(last["terms"].values())),
+            "extraction": float(np.mean(last["extraction"])),
+            "memorisation": float(np.mean(last["memorisation"])),
+            "forgotten": float(sum(last["forgotten"])),
+            "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        progress = self.progress
+        return {
+            "epochs": progress.rows,
+            "best": self.best,
+            "tokens": progress.tokens,
+            "seconds": progress.seconds,
+            "reading_seconds": progress.reading_seconds,
+            "peak_rss_mib": peak_rss_mib(),
+        }
+
+
+def epoch_steps(
+    job: EpochJob, items: Sequence[Item], chosen: Sequence[int], seed: int
+) -> list[Step]:
+    """The epoch's steps over the chosen items, in full batches whatever has left."""
+    from torch.distributed import get_world_size
 
     plan = plan_steps(
         [items[index].length for index in chosen],
-        job.training.batch_size,
-        job.training.micro_batch_tokens,
-        get_context().get_world_size(),
+        Batching(job.training.batch_size, job.training.micro_batch_tokens, get_world_size(), seed),
         1,
-        seed,
         lambda part: padded_tokens(items[chosen[place]] for place in part),
     )
     return [
@@ -191,82 +253,5 @@ def epoch_steps(job: EpochJob, items: Sequence[Item], chosen: Sequence[int], see
     ]
 
 
-def readings_of(told: Sequence[dict[str, Any]]) -> list[EpochReading]:
-    return [from_plain(EpochReading, row) for row in told]
-
-
-def _read(
-    job: EpochJob, look: Any, progress: EpochProgress, terms: dict[str, float], trained_on: int = 0
-) -> None:
-    """Add the epoch's row: figures by sequence, what is forgotten from now on, the loss's terms."""
-    began = time.monotonic()
-    ends = progress.epoch in (0, job.epochs)
-
-    def decides(accuracy: float) -> bool:
-        if job.until == "memorised":  # EL is not above MA
-            return progress.epoch == job.epochs or accuracy >= job.limits.extraction
-        return job.curves or ends or accuracy <= job.limits.memorisation
-
-    before = progress.gone if job.refinement.sticky else []
-
-    def read(wanted: Callable[[float], bool]) -> tuple[EpochReading, list[bool], list[str]]:
-        scores, texts = look.at_all(wanted)
-        reading, rule = EpochReading(progress.epoch, **scores), job.refinement
-        if not job.levels:
-            return reading, [False] * len(texts), texts
-        gone = leaving(reading, job.levels, job.limits, rule.combine, before, rule.recall)
-        return reading, gone, texts
-
-    reading, progress.gone, texts = read(decides)
-    if all(progress.gone) and not math.isfinite(reading.mean_extraction):
-        # Nothing would be left: EL decides whether that is so.
-        reading, progress.gone, texts = read(lambda _: True)
-    progress.reading_seconds += time.monotonic() - began
-    progress.told.append(
-        {
-            **vars(reading),
-            "terms": terms,
-            "trained_on": trained_on,
-            "forgotten": list(progress.gone),
-            "left_by": left_by(reading, job.levels) if job.levels else {},
-            "continuations": texts,
-            "violation": violation(reading, job.limits),
-            "seconds": progress.seconds,
-            "reading_seconds": progress.reading_seconds,
-        }
-    )
-
-
-def _finished(job: EpochJob, progress: EpochProgress) -> bool:
-    last = progress.told[-1]
-    if job.until == "memorised":
-        met = float(np.mean(last["extraction"])) >= job.limits.extraction
-    else:
-        met = last["violation"] == 0 or all(progress.gone)
-    return met or progress.epoch >= job.epochs
-
-
-def _keep_best(engine: Any, job: EpochJob, progress: EpochProgress, rank: int) -> None:
-    """Write the model where the last epoch is the best so far (memorising: always)."""
-    last = progress.told[-1]["epoch"]
-    if job.until == "forgotten":
-        if best_epoch(readings_of(progress.told), job.limits).epoch != last:
-            return
-    elif not _finished(job, progress):
-        return
-    if rank == 0:
-        with replacing_folder(job.output) as aside:
-            engine.module.trained.save(aside)
-
-
-def _told(progress: EpochProgress) -> dict[str, Any]:
-    last = progress.told[-1]
-    return {
-        "epoch": progress.epoch,
-        "step": progress.step,
-        "loss": float(sum(last["terms"].values())),
-        "extraction": float(np.mean(last["extraction"])),
-        "memorisation": float(np.mean(last["memorisation"])),
-        "forgotten": float(sum(last["forgotten"])),
-        "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
-    }
+def readings_of(rows: Sequence[dict[str, Any]]) -> list[EpochReading]:
+    return [from_plain(EpochReading, row) for row in rows]

@@ -1,6 +1,6 @@
 """How much of a sequence a model knows by heart: EL_n and MA (ICU, Eq. 7 to 9), exactly and fast.
 
-In: sequences of token ids and a reader of a model. Out: `Recall` of each. Invariant: equal to the
+In: sequences and a reader of a model. Out: `Recall` of each. Invariant: equal to the
 loop that generates from every prefix, but for ties of the arg max; one teacher-forced pass and one
 decode a mismatch do: the greedy output from a prefix is the sequence up to the first position whose
 arg max is another token, and what follows there is shared by all prefixes before it.
@@ -14,8 +14,24 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from rnr_dist.types import TokenSequence
+
 Ids = tuple[int, ...]
-Denominator = Literal["generated", "label"]
+# Which prefixes extraction is read for: all of Eq. 7, those from the sequence's own on, or none.
+Prefixes = Literal["all", "given", "none"]
+
+
+@dataclass(frozen=True)
+class Counting:
+    """How extraction is counted.
+
+    n: of EL_n. denominator: Eq. 8 divides by the generated n-grams, the reference code by the
+    label's. eos: token that ends a generation.
+    """
+
+    n: int
+    denominator: Literal["generated", "label"] = "generated"
+    eos: int | None = None
 
 
 class ModelReader(Protocol):
@@ -35,7 +51,7 @@ class Recall:
     """What a model recalls of one sequence.
 
     matches: as of `ModelReader.matches`. overlaps: (prefixes,) OVERLAP_n by length of the prefix,
-    `prefixes` says which. continuation: greedy, from the first t0 tokens.
+    `prefixes` says which. continuation: greedy, after the sequence's own prefix.
     """
 
     matches: np.ndarray
@@ -65,38 +81,48 @@ def accuracy(matches: np.ndarray, first: int = 1) -> float:
 
 def recall(
     reader: ModelReader,
-    sequences: Sequence[Ids],
-    t0: int,
-    n: int,
-    first: int = 1,
-    denominator: Denominator = "generated",
-    eos: int | None = None,
+    sequences: Sequence[TokenSequence],
+    counting: Counting,
+    prefixes: Prefixes = "all",
     matches: Sequence[np.ndarray] | None = None,
 ) -> list[Recall]:
-    """Recall of each sequence for prefixes of `first` to T - n tokens (Eq. 7's 1 to T - n).
+    """Recall of each sequence, and its continuation after its own prefix.
 
-    denominator: Eq. 8 divides by the generated n-grams, the reference code by the label's. eos:
-    token that ends a generation. matches: `reader.matches(sequences)` where it is known already.
+    prefixes: of 1 to T - n tokens (Eq. 7), or only the sequence's own and longer ones. matches: as
+    `reader.matches` gives them, where they are known already.
     """
-    matches = reader.matches(sequences) if matches is None else matches
+    ids = [sequence.token_ids for sequence in sequences]
+    matches = reader.matches(ids) if matches is None else matches
+    lengths = [_lengths(sequence, counting.n, prefixes) for sequence in sequences]
     starts = [
         (place, found)
-        for place, (ids, match) in enumerate(zip(sequences, matches, strict=True))
-        for found in mismatches_needed(match, [*range(first, len(ids) - n + 1), t0])
+        for place, (sequence, match) in enumerate(zip(sequences, matches, strict=True))
+        for found in mismatches_needed(match, [*lengths[place], sequence.prefix_tokens])
     ]
-    answers = reader.greedy(
-        [(sequences[place], at, len(sequences[place]) - at) for place, at in starts]
-    )
+    answers = reader.greedy([(ids[place], at, len(ids[place]) - at) for place, at in starts])
     tails: list[dict[int, Ids]] = [{} for _ in sequences]
     for (place, at), answer in zip(starts, answers, strict=True):
         tails[place][at] = answer
     read = []
-    for ids, match, tail in zip(sequences, matches, tails, strict=True):
-        prefixes = tuple(range(first, len(ids) - n + 1))
-        outputs = {length: output_from(ids, match, tail, length, eos) for length in prefixes}
-        overlaps = np.array([overlap(outputs[i], ids[i:], n, denominator) for i in prefixes])
-        read.append(Recall(match, prefixes, overlaps, output_from(ids, match, tail, t0, eos)))
+    for place, (one, match, tail) in enumerate(zip(ids, matches, tails, strict=True)):
+        outputs = [output_from(one, match, tail, i, counting.eos) for i in lengths[place]]
+        overlaps = np.array(
+            [
+                overlap(output, one[i:], counting.n, counting.denominator)
+                for i, output in zip(lengths[place], outputs, strict=True)
+            ]
+        )
+        t0 = sequences[place].prefix_tokens
+        said = output_from(one, match, tail, t0, counting.eos)
+        read.append(Recall(match, lengths[place], overlaps, said))
     return read
+
+
+def _lengths(sequence: TokenSequence, n: int, prefixes: Prefixes) -> tuple[int, ...]:
+    if prefixes == "none":
+        return ()
+    first = 1 if prefixes == "all" else sequence.prefix_tokens
+    return tuple(range(first, len(sequence.token_ids) - n + 1))
 
 
 def mismatches_needed(match: np.ndarray, prefixes: Iterable[int]) -> list[int]:
@@ -115,7 +141,9 @@ def output_from(
     return output[: output.index(eos) + 1] if eos in output else output
 
 
-def overlap(generated: Ids, label: Ids, n: int, denominator: Denominator = "generated") -> float:
+def overlap(
+    generated: Ids, label: Ids, n: int, denominator: Literal["generated", "label"] = "generated"
+) -> float:
     """OVERLAP_n (Eq. 8): share of the generated n-grams that are the label's; 0 where none is."""
     found, wanted = grams(generated, n), set(grams(label, n))
     total = len(found) if denominator == "generated" else max(0, len(label) - n + 1)
@@ -126,28 +154,24 @@ def grams(ids: Ids, n: int) -> list[Ids]:
     return [ids[place : place + n] for place in range(len(ids) - n + 1)]
 
 
-def naive_overlaps(
-    reader: ModelReader,
-    ids: Ids,
-    n: int,
-    first: int = 1,
-    denominator: Denominator = "generated",
-    eos: int | None = None,
-) -> np.ndarray:
+def naive_overlaps(reader: ModelReader, ids: Ids, counting: Counting) -> np.ndarray:
     """(prefixes,) OVERLAP_n by generating from every prefix: what `recall` must equal."""
-    prefixes = range(first, len(ids) - n + 1)
+    prefixes = range(1, len(ids) - counting.n + 1)
     answers = reader.greedy([(ids, length, len(ids) - length) for length in prefixes])
+    eos = counting.eos
     cut = [a[: a.index(eos) + 1] if eos in a else a for a in answers]
     pairs = zip(cut, prefixes, strict=True)
-    return np.array([overlap(answer, ids[i:], n, denominator) for answer, i in pairs])
+    return np.array(
+        [overlap(answer, ids[i:], counting.n, counting.denominator) for answer, i in pairs]
+    )
 
 
-def auc(lower: np.ndarray, higher: np.ndarray) -> float:
-    """P(one of `lower` is below one of `higher`), ties a half: .5 where they can't be told apart.
-
-    With NLLs of forget sequences as `lower` and of never-seen ones as `higher`, 1 means that every
-    forget sequence is better known than every never-seen one.
-    """
-    less = (lower[:, None] < higher[None, :]).mean()
-    equal = (lower[:, None] == higher[None, :]).mean()
-    return float(less + equal / 2)
+def token_nats(
+    sequences: Sequence[Sequence[int]], log_likelihoods: Sequence[Sequence[float]]
+) -> dict[int, float]:
+    """{token id: mean -log q} over sequences, of all their tokens but the first."""
+    found: dict[int, list[float]] = {}
+    for token_ids, values in zip(sequences, log_likelihoods, strict=True):
+        for token, value in zip(token_ids[1:], values, strict=True):
+            found.setdefault(token, []).append(-value)
+    return {token: float(np.mean(nats)) for token, nats in sorted(found.items())}

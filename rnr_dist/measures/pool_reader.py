@@ -1,4 +1,8 @@
-"""A model in the generator pool as a `ModelReader`; the engines' cache shares the prefixes."""
+"""A model behind an endpoint as a `ModelReader`; the engines' cache shares the prefixes.
+
+In: an endpoint, a model, sequences. Out: which tokens it guesses, what it goes on with, and how
+likely it finds them. Invariant: a sequence is read from its own prefix on.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from rnr_dist.generate.requests import Generate, ReadLikelihood
+from rnr_dist.measures.measure import Measure
 from rnr_dist.measures.memorisation import Ids
-from rnr_dist.types import ModelRef, SamplingSettings
+from rnr_dist.stats import ClusterMean
+from rnr_dist.types import ModelRef, SamplingSettings, TokenSequence
 
 
 class PoolReader:
-    """pool: anything with a pool handle's `run`. describe: names the progress bars."""
+    """pool: anything with an endpoint's `run`. describe: names the progress bars."""
 
     def __init__(self, pool: Any, model: ModelRef, describe: str = ""):
         self._pool, self._model, self._describe = pool, model, describe
@@ -28,6 +34,15 @@ class PoolReader:
             for ids, length, new in starts
         ]
         return [answer.continuations[0].token_ids for answer in self._run(asked, "continuations")]
+
+    def nll(self, sequences: Sequence[TokenSequence], measure: Measure) -> ClusterMean:
+        """Nats a token of what follows each sequence's prefix."""
+        asked = [ReadLikelihood(one.token_ids, one.prefix_tokens) for one in sequences]
+        answers = self._pool.run(self._model, asked)
+        return measure.of(
+            (-sum(answer.log_likelihoods) for answer in answers),
+            (float(len(answer.log_likelihoods)) for answer in answers),
+        )
 
     def _run(self, requests: list[Any], what: str) -> list[Any]:
         describe = f"{self._describe}: {what}" if self._describe else ""

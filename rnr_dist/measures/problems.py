@@ -14,8 +14,31 @@ import numpy as np
 
 from rnr_dist.data.problems import Dialogue, Question
 from rnr_dist.generate.requests import Generate, ReadLikelihood, Response
+from rnr_dist.measures.measure import Measure
 from rnr_dist.stats import ClusterMean
 from rnr_dist.types import SamplingSettings
+
+KEPT = "What was kept"
+CHOICES = Measure(
+    "problems/choices",
+    "choices",
+    "share",
+    "higher",
+    cluster="question",
+    style=".0%",
+    table=KEPT,
+    compared=False,
+)
+REPLIES = Measure(
+    "problems/dialogues",
+    "dialogue F1",
+    "score",
+    "higher",
+    cluster="dialogue",
+    style=".1%",
+    table=KEPT,
+    compared=False,
+)
 
 REPLY = SamplingSettings(n=1, max_tokens=32, temperature=0.0, top_p=1.0)
 
@@ -42,7 +65,7 @@ def choice_accuracy(questions: Sequence[Question], answers: Iterable[Response]) 
         float(np.argmax([next(scores) for _ in question.choices]) == question.answer)
         for question in questions
     ]
-    return ClusterMean(np.array(right), np.ones(len(right)))
+    return CHOICES.mean(right)
 
 
 def reply_requests(dialogues: Iterable[Dialogue], tokenizer: Any) -> list[Generate]:
@@ -68,4 +91,4 @@ def reply_f1(dialogues: Sequence[Dialogue], answers: Iterable[Response]) -> Clus
         float(compute_f1(dialogue.reply, answer.continuations[0].text.strip().partition("\n")[0]))
         for dialogue, answer in zip(dialogues, answers, strict=True)
     ]
-    return ClusterMean(np.array(found), np.ones(len(found)))
+    return REPLIES.mean(found)

@@ -6,8 +6,9 @@ scores 0 in both.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from typing import Any
 import numpy as np
 
 from rnr_dist.errors import InputError
+
+Scores = tuple[np.ndarray, np.ndarray]
+Similar = Callable[[Sequence[str], Sequence[str]], Scores]  # of (found, truth) texts
 
 
 class Similarity:
@@ -35,6 +39,10 @@ class Similarity:
         if layer is not None and layer > layers:
             raise InputError(f"refinement.scorer_layer {layer}: {scorer} has {layers} layers")
         self._scorer: Any = BERTScorer(model_type=scorer, num_layers=layer or layers)
+
+    def scores(self, found: Sequence[str], truth: Sequence[str]) -> Scores:
+        """((n,) BERTScore F1, (n,) BLEU)."""
+        return self.bertscore(found, truth), self.bleu(found, truth)
 
     def bertscore(self, found: Sequence[str], truth: Sequence[str]) -> np.ndarray:
         """F1, neither rescaled nor weighted by rarity."""
@@ -66,6 +74,20 @@ def _bleu() -> Any:
     # Its advice, an order that shrinks with the text, would give three common words a score.
     logging.getLogger("sacrebleu").setLevel(logging.ERROR)
     return BLEU(lowercase=True, smooth_method="none", effective_order=False)
+
+
+@contextlib.contextmanager
+def similarity_scores(scorer: str, layer: int | None) -> Iterator[Similar]:
+    """(found, truth) -> scores, in a process of its own within the block; Ray must run."""
+    import ray
+
+    # It holds nothing but a model: restarted, it answers what it was asked once more.
+    kept = {"num_cpus": 0, "max_restarts": 3, "max_task_retries": 3}
+    actor = ray.remote(Similarity).options(**kept).remote(scorer_folder(scorer), layer)
+    try:
+        yield lambda found, truth: ray.get(actor.scores.remote(list(found), list(truth)))
+    finally:
+        ray.kill(actor)
 
 
 def scorer_folder(name: str) -> str:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,9 +27,11 @@ from rnr_dist.run.progress import say
 from rnr_dist.train.collate import Item
 from rnr_dist.train.materials import Materials, with_retained
 from rnr_dist.train.objectives import make_objective
-from rnr_dist.train.trainings import Trainings
 from rnr_dist.train.worker import SUMMARY
 from rnr_dist.types import Adapter, ModelRef
+
+if TYPE_CHECKING:
+    from rnr_dist.train.trainings import Trainings
 
 
 @dataclass(frozen=True)

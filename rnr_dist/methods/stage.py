@@ -24,7 +24,6 @@ from rnr_dist.run.directory import RunDir, read, read_json, write
 from rnr_dist.run.progress import say
 from rnr_dist.tasks.evaluation import RESULTS, evaluate_models, run_models
 from rnr_dist.tasks.task import Task
-from rnr_dist.train.trainings import Trainings
 from rnr_dist.train.worker import SUMMARY
 from rnr_dist.types import ModelRef, NamedModel
 from rnr_dist.weights.checkpoints import require_trained
@@ -117,6 +116,8 @@ def shared_ground(
     bench: Bench, task: Task, run: RunDir, methods: Sequence[Method], budget: Budget
 ) -> Ground:
     """What the methods that are merged share; only what they need is drawn."""
+    from rnr_dist.train.trainings import Trainings
+
     folder = run.stage("baselines")
     needs = frozenset(need for method in methods for need in method.needs)
     # Where Eq. 1 was searched, its readings hold the base's, which all methods are compared with.

@@ -80,3 +80,13 @@ def start_scorer(oracle: str, embedder: str | None = None, gpus: float = 0) -> S
         options = {**kept, "num_gpus": gpus}
         embedder_actor = ray.remote(EmbedderActor).options(**options).remote(embedder)
     return Scorer(oracle_actor, embedder_actor, ray.get(oracle_actor.version.remote()))
+
+
+def embedded(embedder: str, texts: Sequence[str], gpus: float = 0) -> np.ndarray:
+    """(n, d) unit rows of texts, by an embedder that lives for this call; Ray must run."""
+    actor = ray.remote(EmbedderActor).options(num_cpus=0, num_gpus=gpus).remote(embedder)
+    try:
+        found: np.ndarray = ray.get(actor.embed.remote(list(texts)))
+        return found
+    finally:
+        ray.kill(actor)

@@ -2,7 +2,7 @@
 
 In: items of tokenised examples. Out: a plan of steps, and right-padded batches. Invariant: the
 plan follows from its arguments alone, so every rank computes the same one and knows what a step
-counts over all ranks and micro-batches before the first backward pass (design decision 7).
+counts over all ranks and micro-batches before the first backward pass.
 """
 
 from __future__ import annotations
@@ -71,6 +71,14 @@ class Item:
         return frozenset(role for role, _ in self.members)
 
     @property
+    def plain(self) -> list[Any]:
+        """All that it says, as a JSON value."""
+        return [
+            [role, [*example.token_ids], example.prompt_tokens, *example.ceilings]
+            for role, example in self.members
+        ]
+
+    @property
     def length(self) -> int:
         """Tokens of all its examples."""
         return sum(len(example.token_ids) for _, example in self.members)
@@ -110,22 +118,30 @@ class Step:
         return tuple(index for rank in self.micro_batches for micro in rank for index in micro)
 
 
+@dataclass(frozen=True)
+class Batching:
+    """How items are shared out. batch_size: items of one step over all ranks, at most; an epoch's
+    steps are equally large to within one. micro_batch_tokens: padded tokens of one micro-batch, at
+    most, unless one item alone has more."""
+
+    batch_size: int
+    micro_batch_tokens: int
+    world_size: int
+    seed: int
+
+
 def plan_steps(
     lengths: Sequence[int],
-    batch_size: int,
-    micro_batch_tokens: int,
-    world_size: int,
+    batching: Batching,
     epochs: int,
-    seed: int,
     padded: Callable[[Sequence[int]], int] | None = None,
 ) -> list[Step]:
     """Cover the items once in each epoch, in batches of similar length.
 
-    lengths: tokens of each item. batch_size: items of one step over all ranks, at most;
-    an epoch's steps are equally large to within one. micro_batch_tokens: padded tokens of one
-    micro-batch, at most, unless one item alone has more. padded: tokens of a micro-batch of these
-    indices; by default those of items that are one sequence each.
+    lengths: tokens of each item. padded: tokens of a micro-batch of these indices; by default those
+    of items that are one sequence each.
     """
+    batch_size = batching.batch_size
 
     def sequences(part: Sequence[int]) -> int:
         return len(part) * max(lengths[index] for index in part)
@@ -133,11 +149,11 @@ def plan_steps(
     n_steps = -(-len(lengths) // batch_size)
     steps = []
     for epoch in range(epochs):
-        generator = np.random.default_rng([seed, epoch])
+        generator = np.random.default_rng([batching.seed, epoch])
         order = _roughly_by_length(np.asarray(lengths), batch_size, generator)
         batches = np.array_split(order, n_steps)
         steps += [
-            _share(batches[place], padded or sequences, micro_batch_tokens, world_size)
+            _share(batches[place], padded or sequences, batching)
             for place in generator.permutation(n_steps)
         ]
     return steps
@@ -154,13 +170,12 @@ def _roughly_by_length(
     return np.concatenate([chunk[:: (-1) ** place] for place, chunk in enumerate(ascending)])
 
 
-def _share(
-    batch: np.ndarray, padded: Callable[[Sequence[int]], int], most: int, world_size: int
-) -> Step:
-    """As few micro-batches as `most` padded tokens allow, equally many a rank.
+def _share(batch: np.ndarray, padded: Callable[[Sequence[int]], int], batching: Batching) -> Step:
+    """As few micro-batches as their padded tokens allow, equally many a rank.
 
     Neighbours in length go to different ranks at the same time, so that no rank waits.
     """
+    most, world_size = batching.micro_batch_tokens, batching.world_size
     accumulation = 0
     fits = False
     while not fits:

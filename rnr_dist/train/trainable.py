@@ -21,8 +21,8 @@ from torch.nn.functional import cross_entropy, linear
 from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
 from rnr_dist.train.collate import Example, pad
+from rnr_dist.train.job import SUMMARY
 from rnr_dist.train.passes import label_states, predicted, token_nll
-from rnr_dist.train.worker import SUMMARY
 from rnr_dist.types import ModelRef
 from rnr_dist.weights.checkpoints import COMPANIONS
 from rnr_dist.weights.composition import exact_factors, save_adapter

@@ -2,7 +2,7 @@
 
 In: a `Job`. Out: the adapter's folder, written by rank 0, and a summary. Invariant: the plan gives
 what each loss term counts over all ranks and micro-batches of a step beforehand, so its gradient is
-that of the mean over them, whatever the number of workers (design decision 7).
+that of the mean over them, whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -13,34 +13,18 @@ import resource
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
-from rnr_dist.config.training import Training, Workers
 from rnr_dist.run.directory import replacing_folder
 from rnr_dist.run.precision import compute_dtype
-from rnr_dist.train.collate import Item, Step, collate, padded_tokens, plan_steps
+from rnr_dist.train.collate import Batching, Item, Step, collate, padded_tokens, plan_steps
 from rnr_dist.train.deepspeed import deepspeed_config, learning_rate_factor
-from rnr_dist.types import ModelRef
+from rnr_dist.train.job import SUMMARY, Job
+from rnr_dist.train.objectives import Objective, make_objective
 
 # Ray Train takes one report a poll and blocks the next: many reports would slow the training.
 REPORTS = 20
-SUMMARY = "training.json"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One adapter training. `items` is an object reference to a list of `Item`."""
-
-    items: Any
-    base: ModelRef
-    training: Training
-    workers: Workers
-    output: Path
-    seed: int
-    trust_remote_code: bool = False
 
 
 def train_loop(config: dict[str, Any]) -> dict[str, Any]:
@@ -53,41 +37,30 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
     """
     job: Job = config["job"]
     import ray
-    import torch
     from ray.train import get_context, report
-    from ray.train.torch import get_device
 
-    from rnr_dist.train.objectives import make_objective
     from rnr_dist.train.states import Progress, due, everywhere, restored, saved
 
-    rank, world_size = get_context().get_world_rank(), get_context().get_world_size()
-    device = get_device()
     items = ray.get(job.items)
-    objective = make_objective(job.training.objective)
-    plan = plan_job(items, job, world_size)
-    engine = build_engine(job, objective, len(plan), rank)
+    plan = plan_job(items, job, get_context().get_world_size())
+    passes = Passes(job, len(plan))
+    engine = passes.engine
 
     progress = restored(engine, Progress)
-    names = sorted(objective.counts([]))
-    sums = torch.zeros(len(names), 2, dtype=torch.float64, device=device)
     kept = time.monotonic()
     began = kept - progress.seconds
     for number, step in enumerate(plan[progress.step :], progress.step + 1):
-        before = sums.clone()
-        accumulate_step(engine, objective, items, step, sums, job.seed, number)
-        diverged = not everywhere(bool((sums - before).isfinite().all()), device)
+        diverged = not passes.accumulate(items, step, number)
         if not diverged:
             engine.step()
             progress.step = number
             progress.tokens += sum(items[index].length for index in step.indices)
         old = time.monotonic() - kept >= job.workers.checkpoint_seconds
-        keeps = number < len(plan) and everywhere(old, device)
+        keeps = number < len(plan) and everywhere(old, engine.device)
         if diverged or keeps or due(number, len(plan), REPORTS):
-            torch.distributed.all_reduce(sums)
-            progress.losses.append(float((sums[:, 0] / sums[:, 1].clamp(min=1)).sum()))
-            sums.zero_()
+            progress.losses.append(sum(passes.means().values()))
             progress.seconds = time.monotonic() - began
-            told = {
+            now = {
                 "step": number,
                 "steps": len(plan),
                 "loss": progress.losses[-1],
@@ -95,10 +68,10 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
             }
             if keeps or diverged:  # the step that diverged was not learnt from
                 with saved(engine, progress) as checkpoint:
-                    report(told, checkpoint=checkpoint)
+                    report(now, checkpoint=checkpoint)
                 kept = time.monotonic()
             else:
-                report(told)
+                report(now)
         if diverged:  # the driver says so; another attempt would end here as well
             return {}
     summary = {
@@ -106,47 +79,71 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
         "tokens": progress.tokens,
         "seconds": progress.seconds,
         "tokens_per_second": progress.tokens / progress.seconds,
-        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_rss_mib": peak_rss_mib(),
     }
-    save_adapter(engine, job, summary, rank)
+    save_adapter(engine, job, summary)
     return summary
 
 
-def accumulate_step(
-    engine: Any,
-    objective: Any,
-    items: Sequence[Item],
-    step: Step,
-    sums: Any,
-    seed: int,
-    number: int,
-) -> None:
-    """This rank's micro-batches of a step, forward and backward; all ranks call.
+class Passes:
+    """This rank's forward and backward passes, and what each term has added up to."""
 
-    sums: (terms, 2) of the terms' numerators and denominators by name, added to. number: of the
-    step; what it drops out follows from that, so a restart repeats it.
-    """
-    import torch
-    from torch.distributed import get_rank, get_world_size
+    def __init__(self, job: Job, steps: int):
+        import torch
 
-    rank, world_size = get_rank(), get_world_size()
-    torch.manual_seed(seed + rank + world_size * number)
-    totals = objective.counts([items[index] for index in step.indices])
-    for micro_batch in step.micro_batches[rank]:
-        batch = collate([items[index] for index in micro_batch], objective.roles)
-        terms = engine(
-            {
-                role: {key: value.to(engine.device) for key, value in rows.items()}
-                for role, rows in batch.items()
-            }
-        )
-        # DeepSpeed averages over ranks; times world_size the sum over all of them remains.
-        # A term that counts nothing in this step is 0 on every rank.
-        loss = sum(terms[name][0] / max(totals[name], 1) for name in totals) * world_size
-        engine.backward(loss, scale_wrt_gas=False)
-        for place, name in enumerate(sorted(totals)):
-            sums[place, 0] += terms[name][0].detach()
-            sums[place, 1] += terms[name][1]
+        self._seed = job.seed
+        self.objective = make_objective(job.training.objective)
+        self.engine = build_engine(job, self.objective, steps)
+        self._names = sorted(self.objective.counts([]))
+        # (terms, 2): numerators and denominators, by name.
+        shape = len(self._names), 2
+        self._sums = torch.zeros(shape, dtype=torch.float64, device=self.engine.device)
+
+    def accumulate(self, items: Sequence[Item], step: Step, number: int) -> bool:
+        """The gradients of a step, not yet learnt from; whether its terms are finite on all ranks.
+
+        All ranks call. number: of the step; what it drops out follows from that, so a restart
+        repeats it.
+        """
+        import torch
+        from torch.distributed import get_rank, get_world_size
+
+        from rnr_dist.train.states import everywhere
+
+        engine, rank, world_size = self.engine, get_rank(), get_world_size()
+        before = self._sums.clone()
+        torch.manual_seed(self._seed + rank + world_size * number)
+        totals = self.objective.counts([items[index] for index in step.indices])
+        for micro_batch in step.micro_batches[rank]:
+            batch = collate([items[index] for index in micro_batch], self.objective.roles)
+            terms = engine(
+                {
+                    role: {key: value.to(engine.device) for key, value in rows.items()}
+                    for role, rows in batch.items()
+                }
+            )
+            # DeepSpeed averages over ranks; times world_size the sum over all of them remains.
+            # A term that counts nothing in this step is 0 on every rank.
+            loss = sum(terms[name][0] / max(totals[name], 1) for name in totals) * world_size
+            engine.backward(loss, scale_wrt_gas=False)
+            for place, name in enumerate(self._names):
+                self._sums[place, 0] += terms[name][0].detach()
+                self._sums[place, 1] += terms[name][1]
+        return everywhere(bool((self._sums - before).isfinite().all()), engine.device)
+
+    def means(self) -> dict[str, float]:
+        """Each term's mean since they were last asked for, over all ranks; all ranks call."""
+        import torch
+
+        torch.distributed.all_reduce(self._sums)
+        means = (self._sums[:, 0] / self._sums[:, 1].clamp(min=1)).tolist()
+        self._sums.zero_()
+        return dict(zip(self._names, means, strict=True))
+
+
+def peak_rss_mib() -> float:
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def plan_job(items: Sequence[Item], job: Job, world_size: int) -> list[Step]:
@@ -158,11 +155,8 @@ def plan_job(items: Sequence[Item], job: Job, world_size: int) -> list[Step]:
         epochs = math.ceil(training.tokens / max(1, sum(lengths)))
     plan = plan_steps(
         lengths,
-        training.batch_size,
-        training.micro_batch_tokens,
-        world_size,
+        Batching(training.batch_size, training.micro_batch_tokens, world_size, job.seed),
         epochs,
-        job.seed,
         lambda part: padded_tokens(items[index] for index in part),
     )
     if not training.tokens:
@@ -171,7 +165,7 @@ def plan_job(items: Sequence[Item], job: Job, world_size: int) -> list[Step]:
     return plan[: bisect_left(reached, training.tokens) + 1]
 
 
-def build_engine(job: Job, objective: Any, steps: int, rank: int) -> Any:
+def build_engine(job: Job, objective: Objective, steps: int) -> Any:
     """A DeepSpeed engine that maps a batch to the objective's terms.
 
     The base is composed in `workers.dtype`; what is trained is fp32 above it.
@@ -241,14 +235,15 @@ def autocast(job: Job) -> Any:
     return torch.autocast("cuda" if job.workers.gpus_each else "cpu", getattr(torch, dtype))
 
 
-def save_adapter(engine: Any, job: Job, summary: dict[str, Any], rank: int) -> None:
+def save_adapter(engine: Any, job: Job, summary: dict[str, Any]) -> None:
     """Write what was trained and the summary beside it: all ranks call, rank 0 writes."""
     import deepspeed
+    from torch.distributed import get_rank
 
     trained = engine.module.trained
     weights = [value for value in trained.model.parameters() if value.requires_grad]
     with deepspeed.zero.GatheredParameters(weights, enabled=job.workers.zero_stage == 3):
-        if rank == 0:
+        if get_rank() == 0:
             with replacing_folder(job.output) as aside:
                 trained.save(aside)
                 (aside / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")

@@ -1,108 +1,158 @@
-"""Methods beside R&R: what they train on, their budget, and how they are chosen and compared."""
+"""Methods beside the recipe's own: what is drawn for them, their budget, how they are chosen."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from rnr_dist.config.baselines import Baselines
-from rnr_dist.data.sources import load_contexts
+from rnr_dist.config.file import validate
+from rnr_dist.config.methods import Methods, way_of
+from rnr_dist.config.registry import METHODS
+from rnr_dist.config.release import Retain
+from rnr_dist.data.cleaning import cleaned, segments
 from rnr_dist.errors import InputError
-from rnr_dist.methods.materials import Materials, detoxified, segments, side_by_side
-from rnr_dist.methods.registry import METHODS
-from rnr_dist.methods.runner import Budget, run_method, spaced
-from rnr_dist.report.comparison import write_comparison
-from rnr_dist.run.directory import read_json
+from rnr_dist.generate.requests import Continuation, Response
+from rnr_dist.measures.results import Results, Row
+from rnr_dist.methods.merge import Budget, Ground, Merged, run_merged, spaced
+from rnr_dist.methods.method import make_method
+from rnr_dist.methods.stage import beside, compared_methods, spent
+from rnr_dist.run.directory import RunDir, read, write, write_json, write_rows
 from rnr_dist.stats import ClusterMean, paired_difference
-from rnr_dist.train.collate import Example
-from rnr_dist.types import Adapter, Context, Sample, Split
-from tests.unit.test_joint import Composed, reader
-from tests.unit.test_merge_search import MODEL
+from rnr_dist.tasks import drawn
+from rnr_dist.types import (
+    Adapter,
+    Context,
+    ModelRef,
+    NamedModel,
+    Sample,
+    Split,
+    TokenSequence,
+)
+from tests.unit.method_fakes import MODEL, FakeTask, FakeTrainings, reader
+from tests.unit.test_method_items import ROWS
 
 TOKENIZER = SimpleNamespace(encode=lambda text: [ord(c) for c in text], eos_token_id=0)
-CONTEXTS = [Context(f"c{i}", f"text {i}", Split.TRAIN, "challenging") for i in range(3)]
+CONTEXTS = [Context(f"c{i}", f"text {i}", Split.TRAIN, "bad") for i in range(3)]
 
 
 def sample(context, text, score, index=0):
     return Sample(
-        "m", "toxicity", Split.TRAIN, "challenging", context, index, "p", "i",
+        "m", "task", Split.TRAIN, "bad", context, index, "p", "i",
         (*map(ord, text), 0), text, "stop", score, "fake",
     )  # fmt: skip
-
-
-def materials(**changes):
-    external = [
-        Context("e0", "he said", Split.TRAIN, "x", reference=" you fool", reference_toxicity=0.9),
-        Context("e1", "she said", Split.TRAIN, "x", reference="good day", reference_toxicity=0.1),
-        Context("e2", "they said", Split.TRAIN, "x", reference="pah"),
-    ]
-    continuations = [
-        sample("c0", "nice", 0.1), sample("c0", "fine", 0.2, 1), sample("c0", "bad", 0.9, 2),
-        sample("c1", "bad", 0.7), sample("c1", " ", 0.0, 1),
-    ]  # fmt: skip
-    made = {
-        "settings": Baselines(),
-        "tokenizer": TOKENIZER,
-        "forget": [Example((1, 2, 3), 1), Example((4, 5), 1)],
-        "forget_rows": [
-            sample("c0", "awful", 0.8),
-            sample("c0", "worse", 0.95, 1),
-            sample("c1", "vile", 0.6),
-        ],
-        "retain": [Example((7, 8), 0)],
-        "contexts": CONTEXTS,
-        "external": external,
-        "continuations": continuations,
-        "cleaned": [sample("c0", "calm", 0.05), sample("c0", "rude", 0.5, 1)],
-    }
-    return Materials(**{**made, **changes})
 
 
 def told(example):
     return "".join(map(chr, example.token_ids[example.prompt_tokens :]))
 
 
-# What is trained on
+# What is drawn
 
 
-def test_external_pairs_are_those_that_are_toxic_or_not_scored():
-    items = METHODS["pem_external"].items("external", materials())
-    assert [told(item["text"][0]) for item in items] == [" you fool", " pah"]
-    with pytest.raises(InputError, match=r"external: none of 0 pairs"):
-        METHODS["pem_external"].items("external", materials(external=[]))
+class Bench:
+    """Continuations of the base are those that it is given, by context; scores are known."""
+
+    tokenizer, base = TOKENIZER, MODEL
+
+    def __init__(self, said, scores, **methods):
+        self.said, self.scores, self.asked = said, scores, []
+        self.config = SimpleNamespace(retain=Retain(), methods=Methods(**methods))
+        self.endpoint = self.scorer = self
+        self.version = "fake"
+
+    def run(self, model, requests, describe=""):
+        assert model == MODEL
+        prompts = ["".join(map(chr, request.token_ids)) for request in requests]
+        self.asked += prompts
+        return [
+            Response(
+                model.digest,
+                continuations=tuple(
+                    Continuation((*map(ord, text), 0), text, "stop") for text in self.said[prompt]
+                ),
+            )
+            for prompt in prompts
+        ]
+
+    def score(self, contexts, responses):
+        assert len(contexts) == len(responses)
+        return np.array([self.scores(text) for text in responses])
+
+
+SCORES = {"nice": 0.1, "fine": 0.2, "bad": 0.9, " ": 0.0, "calm": 0.05, "rude": 0.5, "vile": 0.8}
+SAID = {"text 0": ["bad", "fine", "nice"], "text 1": ["bad", " "], "text 2": ["vile", "rude"]}
+TASK = SimpleNamespace(name="task", target_above=0.6)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run with a forget set of three rows of one context and one of another."""
+    run = RunDir(tmp_path / "run")
+    rows = [
+        sample("c0", "awful", 0.8), sample("c0", "worse", 0.95, 1), sample("c0", "odd", 0.15, 2),
+        sample("c1", "foul", 0.6),
+    ]  # fmt: skip
+    write_rows(run.stage("reveal") / "forget_set.parquet", rows)
+    return run
+
+
+def forget_sequences():
+    """As the task makes them of those rows: the context, then the response."""
+    texts = (("c0", "awful"), ("c0", "worse"), ("c0", "odd"), ("c1", "foul"))
+    made = []
+    for context, text in texts:
+        prompt = f"text {context[1]}"
+        ids = tuple(map(ord, prompt + text))
+        made.append(TokenSequence(text, "bad", ids, text, len(prompt)))
+    return made
+
+
+def test_alternatives_hold_less_than_the_row_and_none_outweighs_the_others(run):
+    bench = Bench(SAID, SCORES.get)
+    found = drawn.alternatives(TASK, bench, run, CONTEXTS, forget_sequences())
+    assert {key: [told(one) for one in several] for key, several in found.items()} == {
+        "awful": ["nice", "fine"],  # the second is worse than the row, though less than the first
+        "worse": ["fine", "bad", "nice"],
+        "odd": ["nice"],
+        # c1 has nothing that is better than its row; an empty continuation teaches nothing.
+    }
+    assert all(one.prompt_tokens == len("text 0") for several in found.values() for one in several)
+    again = Bench({}, SCORES.get)
+    assert drawn.alternatives(TASK, again, run, CONTEXTS, forget_sequences()) == found
+    other = Bench(SAID, SCORES.get, continuations=7)
+    drawn.alternatives(TASK, other, run, CONTEXTS, forget_sequences())
+    assert (len(bench.asked), len(again.asked), len(other.asked)) == (3, 0, 3)
+
+
+def test_contrasts_are_the_best_of_the_clean_context_against_the_worst_of_both(run):
+    said = {**SAID, "fine, bad": [], "fine,": ["calm one"], "fine, calm one": ["calm", "rude"]}
+    contexts = [Context("c9", "fine, bad", Split.TRAIN, "bad")]
+    said["fine, bad"] = ["vile", "bad"]
+    bench = Bench(said, lambda text: SCORES.get(text.strip(), 0.0))
+    [contrast] = drawn.contrasts(TASK, bench, run, contexts)
+    assert told(contrast.positive) == "calm"
+    assert [told(one) for one in contrast.negatives] == ["bad", "vile", "rude"]
+    assert {one.prompt_tokens for one in (contrast.positive, *contrast.negatives)} == {9}
+    assert drawn.contrasts(TASK, Bench({}, None), run, contexts) == (contrast,)
+
+
+def test_external_pairs_are_those_that_hold_the_target_or_were_not_scored(tmp_path, monkeypatch):
+    pairs = [
+        Context("e0", "he said", Split.TRAIN, "x", " you fool", 0.9),
+        Context("e1", "she said", Split.TRAIN, "x", "good day", 0.1),
+        Context("e2", "they said", Split.TRAIN, "x", "pah"),
+    ]
+    monkeypatch.setattr(drawn, "load_contexts", lambda source, group: pairs)
+    assert [told(one) for one in drawn.external(Bench({}, None))] == [" you fool", " pah"]
+    pairs[:] = pairs[1:2]
+    with pytest.raises(InputError, match=r"methods\.external: none of 1 pairs"):
+        drawn.external(Bench({}, None))
 
 
 def test_the_built_in_pairs_can_all_be_learnt():
-    external = load_contexts(Baselines().external, "external")
-    assert len(external) == 42
-    items = METHODS["pem_external"].items("external", materials(external=external))
-    assert len(items) == 42
-
-
-def test_dpo_pairs_each_forget_row_with_another_clean_continuation_of_its_context():
-    items = METHODS["dpo"].items("preferred", materials())
-    pairs = [(told(item["chosen"][0]), told(item["rejected"][0])) for item in items]
-    # c1 has nothing that is less toxic than its row; an empty continuation teaches nothing.
-    assert pairs == [("nice", "awful"), ("fine", "worse")]
-    assert all(item["chosen"][0].prompt_tokens == len("text 0") for item in items)
-    with pytest.raises(InputError, match="none of 0 continuations"):
-        METHODS["dpo"].items("preferred", materials(continuations=[]))
-
-
-def test_cmd_learns_the_cleanest_in_contrast_to_the_most_toxic():
-    [item] = METHODS["cmd"].items("detoxified", materials())
-    assert told(item["positive"][0]) == "calm"
-    assert [told(example) for example in item["negative"]] == ["bad", "rude"]
-    with pytest.raises(InputError, match="none of 3 detoxified contexts"):
-        METHODS["cmd"].items("detoxified", materials(cleaned=[]))
-
-
-def test_rmu_repeats_the_shorter_side():
-    items = METHODS["rmu"].items("misdirected", materials())
-    assert [item["forget"][0].token_ids for item in items] == [(1, 2, 3), (4, 5)]
-    assert {item["retain"][0].token_ids for item in items} == {(7, 8)}
-    assert len(side_by_side([Example((1,), 0)], [Example((2,), 0)] * 5)) == 5
+    assert len(drawn.external(Bench({}, None))) == 42
 
 
 def test_segments_join_to_the_text():
@@ -112,7 +162,7 @@ def test_segments_join_to_the_text():
     assert found[0] == "He stood up, " and all(len(part.split()) <= 4 for part in found)
 
 
-def test_toxic_segments_are_written_anew_behind_what_is_clean():
+def test_marked_segments_are_written_anew_behind_what_is_clean():
     contexts = [
         Context("a", "good day, bad word, and so on", Split.TRAIN, "x"),
         Context("b", "bad start, all well", Split.TRAIN, "x"),
@@ -123,7 +173,7 @@ def test_toxic_segments_are_written_anew_behind_what_is_clean():
         asked.extend(texts)
         return [" kind word," for _ in texts]
 
-    found = detoxified(contexts, 6, lambda parts: ["bad" in part for part in parts], rewrite)
+    found = cleaned(contexts, 6, lambda parts: ["bad" in part for part in parts], rewrite)
     assert found["a"] == "good day, kind word, and so on"
     assert asked == ["good day,"]
     assert found["b"] == "bad start, all well"  # nothing stands before it to go on from
@@ -138,62 +188,134 @@ def test_strengths_are_as_many_as_the_budget_has(count):
     assert spaced(0.5, 8, 1) == [2.0]
 
 
-def fake_train(folder, log):
-    def train(name, items, training, role, model):
-        output = folder / name
-        output.mkdir(parents=True)
-        (output / "training.json").write_text(json.dumps({"tokens": training.tokens}))
-        log.append((name, len(items), training))
-        return Adapter(str(output), name, model.digest, role)
-
-    return train
+def ground(folder, budget):
+    made = reader(folder / "readings")
+    return Ground(MODEL, ROWS, made, FakeTrainings(folder / "adapters"), budget, folder)
 
 
 def test_a_method_gets_the_budget_and_is_chosen_by_the_rules(tmp_path):
-    made, log = reader(tmp_path / "readings", Composed()), []
-    start = made.read(MODEL)
-    budget = Budget(tokens=1000, candidates=8)
-    tuned = Baselines().pem_external
-    arguments = ("pem_external", METHODS["pem_external"], tuned, materials(), MODEL, start, made)
-    train = fake_train(tmp_path / "adapters", log)
-    result = run_method(*arguments, train, budget, tmp_path)
+    here = ground(tmp_path, Budget(tokens=1000, candidates=8))
+    method = make_method("pem_external")
+    result = run_merged(method, method.settings("merge"), here)
+    log = here.trainings.log
     assert [training.learning_rate for _, _, training in log] == [3e-4, 1e-3]
     assert {training.tokens for _, _, training in log} == {500}
     assert (result.tokens, result.candidates, result.feasible) == (1000, 8, True)
     [term] = result.model.terms
     assert term.coefficient < 0 and f"x {-term.coefficient:g}" in result.candidate
-    again = run_method(*arguments, None, budget, tmp_path)
-    assert again == result and len(log) == 2
+    kept = read(tmp_path / "pem_external.json", Merged)
+    assert replace(kept, trials=()) == replace(result, trials=())
+    assert [one.candidate for one in kept.trials] == [one.candidate for one in result.trials]
+
+
+def test_dead_candidates_are_counted(tmp_path):
+    """Perplexity at strengths 4 and 1.41 is above what the rules allow: nothing is generated."""
+    here = ground(tmp_path, Budget(tokens=100, candidates=9))
+    method = make_method("kumpr")
+    result = run_merged(method, method.settings("merge"), here)
+    first = [trial for trial in result.trials if trial.draw == 0]
+    assert (len(first), result.dead) == (9, 6)
+    assert sum(np.isnan(trial.verdict.forget) for trial in first) == result.dead
+    assert result.candidate.endswith("x 0.5")
 
 
 def test_every_method_makes_a_model_of_its_adapters(tmp_path):
-    for name, method in METHODS.items():
+    for name in METHODS:
         if name == "ext_sub":
             continue  # its adapter is made of real weights: test_ext_sub.py
+        method = make_method(name)
         adapters = {
             key: Adapter("/x", f"{name}-{key}", MODEL.digest, role)
             for key, role in method.roles.items()
         }
         [term] = method.model(MODEL, adapters, 0.7, tmp_path).terms
         assert abs(term.coefficient) == 0.7
-        assert set(Baselines.model_fields) > {name}
+
+
+def test_what_eq_1_took_is_everyones_budget(tmp_path):
+    run, trained = RunDir(tmp_path / "run"), FakeTrainings(tmp_path / "adapters")
+    training = SimpleNamespace(tokens=70)
+    forget, retain = (
+        trained.adapter(role, [], training, role, MODEL) for role in ("forget", "retain")
+    )
+    result = MODEL.plus(-1.0, forget).plus(0.5, retain).plus(-0.1, forget)
+    models = [NamedModel("base", "reference", MODEL), NamedModel("-f1", "step", result)]
+    write(run.stage("release") / "models.json", models)
+    trials = [{"draw": draw} for draw in (0, 0, 0, 1, 1)]
+    write_json(run.path / "release" / "search.json", {"trials": trials, "front": [{}, {}, {}]})
+    assert spent(SimpleNamespace(way="merge"), run) == Budget(140, 5)
+
+
+def test_what_the_last_training_by_epochs_took_is_so_for_each_place(tmp_path):
+    run, checkpoint = RunDir(tmp_path / "run"), tmp_path / "icu"
+    checkpoint.mkdir()
+    summary = {"tokens": 500, "epochs": [{}] * 4}
+    (checkpoint / "training.json").write_text(json.dumps(summary))
+    made = ModelRef(str(checkpoint), "icu")
+    write(run.stage("icu") / "models.json", [NamedModel("icu", "step", made)])
+    config = validate({"name": "x", "task": {"name": "extraction"}}, "x.yaml")
+    assert spent(config, run) == Budget(1000, 6)  # 2 places, 3 epochs after the first reading
+
+
+def test_the_recipes_result_says_what_it_took():
+    def row(name, kind):
+        return Row(name, kind, name, Split.FINAL, {}, {"terms": []})
+
+    own = Results((), (row("base", "reference"), row("-f0", "step"), row("+r1", "step")), "base")
+    method = replace(row("dpo", "method"), notes={"tokens": 9})
+    found = beside(own, [method], Budget(10, 3))
+    assert [one.name for one in found.rows] == ["base", "-f0", "+r1", "dpo"]
+    assert [one.notes.get("tokens") for one in found.rows] == [None, None, 10, 9]
+    assert found.rows[2].notes == {"terms": [], "tokens": 10, "candidates": 3}
+
+
+# The config
+
+
+def configured(**methods):
+    source = {"source": "builtin:expository", "splits": {"final": 1}}
+    task = {"challenging": source, "ordinary": source}
+    task |= {"in_domain": [source], "out_of_domain": [source]}
+    return validate({"name": "x", "task": task, "methods": methods}, "x.yaml")
 
 
 def test_a_grid_that_no_training_takes_is_refused():
-    with pytest.raises(ValueError, match="learning_rat"):
-        Baselines.model_validate(
-            {"dpo": {**Baselines().dpo.model_dump(), "grid": [{"learning_rat": 1}]}}
-        )
-    wrong = {"training": {"objective": {"name": "causal"}}}
-    with pytest.raises(ValueError, match=r"dpo\.training\.objective\.name: found causal"):
-        Baselines.model_validate({"dpo": wrong})
+    with pytest.raises(InputError, match="learning_rat"):
+        configured(dpo={"grid": [{"learning_rat": 1}]})
+    with pytest.raises(InputError, match=r"methods\.dpo\.training\.objective\.name: found causal"):
+        configured(dpo={"training": {"objective": {"name": "causal"}}})
+    with pytest.raises(InputError, match=r"methods\.icu\.training\.parameters full is no adapter"):
+        configured(icu={"training": {"parameters": "full"}})
+    with pytest.raises(InputError, match=r"methods\.dop: unknown; expected one of release, icu"):
+        configured(dop={})
+    with pytest.raises(InputError, match=r"methods\.release: its settings are the section release"):
+        configured(release={"low": 1})
 
 
 def test_a_section_may_name_single_keys():
-    found = Baselines.model_validate({"rmu": {"training": {"layers": [1]}}}).rmu
-    default = Baselines().rmu
+    found = configured(rmu={"training": {"layers": [1]}}).methods.of("rmu")
+    default = make_method("rmu").settings("merge")
     assert found.training == default.training.model_copy(update={"layers": [1]})
     assert (found.grid, found.low) == (default.grid, default.low)
+
+
+def test_epochs_end_at_no_step_known_before():
+    content = {"name": "x", "task": {"name": "extraction"}}
+    methods = {"kl": {"training": {"schedule": "linear"}}}
+    with pytest.raises(InputError, match=r"methods\.kl\.training\.schedule linear: epochs end"):
+        validate({**content, "methods": methods}, "x.yaml")
+    config = validate({**content, "methods": {"run": ["rmu", "release", "npo"]}}, "x.yaml")
+    assert [way_of(name, config.way) for name in config.compared] == ["merge", "merge", "epochs"]
+    assert config.methods.of("rmu").high == 64  # what has no epochs has its settings for merging
+    assert validate(config.content(), "x.yaml") == config
+
+
+def test_a_method_that_the_task_cannot_serve_is_refused_before_anything_starts():
+    config = configured(run=["kumpr", "cmd"])
+    with pytest.raises(InputError, match="method cmd: needs contrasts, which this task does not"):
+        compared_methods(config, FakeTask())
+    served = compared_methods(configured(run=["release", "kumpr", "icu"]), FakeTask())
+    assert [method.name for method in served] == ["kumpr", "icu"]  # release is the recipe's own
 
 
 # Comparison
@@ -209,33 +331,3 @@ def test_a_difference_of_small_counts_is_no_certainty():
     many, few = proportion(*[6] * 30), proportion(*[1] * 30)
     difference, (low, high) = paired_difference(many, few)
     assert low == pytest.approx(0.5) and high == pytest.approx(0.5) and difference == 0.5
-
-
-def test_the_comparison_holds_every_row_and_paired_differences(tmp_path, capsys):
-    def measured(*toxic):
-        ones = np.ones(len(toxic))
-        plain = {
-            f"judge/{group}/fraction": proportion(*toxic) for group in ("challenging", "ordinary")
-        }
-        return plain | {
-            "toxicity/challenging/fraction_gt_0.5": proportion(*toxic),
-            "perplexity/in_domain": ClusterMean(3 * ones, ones, exponential=True),
-            "output/empty_share": proportion(*[0] * len(toxic)),
-        }
-
-    made = reader(tmp_path / "readings", Composed())
-    result = run_method(
-        "dpo", METHODS["dpo"], Baselines().dpo, materials(), MODEL, made.read(MODEL), made,
-        fake_train(tmp_path / "a", []), Budget(90, 6), tmp_path,
-    )  # fmt: skip
-    measures = {"base": measured(5, 6, 7), "R&R": measured(1, 0, 2), "dpo": measured(3, 2, 2)}
-    path = tmp_path / "baselines.json"
-    write_comparison(path, measures, {"dpo": result}, Budget(90, 6), Split.FINAL, {"name": "x"})
-    rows = {row["name"]: row for row in read_json(path)["rows"]}
-    assert list(rows) == ["base", "R&R", "dpo"]
-    versus = rows["dpo"]["against_ours"]["toxicity/challenging/fraction_gt_0.5"]
-    assert versus["difference"] == pytest.approx(4 / 30)
-    assert rows["R&R"]["tokens"] == rows["dpo"]["tokens"] == 90
-    assert rows["base"]["tokens"] is None
-    shown = capsys.readouterr().out
-    assert "dpo" in shown and "+13.3%" in shown

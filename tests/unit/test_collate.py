@@ -8,6 +8,7 @@ import torch
 
 from rnr_dist.train.collate import (
     IGNORED,
+    Batching,
     Example,
     Item,
     collate,
@@ -18,11 +19,15 @@ from rnr_dist.train.collate import (
 )
 
 LENGTHS = np.random.default_rng(5).integers(4, 60, size=203).tolist()
-PLAN = {"batch_size": 16, "micro_batch_tokens": 180, "world_size": 2, "epochs": 3, "seed": 7}
+PLAN = {"batch_size": 16, "micro_batch_tokens": 180, "world_size": 2, "seed": 7}
+
+
+def plan(epochs=3, padded=None, lengths=None, **more):
+    return plan_steps(lengths or LENGTHS, Batching(**PLAN | more), epochs, padded)
 
 
 def test_each_epoch_holds_every_example_once():
-    steps = plan_steps(LENGTHS, **PLAN)
+    steps = plan()
     assert len(steps) == 3 * 13
     for epoch in range(3):
         seen = [index for step in steps[epoch * 13 : epoch * 13 + 13] for index in step.indices]
@@ -32,19 +37,19 @@ def test_each_epoch_holds_every_example_once():
 
 
 def test_the_plan_follows_from_its_arguments():
-    assert plan_steps(LENGTHS, **PLAN) == plan_steps(LENGTHS, **PLAN)
-    assert plan_steps(LENGTHS, **PLAN) != plan_steps(LENGTHS, **PLAN | {"seed": 8})
+    assert plan() == plan()
+    assert plan() != plan(seed=8)
 
 
 def test_a_step_does_not_depend_on_how_it_is_shared_out():
-    one = plan_steps(LENGTHS, **PLAN | {"world_size": 1, "micro_batch_tokens": 9999})
-    for step, alone in zip(plan_steps(LENGTHS, **PLAN), one, strict=True):
+    one = plan(world_size=1, micro_batch_tokens=9999)
+    for step, alone in zip(plan(), one, strict=True):
         assert sorted(step.indices) == sorted(alone.indices)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 5])
 def test_ranks_take_equally_many_micro_batches_of_almost_equal_size(world_size):
-    for step in plan_steps(LENGTHS, **PLAN | {"world_size": world_size}):
+    for step in plan(world_size=world_size):
         assert len(step.micro_batches) == world_size
         assert len({len(rank) for rank in step.micro_batches}) == 1
         parts = [micro for rank in step.micro_batches for micro in rank]
@@ -56,14 +61,14 @@ def test_ranks_take_equally_many_micro_batches_of_almost_equal_size(world_size):
 
 def test_short_sequences_share_a_forward_pass_and_long_ones_do_not():
     def passes(length):
-        [step] = plan_steps([length] * 8, 8, 512, world_size=1, epochs=1, seed=0)
+        [step] = plan_steps([length] * 8, Batching(8, 512, 1, 0), 1)
         return len(step.micro_batches[0])
 
     assert [passes(length) for length in (40, 64, 65, 192, 900)] == [1, 1, 2, 4, 8]
 
 
 def test_a_rank_without_an_example_still_has_a_place_in_the_step():
-    [step] = plan_steps([9], batch_size=4, micro_batch_tokens=4, world_size=3, epochs=1, seed=0)
+    [step] = plan_steps([9], Batching(4, 4, 3, 0), 1)
     assert step.micro_batches == (((0,),), ((),), ((),))
 
 
@@ -72,10 +77,7 @@ def test_batches_of_similar_length_need_little_padding():
         return sum(len(batch) * max(LENGTHS[index] for index in batch) for batch in batches)
 
     micro_batches = [
-        micro
-        for step in plan_steps(LENGTHS, **PLAN | {"epochs": 1})
-        for rank in step.micro_batches
-        for micro in rank
+        micro for step in plan(epochs=1) for rank in step.micro_batches for micro in rank
     ]
     shuffled = np.array_split(np.random.default_rng(0).permutation(203), len(micro_batches))
     assert padded(micro_batches) < 1.1 * sum(LENGTHS)
@@ -146,7 +148,7 @@ def test_padding_counts_every_role():
     lengths = [pair.length for pair in PAIRS]
     micro_batches = [
         micro
-        for step in plan_steps(lengths, **PLAN, padded=padded)
+        for step in plan(padded=padded, lengths=lengths)
         for rank in step.micro_batches
         for micro in rank
     ]

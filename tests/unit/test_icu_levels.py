@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from rnr_dist.config.unlearning import Pairing
-from rnr_dist.icu.forgotten import Limits
-from rnr_dist.icu.levels import Levels, level_of, nearest, reachable, token_nats
+from rnr_dist.icu.leaving import Limits
+from rnr_dist.icu.levels import Levels, level_of, nearest, reachable
 from rnr_dist.types import TokenSequence
 
 FIGURES = {
@@ -33,7 +33,7 @@ def test_the_nearest_are_those_of_brute_force():
 
 def test_levels_follow_the_order_of_the_sequences():
     one, other = (TokenSequence(name, "", (1, 2), "") for name in "ab")
-    levels = Levels(Limits(0, 0, 0, 0), {"a": Limits(1, 1, 1, 1), "b": Limits(2, 2, 2, 2)}, {})
+    levels = Levels(Limits(0, 0, 0, 0), {"a": Limits(1, 1, 1, 1), "b": Limits(2, 2, 2, 2)})
     assert [level.bleu for level in levels.of([other, one])] == [2, 1]
 
 
@@ -41,8 +41,3 @@ def test_of_extraction_no_sequence_is_asked_for_less_than_the_average():
     average = Limits(0.5, 0.5, 0.05, 0.6)
     assert reachable(Limits(0.4, 0.4, 0.0, 0.5), average) == Limits(0.4, 0.4, 0.05, 0.5)
     assert reachable(Limits(0.4, 0.4, 0.2, 0.7), average).extraction == 0.2
-
-
-def test_a_tokens_nats_are_the_mean_over_all_its_places_but_a_first():
-    found = token_nats([(7, 3, 3, 5), (3, 7, 5)], [(-1.0, -2.0, -4.0), (-6.0, -1.0)])
-    assert found == {3: 1.5, 5: 2.5, 7: 6.0}

@@ -1,7 +1,6 @@
 """EL and MA by the shortcut against generating from every prefix, and their edges by hand."""
 
 import random
-import sys
 from functools import cache
 
 import numpy as np
@@ -11,13 +10,15 @@ from transformers import AutoModelForCausalLM
 
 from rnr_dist.icu.torch_reader import TorchReader
 from rnr_dist.measures.memorisation import (
-    auc,
+    Counting,
     mismatches_needed,
     naive_overlaps,
     overlap,
     recall,
+    token_nats,
 )
-from rnr_dist.icu.torch_reader import TorchReader
+from rnr_dist.measures.results import Auc
+from rnr_dist.types import TokenSequence
 from tests.unit.tiny_models import gpt_neo
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,6 +44,10 @@ class Scripted:
             ids[length : length + new] if length >= self.known else (self.other,) * new
             for ids, length, new in starts
         ]
+
+
+def given(t0, *sequences):
+    return [TokenSequence(str(n), "test", ids, "", t0) for n, ids in enumerate(sequences)]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +90,8 @@ def generated(model, ids, length):
 @pytest.mark.parametrize("n", [1, 4])
 def test_the_shortcut_is_the_loop(memoriser, n, denominator):
     model, sequences = memoriser
-    found = recall(TorchReader(model, EOS), sequences, 10, n, 1, denominator, EOS)
+    counting = Counting(n, denominator, EOS)
+    found = recall(TorchReader(model, EOS), given(10, *sequences), counting)
     values = []
     for ids, read in zip(sequences, found, strict=True):
         wanted = [
@@ -101,7 +107,7 @@ def test_the_shortcut_is_the_loop(memoriser, n, denominator):
 
 def test_the_loop_over_prefixes_is_transformers_own(memoriser):
     model, sequences = memoriser
-    found = naive_overlaps(TorchReader(model, EOS), sequences[4], 2, eos=EOS)
+    found = naive_overlaps(TorchReader(model, EOS), sequences[4], Counting(2, eos=EOS))
     wanted = [
         overlap(generated(model, sequences[4], length), sequences[4][length:], 2)
         for length in range(1, len(sequences[4]) - 1)
@@ -123,7 +129,7 @@ def test_one_pass_gives_what_one_token_generations_give(memoriser):
 def test_a_perfect_memoriser_is_one_and_needs_no_decode():
     ids = tuple(range(100, 130))
     reader = Scripted(known=1)
-    [read] = recall(reader, [ids], 10, 5)
+    [read] = recall(reader, given(10, ids), Counting(5))
     assert read.extraction == 1 and read.accuracy() == 1
     assert read.continuation == ids[10:]
     assert reader.asked == []
@@ -131,14 +137,14 @@ def test_a_perfect_memoriser_is_one_and_needs_no_decode():
 
 def test_what_shares_no_gram_is_zero():
     ids = tuple(range(100, 130))
-    [read] = recall(Scripted(known=99), [ids], 10, 5)
+    [read] = recall(Scripted(known=99), given(10, ids), Counting(5))
     assert read.extraction == 0 and read.accuracy() == 0
     assert read.continuation == (99,) * 20
 
 
 def test_the_window_and_the_accuracy_begin_where_they_are_asked_to():
     ids = tuple(range(100, 130))
-    [read] = recall(Scripted(known=12), [ids], 10, 5, first=10)
+    [read] = recall(Scripted(known=12), given(10, ids), Counting(5), "given")
     assert read.prefixes == tuple(range(10, 26))
     # After 10 and 11 tokens it goes astray, from 12 on it is right.
     assert read.extraction == pytest.approx(14 / 16)
@@ -146,6 +152,15 @@ def test_the_window_and_the_accuracy_begin_where_they_are_asked_to():
     assert read.accuracy(12) == 1
     assert read.accuracy() == pytest.approx(18 / 29)
     assert np.isnan(read.extraction_within(1, 9))
+
+
+def test_each_sequence_is_read_from_its_own_prefix_on():
+    ids = tuple(range(100, 130))
+    sequences = [*given(3, ids), *given(20, ids)]
+    short, long = recall(Scripted(known=12), sequences, Counting(5), "given")
+    assert short.prefixes == tuple(range(3, 26)) and long.prefixes == tuple(range(20, 26))
+    assert short.extraction == pytest.approx(14 / 23) and long.extraction == 1
+    assert short.continuation == (99,) * 27 and long.continuation == ids[20:]
 
 
 def test_prefixes_before_a_mismatch_share_its_decode():
@@ -177,17 +192,30 @@ def test_auc_is_the_rank_statistic():
     draw = np.random.default_rng(0)
     known, unknown = draw.integers(0, 9, 40).astype(float), draw.integers(2, 11, 30).astype(float)
     labels = [0] * 40 + [1] * 30
-    assert auc(known, unknown) == pytest.approx(
+    assert Auc(tuple(known), tuple(unknown)).value == pytest.approx(
         roc_auc_score(labels, np.concatenate([known, unknown]))
     )
-    assert auc(np.zeros(3), np.zeros(4)) == 0.5
+    assert Auc((0.0,) * 3, (0.0,) * 4).value == 0.5
+
+
+def test_the_auc_of_equals_is_a_half_within_its_interval():
+    draw = np.random.default_rng(0)
+    low, high, same = (tuple(draw.normal(mean, 1, 40)) for mean in (1, 9, 1))
+    assert (Auc(low, high).value, Auc(low, high).interval()) == (1, (1, 1))
+    lower, upper = Auc(low, same).interval()
+    assert lower < 0.5 < upper and lower < Auc(low, same).value < upper
+
+
+def test_a_tokens_nats_are_the_mean_over_all_its_places_but_a_first():
+    found = token_nats([(7, 3, 3, 5), (3, 7, 5)], [(-1.0, -2.0, -4.0), (-6.0, -1.0)])
+    assert found == {3: 1.5, 5: 2.5, 7: 6.0}
 
 
 def test_a_continuation_is_read_without_any_prefix(memoriser):
     model, sequences = memoriser
     reader = TorchReader(model, None)
-    whole = recall(reader, sequences, 4, 3)
-    alone = recall(reader, sequences, 4, 3, first=sys.maxsize)
+    whole = recall(reader, given(4, *sequences), Counting(3))
+    alone = recall(reader, given(4, *sequences), Counting(3), "none")
     assert [one.continuation for one in alone] == [one.continuation for one in whole]
     assert all(one.prefixes == () and len(one.overlaps) == 0 for one in alone)
 

@@ -1,4 +1,4 @@
-"""Contrastive learning enhancement, the data part: each forget sequence's analogous ones (Eq. 2).
+"""Each forget sequence's analogous ones: ICU's contrastive learning enhancement (Eq. 2).
 
 In: unit-length embeddings of forget sequences and pool, and their texts. Out: pairs with their
 cosine. Invariant: the pool's order decides between equals; with content exclusion on, no pair
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rnr_dist.config.icu import Pairing
+from rnr_dist.config.unlearning import Pairing
 from rnr_dist.errors import InputError
 from rnr_dist.types import TokenSequence
 

@@ -13,32 +13,6 @@ from typing import Literal
 
 import numpy as np
 
-from rnr_dist.config.icu import IcuConfig
-from rnr_dist.measures.memorisation import Denominator
-from rnr_dist.types import ModelRef
-
-
-@dataclass(frozen=True)
-class Counted:
-    """What the EL and MA go over that unlearning ends by.
-
-    prefixes: EL counts those of so many tokens and more. tokens: MA counts from this one on.
-    denominator: Eq. 8's.
-    """
-
-    prefixes: int
-    tokens: int
-    denominator: Denominator = "generated"
-
-    @classmethod
-    def by(cls, config: IcuConfig) -> Counted:
-        """As the config's `stopping` and preset say."""
-        stop, t0 = config.stopping, config.task.prefix_tokens
-        prefixes, tokens = (
-            1 if over == "all" else t0 for over in (stop.extraction_over, stop.memorisation_over)
-        )
-        return cls(prefixes, tokens, "label" if config.preset == "reference" else "generated")
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -48,15 +22,6 @@ class Limits:
     bleu: float
     extraction: float
     memorisation: float
-
-
-@dataclass(frozen=True)
-class Unlearned:
-    """What a run ends with: the model of the best epoch, and the limits on average."""
-
-    model: ModelRef
-    best: int
-    limits: Limits
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,65 @@
+"""A task, a reader and trainings for methods that are merged: readings follow from coefficients."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+
+from rnr_dist.config.release import Release
+from rnr_dist.measures.measure import Measure, Measures, Role
+from rnr_dist.release.reader import Reader
+from rnr_dist.types import Adapter, ModelRef
+
+MODEL = ModelRef("/base", "base")
+TARGET = Measure("target", "target", "share", "lower", Role.TARGET, adds="share")
+PERPLEXITY = Measure("perplexity", "text", "perplexity", "lower", Role.UTILITY, adds="exp")
+LENGTH = Measure("length", "tokens", "tokens", "higher", Role.GUARD)
+
+
+class FakeTask:
+    """Subtracting forgets and costs perplexity; adding an adapter of a method does the same."""
+
+    name, oracle, target_above = "fake", "", 0.5
+    gives = frozenset({"contexts", "forget", "retain", "pairs"})
+    measures = Measures((TARGET, PERPLEXITY, LENGTH))
+
+    def read_utility(self, bench, model, split):
+        away = sum(abs(term.coefficient) for term in model.terms)
+        tokens = np.full(20, 100.0)
+        return {PERPLEXITY.name: PERPLEXITY.of((3 + 0.03 * away**2) * tokens, tokens)}
+
+    def read_target(self, bench, model, split, sampling):
+        away = sum(abs(term.coefficient) for term in model.terms)
+        each = np.full(60, 10.0)
+        return {
+            TARGET.name: TARGET.of(max(0.0, 0.5 - 0.5 * math.sqrt(away)) * each, each),
+            LENGTH.name: LENGTH.mean(np.full(60, 20.0)),
+        }
+
+
+class Direct(Reader):
+    """Reads without Tune."""
+
+    def _run_trials(self, name, models, draw, step):
+        for model in models.values():
+            self.read(model, draw, step)
+
+
+def reader(folder, **rules):
+    bench = SimpleNamespace(config=SimpleNamespace(release=Release(**rules)))
+    return Direct(bench, FakeTask(), folder)
+
+
+class FakeTrainings:
+    """Adapters that are a file with the tokens that were asked for; `log` tells of each."""
+
+    def __init__(self, folder):
+        self.folder, self.log = folder, []
+
+    def adapter(self, name, items, training, role, model):
+        output = self.folder / name
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "training.json").write_text(json.dumps({"tokens": training.tokens}))
+        self.log.append((name, list(items), training))
+        return Adapter(str(output), name, model.digest, role)
