@@ -154,7 +154,8 @@ def _problems(
     for error in errors:
         path = (*above, *error["loc"])
         if error["type"] == NESTED:
-            yield from _problems(error["ctx"]["errors"], path, error["ctx"]["schema"])
+            inner = error["ctx"]
+            yield from _problems(inner["errors"], (*path, *inner["place"]), inner["schema"])
         else:
             yield _Problem(path, error, tuple(_known_keys(error["loc"], schema)))
 

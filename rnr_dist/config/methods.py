@@ -140,7 +140,7 @@ def complete_methods(content: Mapping[str, Any], way: Way, used: set[str]) -> di
             continue
         own = given.get(name, {})
         if isinstance(own, Mapping):
-            own = validated(MethodSettings, merged(defaults.model_dump(), own))
+            own = validated(MethodSettings, merged(defaults.model_dump(), own), ("methods", name))
         if isinstance(own, MethodSettings):
             _require_fit(name, own, defaults, own_way)
         given[name] = own

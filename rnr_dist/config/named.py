@@ -18,12 +18,15 @@ from rnr_dist.errors import InputError
 NESTED = "nested_section"  # the type of an error that holds the errors of a section in it
 
 
-def validated(schema: type[Section], content: Any) -> Section:
-    """`content` as a section of `schema`; errors are nested in one that pydantic passes on."""
+def validated(schema: type[Section], content: Any, place: tuple[str, ...] = ()) -> Section:
+    """`content` as a section of `schema`; errors are nested in one that pydantic passes on.
+
+    place: keys of the section, where pydantic does not know them.
+    """
     try:
         return schema.model_validate(content)
     except ValidationError as error:
-        context = {"errors": error.errors(), "schema": schema}
+        context = {"errors": error.errors(), "schema": schema, "place": place}
         raise PydanticCustomError(NESTED, "{schema}", context) from error
 
 

@@ -40,8 +40,6 @@ class Forgotten:
 
 def baselines_stage(bench: Bench, task: Task, run: RunDir) -> None:
     """Every method of `methods.run` by its way, then all measures of each, beside the recipe's."""
-    from rnr_dist.report.comparison import write_comparison
-
     methods = compared_methods(bench.config, task)
     require_layers(bench.config, Path(bench.base.checkpoint))
     folder, budget = run.stage("baselines"), spent(bench.config, run)
@@ -67,7 +65,6 @@ def baselines_stage(bench: Bench, task: Task, run: RunDir) -> None:
     ]
     results = beside(read(run.path / "evaluate" / RESULTS, Results), noted, budget)
     write(folder / RESULTS, results)
-    write_comparison(run, results, folder)
 
 
 def compared_methods(config: Config, task: Task) -> list[Method]:

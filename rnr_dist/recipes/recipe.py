@@ -16,6 +16,16 @@ from rnr_dist.tasks.task import Task
 StageFunction = Callable[[Bench, Task, RunDir], None]
 
 
+def in_order(*functions: StageFunction) -> StageFunction:
+    """One stage of several: what makes something, then what shows it."""
+
+    def run_all(bench: Bench, task: Task, run: RunDir) -> None:
+        for function in functions:
+            function(bench, task, run)
+
+    return run_all
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage. needs: stages that must be done before. keys: dotted config keys of its own whose

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from rnr_dist.methods.stage import baselines_stage
-from rnr_dist.recipes.recipe import Recipe, Stage
+from rnr_dist.recipes.recipe import Recipe, Stage, in_order
 from rnr_dist.release.stage import release_stage
-from rnr_dist.report.stage import report_stage
+from rnr_dist.report.stage import comparison_stage, report_stage
 from rnr_dist.reveal.stage import reveal_stage
 from rnr_dist.tasks.evaluation import evaluate_stage
 
@@ -21,7 +21,13 @@ RECIPE = Recipe(
         ),
         Stage("evaluate", ("release",), ("evaluate",), evaluate_stage, judges=True),
         Stage("report", ("evaluate",), (), report_stage),
-        Stage("baselines", ("evaluate",), ("methods", "pairing"), baselines_stage, judges=True),
+        Stage(
+            "baselines",
+            ("evaluate",),
+            ("methods", "pairing"),
+            in_order(baselines_stage, comparison_stage),
+            judges=True,
+        ),
     ),
     last="report",
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rnr_dist.icu.stage import icu_stage, memorise_stage, sweep_stage
 from rnr_dist.methods.stage import baselines_stage
-from rnr_dist.recipes.recipe import Recipe, Stage
-from rnr_dist.report.stage import report_stage
+from rnr_dist.recipes.recipe import Recipe, Stage, in_order
+from rnr_dist.report.stage import comparison_stage, report_stage, sweep_table_stage
 from rnr_dist.tasks.evaluation import evaluate_stage
 
 MEMORISED = ("seed", "model", "task", "preset", "memorise", "workers.dtype")
@@ -18,8 +18,19 @@ RECIPE = Recipe(
         Stage("icu", ("memorise",), (*UNLEARNT, "methods"), icu_stage),
         Stage("evaluate", ("icu",), ("evaluate",), evaluate_stage, judges=True),
         Stage("report", ("evaluate",), (), report_stage),
-        Stage("baselines", ("evaluate",), ("retain", "release"), baselines_stage, judges=True),
-        Stage("sweep", ("memorise",), (*UNLEARNT, "methods", "sweep"), sweep_stage),
+        Stage(
+            "baselines",
+            ("evaluate",),
+            ("retain", "release"),
+            in_order(baselines_stage, comparison_stage),
+            judges=True,
+        ),
+        Stage(
+            "sweep",
+            ("memorise",),
+            (*UNLEARNT, "methods", "sweep"),
+            in_order(sweep_stage, sweep_table_stage),
+        ),
     ),
     last="report",
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rnr_dist.config.schema import Config
+from rnr_dist.config.file import validate
 from rnr_dist.measures.results import Results
 from rnr_dist.report.epochs import epochs_figure
 from rnr_dist.report.findings import findings_of
@@ -27,8 +27,9 @@ def write_comparison(run: RunDir, results: Results, folder: Path) -> list[Path]:
     whose notes may hold `tokens`, `candidates`, `dead`, `candidate`, `feasible`, `broken`. Returns
     what was written.
     """
-    config = Config.model_validate(read_json(run.path / "config.json"))
-    found = findings_of(run, results)
+    marker = run.path / "config.json"
+    config = validate(read_json(marker), str(marker))
+    found = findings_of(run, config, results)
     curves = Details(
         limits=found.details.limits, curves=found.details.curves, tuning=found.details.tuning
     )

@@ -21,7 +21,7 @@ from rnr_dist.report.figures import DOTS_PER_INCH, GREY, PERCENT, save
 from rnr_dist.run.directory import RunDir, read_json
 
 MARKERS = "osv^DPX"
-TRAINING = "training.json"  # as `train.worker` names it, whose import would load torch
+TRAINING = "training.json"  # what a training leaves beside its model
 STAGES = ("icu", "baselines")  # where methods are trained by epochs
 READ = {"extraction": "Extraction likelihood", "memorisation": "Memorisation accuracy"}
 MEANS = ("bertscore", "bleu", *READ)

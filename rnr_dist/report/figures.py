@@ -24,7 +24,15 @@ from rnr_dist.run.directory import replacing
 # Okabe and Ito's colours, told apart by every kind of colour vision.
 VERMILION, BLUE, GREEN, GREY = "#d55e00", "#0072b2", "#009e73", "#777777"
 KEPT = ((BLUE, "s"), (GREEN, "^"), ("#cc79a7", "D"), ("#e69f00", "v"), ("#56b4e9", "P"))
-PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.3g}%".replace("-", "−"))
+
+
+def _percent(share: float, _: int | None = None) -> str:
+    """Three digits, or all of those before the point."""
+    shown = f"{100 * share:.3g}" if abs(share) < 10 else f"{100 * share:,.0f}"
+    return f"{shown}%".replace("-", "−")
+
+
+PERCENT = FuncFormatter(_percent)
 DOTS_PER_INCH = 150
 PATH = ("reference", "step")  # kinds of rows that the recipe passes through
 

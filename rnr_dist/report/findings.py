@@ -11,12 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rnr_dist.config.schema import Config
+from rnr_dist.config.unlearning import Stopping
 from rnr_dist.measures.measure import Measure
 from rnr_dist.measures.results import Results, Score
 from rnr_dist.report.epochs import Trained, read_trainings
 from rnr_dist.report.summary import Details, own_row
-from rnr_dist.run.directory import RunDir, read_json
-from rnr_dist.tasks.evaluation import run_models
+from rnr_dist.run.directory import RunDir, read, read_json
+from rnr_dist.run.seal import rereading_note
+from rnr_dist.types import NamedModel
 
 JUDGED = ("step", "method")  # kinds of rows that should be like a control
 
@@ -30,7 +33,7 @@ class Findings:
     notes: tuple[str, ...]
 
 
-def findings_of(run: RunDir, results: Results) -> Findings:
+def findings_of(run: RunDir, config: Config, results: Results) -> Findings:
     """Everything that files of `run` tell of the rows of `results`."""
     search = _json(run.path / "release" / "search.json", {})
     trained = read_trainings(run, [row.name for row in results.rows])
@@ -54,9 +57,11 @@ def findings_of(run: RunDir, results: Results) -> Findings:
         tuning={name: one.tuning for name, one in trained.items()},
     )
     notes = [
+        *([stopping_note(config.stopping)] if trained else []),
         *_fallback_notes(search.get("fallbacks", [])),
         *_limit_notes(trained),
         *_control_notes(results),
+        *filter(None, [rereading_note(run.path)]),
     ]
     return Findings(results, details, tuple(notes))
 
@@ -70,8 +75,16 @@ def _subspaces(run: RunDir, results: Results) -> list[dict[str, Any]]:
     from rnr_dist.weights.subspace import similarity_rows  # reads weights: torch is slow to load
 
     name = own_row(results.rows).name
-    return next(
-        (similarity_rows(named.model) for named in run_models(run) if named.name == name), []
+    models = read(run.path / "release" / "models.json", list[NamedModel])
+    return next((similarity_rows(one.model) for one in models if one.name == name), [])
+
+
+def stopping_note(stopping: Stopping) -> str:
+    """What trainings by epochs end by."""
+    over = {"continuation": "t≥t0", "all": "all t"}
+    return (
+        f"training ends by EL over {over[stopping.extraction_over]} and MA over "
+        f"{over[stopping.memorisation_over]}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The stage `report`: from the files of the stages before it to summary, figures and tables.
+"""What people see of a run: the stage `report`, and the tables after methods and sweeps.
 
 In: a run directory. Out: `summary.json`, `figures/`, tables on the terminal. Invariant: no measure
 is computed that cannot be computed again from the run directory, and no model is asked.
@@ -7,15 +7,19 @@ is computed that cannot be computed again from the run directory, and no model i
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from rnr_dist.bench import Bench
-from rnr_dist.report.epochs import epochs_figure
+from rnr_dist.report.comparison import write_comparison
+from rnr_dist.report.continuations import write_continuations
+from rnr_dist.report.epochs import TRAINING, epochs_figure
 from rnr_dist.report.figures import reveal_figure, steps_figure
 from rnr_dist.report.findings import findings_of
 from rnr_dist.report.search_figures import front_figure, search_figure
 from rnr_dist.report.summary import Summary, read_results, write_summary
+from rnr_dist.report.sweep import print_sweep
 from rnr_dist.report.table import print_report
 from rnr_dist.run.directory import RunDir, read_json
 from rnr_dist.tasks.evaluation import RESULTS
@@ -23,16 +27,29 @@ from rnr_dist.tasks.task import Task
 
 
 def report_stage(bench: Bench, task: Task, run: RunDir) -> None:
-    """Write everything into the run directory and print it."""
+    """Write summary, figures and continuations into the run directory and print the tables."""
     results = read_results(run.path / "evaluate" / RESULTS)
-    found = findings_of(run, results)
+    found = findings_of(run, bench.config, results)
     stages = read_json(run.path / "stages.json") if (run.path / "stages.json").exists() else []
     summary = Summary.of(bench.config, found.results, stages, found.details, found.notes)
     path = run.path / "summary.json"
     write_summary(path, summary)
-    for written in [path, *draw_figures(summary, run)]:
+    for written in [path, *draw_figures(summary, run), *_continuations(bench, task, run)]:
         bench.tracker.artifact(written)
     print_report(summary, Console())
+
+
+def comparison_stage(bench: Bench, task: Task, run: RunDir) -> None:
+    """After the methods that stand beside the recipe's own: one table of all."""
+    folder = run.stage("baselines")
+    for written in write_comparison(run, read_results(folder / RESULTS), folder):
+        bench.tracker.artifact(written)
+
+
+def sweep_table_stage(bench: Bench, task: Task, run: RunDir) -> None:
+    """After a sweep: its table."""
+    found = read_json(run.path / "sweep" / "sweep.json")
+    print_sweep(found["method"], [*bench.config.sweep.over], found["places"])
 
 
 def draw_figures(summary: Summary, run: RunDir) -> list[Path]:
@@ -54,3 +71,13 @@ def draw_figures(summary: Summary, run: RunDir) -> list[Path]:
         figures.append(folder / "epochs.png")
         epochs_figure(found.curves, found.limits, summary.own.name, figures[-1])
     return figures
+
+
+def _continuations(bench: Bench, task: Any, run: RunDir) -> list[Path]:
+    """What the recipe's own method said of the task's sequences after each epoch."""
+    folder = run.path / "icu"
+    training = folder / "models" / bench.config.own_method / TRAINING
+    if not training.exists():
+        return []
+    epochs = read_json(training)["epochs"]
+    return [write_continuations(task.forget, epochs, bench.tokenizer, folder)]

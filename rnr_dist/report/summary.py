@@ -143,7 +143,7 @@ class Summary:
         notes: Sequence[str] = (),
     ) -> Summary:
         return cls(
-            config=config.model_dump(mode="json"),
+            config=config.content(),
             recipe=config.recipe,
             task=config.task.name,
             preset=config.preset,

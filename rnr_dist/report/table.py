@@ -37,7 +37,7 @@ def measure_tables(
 
     The value stands above its change against the row `reference`, which shows the value's own
     interval instead. Measures of no row are left out, so are tables of no measure. Below the name
-    of what was trained by epochs stands its best one.
+    of what was trained by epochs stands its best epoch.
     """
     shown = {
         title: found

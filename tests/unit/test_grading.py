@@ -1,35 +1,57 @@
 """The blinded sheet: what graders see, and what comes back."""
 
 import csv
+from dataclasses import dataclass
 
 import pytest
 
 from rnr_dist.errors import InputError
-from rnr_dist.icu.judging import SequenceRow
-from rnr_dist.report.grading import COLUMNS, read_scores, write_sheet
-from rnr_dist.run.directory import read_json, write_rows
+from rnr_dist.report.grading import COLUMNS, print_grades, read_scores, scale_lines, write_sheet
+from rnr_dist.run.directory import read_json, write, write_rows
+from rnr_dist.types import ModelRef, NamedModel
 
 MODELS = ("memorised", "control", "icu")
 
 
+@dataclass(frozen=True)
+class SequenceRow:
+    """A row as an evaluation of sequences writes it: more than a grader needs."""
+
+    model: str
+    id: str
+    prefix: str
+    truth: str
+    continuation: str
+    extraction: float = 0.5
+
+
+@dataclass(frozen=True)
+class OtherRow:
+    """A row that knows no truth."""
+
+    id: str
+    prompt: str
+    text: str
+
+
 def row(model, name):
-    figures = dict.fromkeys(
-        ("extraction", "extraction_t0", "extraction_short", "accuracy", "accuracy_t0", "bertscore"),
-        0.5,
-    )
-    figures |= dict.fromkeys(("bleu", "entropy", "distinct", "sampled", "nll"), 0.5)
-    texts = {"prefix": f"Dear {name},", "truth": f"true, {name}", "continuation": f"out {model}"}
-    return SequenceRow(model=model, id=name, corpus="letters", **texts, **figures)
+    return SequenceRow(model, name, f"Dear {name},", f"true, {name}", f"out {model}")
+
+
+def evaluated(folder, *models):
+    for model in models:
+        rows = [row(model, f"s{number}") for number in range(6)]
+        write_rows(folder / f"{model}.parquet", rows)
 
 
 @pytest.fixture
 def run(tmp_path):
-    for model in ("base", *MODELS):
-        write_rows(
-            tmp_path / "run" / "evaluate" / f"{model}.parquet",
-            [row(model, f"s{number}") for number in range(6)],
-        )
-    return tmp_path / "run"
+    run, model = tmp_path / "run", ModelRef("/base", "digest")
+    evaluated(run / "evaluate", "base", *MODELS)
+    kinds = {"base": "other", "memorised": "reference", "control": "control"}
+    named = [NamedModel(name, kind, model) for name, kind in kinds.items()]
+    write(run / "memorise" / "models.json", named)
+    return run
 
 
 def filled(run, path, score_of, skip=()):
@@ -126,5 +148,29 @@ def test_sheets_of_others_and_empty_ones_are_refused(run, sheet, tmp_path):
         read_scores(run, [tmp_path / "two.csv"])
     with pytest.raises(InputError, match=r"key.json: not there"):
         read_scores(tmp_path / "other", [sheet])
-    with pytest.raises(InputError, match=r"no judged models"):
+    with pytest.raises(InputError, match=r"no models with prefix, truth and continuation"):
         write_sheet(tmp_path / "other", sheet, 4, 0)
+
+
+def test_methods_beside_are_graded_too_and_the_base_where_it_is_the_one_that_forgets(run, tmp_path):
+    evaluated(run / "baselines" / "evaluate", "kl")
+    assert write_sheet(run, tmp_path / "more.csv", 2, 0) == 2 * 4
+    (run / "memorise" / "models.json").unlink()
+    assert write_sheet(run, tmp_path / "base.csv", 2, 0) == 2 * 5
+
+
+def test_rows_without_a_truth_cannot_be_graded(tmp_path):
+    rows = [OtherRow("c0", "Dear", "you")]
+    write_rows(tmp_path / "run" / "evaluate" / "base.parquet", rows)
+    with pytest.raises(InputError, match=r"evaluate: no models with prefix"):
+        write_sheet(tmp_path / "run", tmp_path / "sheet.csv", 4, 0)
+
+
+def test_grades_are_printed_best_first(run, sheet, capsys):
+    means = {"memorised": 1, "control": 6, "icu": 7}
+    sheets = [filled(run, run.parent / "one.csv", lambda model, _: means[model])]
+    print_grades(read_scores(run, sheets))
+    told = capsys.readouterr().out
+    assert told.index("icu") < told.index("control") < told.index("memorised")
+    assert "7.00" in told and "1 graders" in told
+    assert len(scale_lines()) == 8

@@ -1,7 +1,11 @@
 """The table of a sweep: places by the values that they tried."""
 
-from rnr_dist.config.schema import Config
-from rnr_dist.report.sequences import recalled_columns, stopping_sentence, sweep_table
+import pytest
+
+from rnr_dist.config.presets import PRESETS
+from rnr_dist.config.unlearning import Stopping
+from rnr_dist.report.findings import stopping_note
+from rnr_dist.report.sweep import print_sweep
 
 
 def test_values_of_any_kind_are_shown_and_a_lost_place_says_why(capsys):
@@ -22,7 +26,7 @@ def test_values_of_any_kind_are_shown_and_a_lost_place_says_why(capsys):
             "lost": "loss nan",
         },
     ]
-    sweep_table("icu", keys, places)
+    print_sweep("icu", keys, places)
     told = capsys.readouterr().out
     rows = [line.split() for line in told.splitlines() if " token " in line or " sequence " in line]
     assert rows[0] == ["3e-05", "token", "0.100", "0.250", "20.0", "1.50", "0.40", "3", "0.000"]
@@ -30,13 +34,14 @@ def test_values_of_any_kind_are_shown_and_a_lost_place_says_why(capsys):
     assert "loss nan" in told
 
 
-def test_the_table_says_what_stopping_went_over_and_shows_that():
-    def told(**config):
-        found = IcuConfig(name="t", **config)
-        measures = [measure for _, measure, _, _ in recalled_columns(found)]
-        shown = [name for name in ("extraction/ma", "extraction/ma_t0") if name in measures]
-        return stopping_sentence(found), shown
-
-    assert told() == ("EL_10 over t≥t0 and MA over t≥t0", ["extraction/ma_t0"])
-    assert told(preset="paper") == ("EL_10 over all t and MA over all t", ["extraction/ma"])
-    assert told(preset="reference") == ("EL_10 over t≥t0 and MA over all t", ["extraction/ma"])
+@pytest.mark.parametrize(
+    ("preset", "told"),
+    [
+        ("default", "EL over t≥t0 and MA over t≥t0"),
+        ("paper", "EL over all t and MA over all t"),
+        ("reference", "EL over t≥t0 and MA over all t"),
+    ],
+)
+def test_a_note_says_what_stopping_went_over(preset, told):
+    given = PRESETS.get(preset, {}).get("stopping", {})
+    assert stopping_note(Stopping.model_validate(given)).endswith(told)
