@@ -8,11 +8,13 @@ what a file does not hold is left out.
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
 
 from rnr_dist.config.file import load_config
+from rnr_dist.measures.measure import Measures
 from rnr_dist.report.summary import Summary, read_summary
 from rnr_dist.report.table import budget_table, instructions_table, measure_tables, print_notes
 from rnr_dist.tasks.task import make_task
@@ -25,9 +27,7 @@ DECLARED_BY = {"reveal-and-release": "demo.yaml", "unlearn-sequences": "icu_tabl
 def print_stored(path: Path, console: Console) -> None:
     """All tables of one file. Raises InputError where it holds no summary."""
     found = read_summary(path)
-    measures = found.declared
-    if not found.measures:
-        measures = make_task(load_config(CONFIGS / DECLARED_BY[found.recipe])).measures
+    measures = found.declared if found.measures else _declared_today(found.recipe)
     console.rule(f"{path.stem}, seed {found.seeds['seed']}{_cost(found)}")
     for table in measure_tables(found.rows, measures, found.reference, found.preset):
         console.print(table)
@@ -36,6 +36,11 @@ def print_stored(path: Path, console: Console) -> None:
     if found.details.fills:
         console.print(instructions_table(found.details.fills))
     print_notes(found.notes, console)
+
+
+@cache
+def _declared_today(recipe: str) -> Measures:
+    return make_task(load_config(CONFIGS / DECLARED_BY[recipe])).measures
 
 
 def _cost(found: Summary) -> str:
