@@ -10,19 +10,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, SerializeAsAny, ValidationError, model_validator
 
 from rnr_dist.config.base import Section, merged
 from rnr_dist.config.engines import Engines
 from rnr_dist.config.evaluation import Evaluate, Perplexity, Tracking
 from rnr_dist.config.methods import Methods, Way, complete_methods
-from rnr_dist.config.named import by_name
+from rnr_dist.config.named import by_name, first_problem
 from rnr_dist.config.presets import PRESETS
 from rnr_dist.config.registry import task_class
 from rnr_dist.config.release import Release, Retain
 from rnr_dist.config.reveal import Reveal
 from rnr_dist.config.training import Workers
-from rnr_dist.config.unlearning import Memorise, Pairing, Refinement, Stopping, Sweep
+from rnr_dist.config.unlearning import (
+    Memorise,
+    Pairing,
+    Refinement,
+    Stopping,
+    Sweep,
+    require_constant,
+)
 from rnr_dist.errors import InputError
 from rnr_dist.types import digest
 
@@ -150,6 +157,19 @@ class Config(Section):
                 "workers.zero_stage 3: after each epoch the workers generate, each by itself, "
                 "which needs whole weights; expected 0 to 2"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _sweepable(self) -> Config:
+        settings = self.methods.found(self.sweep.method)
+        if self.way != "epochs" or settings is None:
+            return self
+        for place in self.sweep.places():
+            try:
+                require_constant(settings.trained_with(place))
+            except ValidationError as error:
+                key, told = first_problem(error)
+                raise ValueError(f"sweep.over {key}: {told}") from None
         return self
 
     @property
