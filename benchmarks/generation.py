@@ -20,8 +20,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rnr_dist.config.file import load_config
 from rnr_dist.config.engines import Engines
+from rnr_dist.config.file import load_config
 from rnr_dist.config.schema import Config
 from rnr_dist.data.sources import load_contexts
 from rnr_dist.types import SamplingSettings
@@ -77,8 +77,8 @@ def pool(config: Config) -> float:
 
 def transformers(config: Config) -> list[float]:
     """Best tokens/s of the pool on the transformers backend and of a bare loop, in turn."""
-    from rnr_dist.measures.continuations import continuation_requests
     from rnr_dist.bench import Machine
+    from rnr_dist.measures.continuations import continuation_requests
 
     engines = config.engines.model_copy(update={"backend": "transformers"})
     speeds: dict[str, list[float]] = {"pool": [], "bare": []}

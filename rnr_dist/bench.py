@@ -37,6 +37,8 @@ class Bench:
     tracker: the run's MLflow records; only the driver's bench has one.
     """
 
+    _tracker: Tracker | None = None  # of a bench that was carried to a trial
+
     def __init__(
         self,
         config: Config,
@@ -95,14 +97,14 @@ class Bench:
     @property
     def endpoint(self) -> Any:
         """Who answers for the base and all that came of it (`generate.endpoint.Endpoint`)."""
-        return self._serving[1] if self._serving else self.endpoint_of(self.base)
+        return self.endpoint_of(self.base)
 
     def endpoint_of(self, checkpoint: ModelRef) -> Any:
         """Generators started with `checkpoint`; those of another architecture are ended first."""
         from rnr_dist.generate.cluster_pool import generator_pool
 
-        _ = self.ray
         if self._serving is None or self._serving[0] != checkpoint.checkpoint_digest:
+            _ = self.ray
             self.end_endpoint()
             say(f"starting {self.config.engines.count} generators")
             pool = self._engines.enter_context(generator_pool(self.config, checkpoint))

@@ -29,6 +29,7 @@ from rnr_dist.bench import Machine
 from rnr_dist.config.file import load_config
 from rnr_dist.config.schema import Config
 from rnr_dist.reveal.instinct import Instinct
+from rnr_dist.reveal.network import BanditSettings
 from rnr_dist.reveal.pulls import pull_contexts
 from rnr_dist.reveal.search import Listeners, search
 from rnr_dist.reveal.setting import Setting

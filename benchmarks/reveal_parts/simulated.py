@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 import ray
 
-from rnr_dist.config.file import load_config
 from rnr_dist.config.engines import Engines
+from rnr_dist.config.file import load_config
 from rnr_dist.config.schema import Config
 from rnr_dist.generate.cluster_pool import generator_pool
 from rnr_dist.generate.requests import Continuation, Request, Response

@@ -1,13 +1,16 @@
 """The table of docs/toxicity.md from the runs' summaries: python docs/results/make_table.py
 
-Reads every `*.json` beside this file (a run's `summary.json` under the run's name) and prints
-Markdown. No figure in the document is typed by hand.
+Reads every `*-seed*.json` beside this file (a run's `summary.json` under the run's name) and prints
+Markdown, of either schema. No figure in the document is typed by hand.
 """
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
+
+from rnr_dist.measures.results import Score
+from rnr_dist.report.summary import read_summary
 
 COLUMNS = {
     "toxic": "toxicity/challenging/fraction_gt_0.5",
@@ -24,40 +27,39 @@ COLUMNS = {
 }
 
 
-def cell(score: dict) -> str:
+def cell(score: Score) -> str:
     """Value, and the change against the base with its paired 95 % interval."""
-    value = f"{score['value']:.3g}"
-    ratio = (score.get("vs_base") or {}).get("ratio")
-    if ratio is None:
+    value = f"{score.value:.3g}"
+    if score.ratio is None or score.ratio_ci95 is None or math.isnan(score.ratio):
         return value
-    low, high = score["vs_base"]["ci95"]
-    return f"{value} ({ratio - 1:+.1%}; {low - 1:+.1%} … {high - 1:+.1%})"
+    low, high = score.ratio_ci95
+    return f"{value} ({score.ratio - 1:+.1%}; {low - 1:+.1%} … {high - 1:+.1%})"
 
 
 def table(path: Path) -> str:
-    summary = json.loads(path.read_text())
-    minutes = sum(stage["wall_seconds"] for stage in summary["stages"]) / 60
-    peak = max(stage["peak_memory_gib"] for stage in summary["stages"])
+    summary = read_summary(path)
+    minutes = sum(stage["wall_seconds"] for stage in summary.stages) / 60
+    peak = max(stage["peak_memory_gib"] for stage in summary.stages)
     lines = [
-        f"### {path.stem}: seed {summary['seeds']['seed']}, {minutes:.0f} min, {peak:.1f} GiB",
+        f"### {path.stem}: seed {summary.seeds['seed']}, {minutes:.0f} min, {peak:.1f} GiB",
         "",
         "| step | " + " | ".join(COLUMNS) + " |",
         "|---" * (len(COLUMNS) + 1) + "|",
     ]
-    for step in summary["steps"]:
-        weight = step["coefficients"][-1]["coefficient"] if step["coefficients"] else None
-        name = step["name"] if weight is None else f"{step['name']} ({weight:+.2g})"
-        cells = [cell(step["scores"][measure]) for measure in COLUMNS.values()]
+    for row in summary.rows:
+        terms = row.notes.get("terms")
+        name = f"{row.name} ({terms[-1]['coefficient']:+.2g})" if terms else row.name
+        cells = [cell(row.scores[measure]) for measure in COLUMNS.values()]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += ["", *(f"- {note}" for note in summary["notes"])]
+    lines += ["", *(f"- {note}" for note in summary.notes)]
     lines += [
         f"- outer iteration {fill['outer'] + 1}: {fill['n_rows']} rows of {fill['n_generated']} by "
         f"an instruction of relevance {fill['relevance']:.2f}, diversity {fill['diversity']:.2f}"
-        for fill in summary["reveal"]
+        for fill in summary.details.fills
     ]
     return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    for path in sorted(Path(__file__).parent.glob("*.json")):
+    for path in sorted(Path(__file__).parent.glob("*-seed*.json")):
         print(table(path))

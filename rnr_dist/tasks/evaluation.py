@@ -70,8 +70,6 @@ def _measured(bench: Bench, task: Task, named: NamedModel, folder: Path) -> dict
         if known.model == named.model.digest:
             return dict(known.values)
     with bench.tracker.nested(f"evaluate {named.name}", {}):
-        if named.kind == "other":
-            bench.endpoint_of(named.model)
         found = task.evaluate(bench, named.model, named.name, folder)
         bench.tracker.metrics({name: value.value for name, value in found.items()})
         if named.model.checkpoint_digest != bench.base.checkpoint_digest and named.kind == "other":

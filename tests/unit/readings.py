@@ -5,8 +5,10 @@ import math
 import numpy as np
 
 from rnr_dist.config.release import Release
-from rnr_dist.release.rules import GUARDED, Reading, Step
+from rnr_dist.measures.fluency import EMPTY, FLUENCY
+from rnr_dist.release.rules import MergeStep, Reading
 from rnr_dist.stats import ClusterMean
+from tests.unit.fakes import INSIDE, MEASURES, OUTSIDE
 
 CONTEXTS, EACH, WINDOWS, TOKENS = 60, 10, 20, 100.0
 
@@ -24,7 +26,7 @@ def texts(perplexity, windows=WINDOWS):
     return ClusterMean(nll, np.full(windows, TOKENS), exponential=True)
 
 
-def toxic(share, contexts=CONTEXTS):
+def shared(share, contexts=CONTEXTS):
     """Every context has the same share, so that the bootstrap sees no noise."""
     each = np.full(contexts, float(EACH))
     return ClusterMean(share * each, each, proportion=True)
@@ -36,15 +38,15 @@ def counted(counts):
 
 
 def guards(**changed):
-    values = dict.fromkeys(GUARDED, 4.0) | {"output/empty_share": 0.05}
+    values = {guard.name: 4.0 for guard in FLUENCY} | {EMPTY.name: 0.05}
     values |= {f"output/{name}": value for name, value in changed.items()}
     return {name: ClusterMean(np.full(8, value), np.ones(8)) for name, value in values.items()}
 
 
 def reading(forget, u=1.0, outside=None, name="m", **changed):
     """A reading of utility `u` (`outside` in the other domain) against `BASE`."""
-    measured = toxic(forget) if isinstance(forget, float) else forget
-    domains = {"in_domain": texts(20 / u), "out_of_domain": texts(30 / (outside or u))}
+    measured = shared(forget) if isinstance(forget, float) else forget
+    domains = {INSIDE.name: texts(20 / u), OUTSIDE.name: texts(30 / (outside or u))}
     return Reading(name, domains, measured, guards(**changed))
 
 
@@ -52,8 +54,8 @@ BASE = reading(0.5, name="base")
 
 
 def subtraction(last=False, before=BASE):
-    return Step("subtract", BASE, before, before, last)
+    return MergeStep(MEASURES, "subtract", BASE, before, before, last)
 
 
 def addition(cycle_start=BASE, before=BASE):
-    return Step("add", BASE, before, cycle_start)
+    return MergeStep(MEASURES, "add", BASE, before, cycle_start)

@@ -88,7 +88,7 @@ def test_rtp_rows_are_bounded_by_the_toxicity_of_their_prompt(tmp_path):
     splits = {Split.FINAL: 1}
     contexts = load_contexts(ContextSource(source=str(path), format="rtp", splits=splits), "g")
     [low] = [context for context in contexts if context.text == "Low"]
-    assert (low.reference, low.reference_toxicity) == (" ref", 0.98)
+    assert (low.reference, low.reference_score) == (" ref", 0.98)
 
 
 def test_rtp_rows_need_no_continuation_and_no_score_of_it(tmp_path):
@@ -168,7 +168,7 @@ def test_comments_are_bounded_by_their_own_toxicity(tmp_path):
     [context] = load_contexts(source, "challenging")
     assert (context.text, context.reference) == HALVES[2]
     assert (context.group, context.split) == ("challenging", Split.TRAIN)
-    assert context.reference_toxicity == 0.83
+    assert context.reference_score == 0.83
     assert context.id == digest(normalised(HALVES[2][0]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,11 +11,12 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from rnr_dist.errors import InputError
-from rnr_dist.types import ModelRef, Score, Split
+from rnr_dist.types import ModelRef, Split
 from rnr_dist.weights.checkpoints import checkpoint_digest
 from rnr_dist.weights.composition import add_to_model, load_adapter, save_adapter, stack
-from rnr_dist.weights.export import export_adapter, export_merged
+from rnr_dist.weights.export import Card, CardScore, export_adapter, export_merged
 
+CARD = Card("toxicity", "release")
 TOKENS = torch.arange(24).reshape(2, 12) * 5 % 64
 
 
@@ -61,7 +63,7 @@ def expected(ref):
 
 def test_exported_adapter_is_the_composed_model_in_peft(composed, tmp_path):
     exported, truncation = export_adapter(
-        composed, tmp_path / "out", forgotten="toxicity", base="org/name"
+        composed, tmp_path / "out", replace(CARD, base="org/name")
     )
     assert truncation is None
     assert "terms' sum: exact, rank 9" in (tmp_path / "out" / "README.md").read_text()
@@ -76,15 +78,15 @@ def test_exported_adapter_is_the_composed_model_in_peft(composed, tmp_path):
 
 
 def test_exported_merge_is_the_composed_model_in_transformers(composed, tmp_path):
-    export_merged(composed, tmp_path / "out", forgotten="toxicity")
+    export_merged(composed, tmp_path / "out", CARD)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     torch.testing.assert_close(logits(model), expected(composed), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("export", [export_adapter, export_merged])
 def test_card_says_what_was_forgotten_and_from_what_it_was_composed(composed, tmp_path, export):
-    score = Score(0.0123, 60, 480, (0.004, 0.025), Split.FINAL)
-    export(composed, tmp_path / "out", forgotten="toxicity", scores={"fraction": score})
+    score = CardScore(0.0123, (0.004, 0.025), Split.FINAL, clusters=60, samples=480)
+    export(composed, tmp_path / "out", replace(CARD, scores={"fraction": score}))
     card = (tmp_path / "out" / "README.md").read_text()
     assert card.startswith("---\nbase_model: ")
     assert "made to forget: toxicity" in card
@@ -92,6 +94,7 @@ def test_card_says_what_was_forgotten_and_from_what_it_was_composed(composed, tm
     for term in composed.terms:
         assert f"| {term.coefficient:+g} | forget | `{term.adapter.digest}`" in card
     assert "| fraction | 0.0123 | 0.004 to 0.025 | final | 60 | 480 |" in card
+    assert "Made with rnr_dist by release." in card
     assert f"torch {torch.__version__}" in card
 
 
@@ -100,16 +103,16 @@ def test_folder_that_holds_something_is_left_alone(composed, tmp_path, export):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     with pytest.raises(InputError, match="thesis: holds something already"):
-        export(composed, tmp_path / "thesis", forgotten="toxicity")
+        export(composed, tmp_path / "thesis", CARD)
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
 
 
 def test_nothing_to_export_and_too_much_are_refused(base, tmp_path):
     with pytest.raises(InputError, match="no terms"):
-        export_adapter(base, tmp_path / "out", forgotten="toxicity")
+        export_adapter(base, tmp_path / "out", CARD)
     ref = base.plus(1, adapter(tmp_path / "wide", 513, {"q_proj": 32}))
     with pytest.raises(InputError, match=r"sum to 513; expected at most 512 .*--rank 512 cuts"):
-        export_adapter(ref, tmp_path / "out", forgotten="toxicity")
+        export_adapter(ref, tmp_path / "out", CARD)
     assert not (tmp_path / "out").exists()
 
 
@@ -117,7 +120,7 @@ def test_nothing_to_export_and_too_much_are_refused(base, tmp_path):
 
 
 def test_adapter_cut_to_a_rank_is_near_by_what_its_card_says(composed, tmp_path):
-    exported, truncation = export_adapter(composed, tmp_path / "out", forgotten="toxicity", rank=6)
+    exported, truncation = export_adapter(composed, tmp_path / "out", CARD, rank=6)
     exact, lost, total = stack(composed.terms), 0.0, 0.0
     for module, (a, b, scaling) in load_adapter(exported.path).items():
         assert (a.shape[0], scaling) == (8, 1)  # padded to what vLLM accepts
@@ -137,15 +140,15 @@ def test_adapter_cut_to_a_rank_is_near_by_what_its_card_says(composed, tmp_path)
 
 
 def test_a_rank_that_holds_the_whole_sum_is_exact(composed, tmp_path):
-    exported, truncation = export_adapter(composed, tmp_path / "out", forgotten="toxicity", rank=9)
-    plain, _ = export_adapter(composed, tmp_path / "plain", forgotten="toxicity")
+    exported, truncation = export_adapter(composed, tmp_path / "out", CARD, rank=9)
+    plain, _ = export_adapter(composed, tmp_path / "plain", CARD)
     assert truncation.error == 0 and exported.digest == plain.digest
     assert "terms' sum: exact, rank 9" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_rank_lifts_the_bound_on_the_sum_of_ranks(base, tmp_path):
     ref = base.plus(1, adapter(tmp_path / "wide", 513, {"q_proj": 32}))
-    exported, truncation = export_adapter(ref, tmp_path / "out", forgotten="toxicity", rank=512)
+    exported, truncation = export_adapter(ref, tmp_path / "out", CARD, rank=512)
     assert truncation.error < 1e-6  # a delta of 32 columns has rank 32
     for module, (a, b, _) in load_adapter(exported.path).items():
         assert a.shape[0] == 32
@@ -156,5 +159,5 @@ def test_a_rank_lifts_the_bound_on_the_sum_of_ranks(base, tmp_path):
 @pytest.mark.parametrize("rank", [-1, 0, 513])
 def test_a_rank_that_no_adapter_can_have_is_refused(composed, tmp_path, rank):
     with pytest.raises(InputError, match=rf"out: found rank {rank}; expected 1 to 512"):
-        export_adapter(composed, tmp_path / "out", forgotten="toxicity", rank=rank)
+        export_adapter(composed, tmp_path / "out", CARD, rank=rank)
     assert not (tmp_path / "out").exists()

@@ -9,14 +9,14 @@ from transformers import AutoModelForCausalLM
 from rnr_dist.generate.requests import Continuation, Response
 from rnr_dist.reveal.arms import ArmTable
 from rnr_dist.reveal.instructions import (
-    QUERY_FORMATS,
+    FeatureReader,
     InputEmbeddings,
     arm_features,
     decode_requests,
     instruction_of,
     meta_prompt,
-    query,
 )
+from rnr_dist.tasks.prompts import QUERY_FORMATS, query
 from rnr_dist.types import SamplingSettings
 
 HIDDEN = 8
@@ -138,7 +138,8 @@ def test_features_are_the_last_hidden_state_of_each_wanted_arm(tmp_path, tiny_ll
     folder = tiny_llama(tmp_path / "model")
     arms = ArmTable(8, dimension=3, soft_tokens=2, hidden=32, seed=1, scale_std=0.2)
     after = [(5, 9, 40), (5,), (5, 9, 40, 12, 6)]
-    found = arm_features(str(folder), arms, [6, 1, 3], before, after, "float32", False, batch=2)
+    reader = FeatureReader(str(folder), "float32", trust_remote_code=False)
+    found = arm_features(reader, arms, [6, 1, 3], before, after, batch=2)
     assert (found.shape, found.dtype) == ((3, 32), np.float32)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     table = model.get_input_embeddings().weight

@@ -2,36 +2,32 @@
 
 import math
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 
+from rnr_dist.config.engines import Engines
 from rnr_dist.config.release import Joint, Release
-
-from rnr_dist.config.schema import Config
 from rnr_dist.generate.requests import ReadLikelihood
-from rnr_dist.release.choice import Reader
 from rnr_dist.release.joint import AS_IT_WAS, Point, pareto, scaled, search_jointly
 from rnr_dist.release.loop import release
-from rnr_dist.release.probe import read_model
-from rnr_dist.report.figures import front_figure
-from rnr_dist.types import Adapter
-from tests.unit.test_merge_search import MODEL, PROBE, FakePool, FakeScorer
+from rnr_dist.release.reader import Reader
+from rnr_dist.report.search_figures import front_figure
+from rnr_dist.types import Split
+from tests.unit.fakes import (
+    FORGET,
+    MODEL,
+    RETAIN,
+    SHARES,
+    Composed,
+    FakeBench,
+    FakeScorer,
+    FakeTask,
+    bad_words,
+    contexts,
+)
 
-FORGET, RETAIN = (Adapter(f"/{role}", role, "base", role) for role in ("forget", "retain"))
 EQ1 = MODEL.plus(-1.0, FORGET).plus(0.5, RETAIN)
-
-
-class Composed(FakePool):
-    """Subtracting forgets and costs perplexity; adding brings back both."""
-
-    def answer(self, model, request):
-        away = -sum(t.coefficient for t in model.terms if t.adapter.role == "forget")
-        back = sum(t.coefficient for t in model.terms if t.adapter.role == "retain")
-        self.nll = 3.0 + 0.03 * away**2 - 0.05 * min(back, 1)
-        self.toxic_share = min(0.5, max(0.0, 0.5 - 0.25 * away + self.regrowth * back))
-        return super().answer(model, request)
-
-    regrowth = 0.05
 
 
 class Direct(Reader):
@@ -39,24 +35,13 @@ class Direct(Reader):
 
     def _run_trials(self, name, models, draw, step):
         for model in models.values():
-            read_model(
-                model,
-                self.probe,
-                self.pool,
-                self.scorer,
-                self.folder,
-                draw,
-                step,
-                self.config.release,
-            )
+            self.read(model, draw, step)
 
 
-def reader(folder, pool=None, **rules):
-    source = {"source": "builtin:expository", "splits": {"final": 1}}
-    task = {"challenging": source, "ordinary": source}
-    task |= {"in_domain": [source], "out_of_domain": [source]}
-    config = Config(name="x", task=task, release=Release(**rules))
-    return Direct(config, PROBE, pool or Composed(), FakeScorer(), folder)
+def reader(folder, endpoint=None, seed=0, **rules):
+    config = SimpleNamespace(release=Release(**rules), engines=Engines(), seed=seed)
+    bench = FakeBench(config, endpoint or Composed(), FakeScorer(bad_words))
+    return Direct(bench, FakeTask(given=contexts(Split.SEARCH, 6)), folder)
 
 
 def test_pareto_keeps_what_nothing_beats():
@@ -71,9 +56,8 @@ def test_scaling_keeps_order_signs_and_adapters():
 
 
 def test_a_joint_search_improves_on_what_eq_1_ended_with(tmp_path):
-    made = reader(tmp_path)
-    start = made.read(MODEL)
-    choice, model, points = search_jointly(EQ1, start, made, Joint(trials=12), seed=0)
+    made = reader(tmp_path, joint=Joint(trials=12))
+    choice, model, points = search_jointly(EQ1, made.read(MODEL), made)
     before = next(point for point in points if point.candidate == AS_IT_WAS)
     winner = next(point for point in points if point.winner)
     assert len(points) == 13 and choice.verdict.feasible
@@ -87,24 +71,26 @@ def test_a_joint_search_improves_on_what_eq_1_ended_with(tmp_path):
 
 
 def test_points_of_the_front_are_read_again(tmp_path):
-    made = reader(tmp_path, reread=1, reread_draws=1)
-    _, _, points = search_jointly(EQ1, made.read(MODEL), made, Joint(trials=8), seed=1)
+    made = reader(tmp_path, seed=1, reread=1, reread_draws=1, joint=Joint(trials=8))
+    _, _, points = search_jointly(EQ1, made.read(MODEL), made)
     first = {p.candidate: (p.forget, p.utility) for p in points if p.forget is not None}
     again = {point.candidate for point in points if point.fresh}
     assert set(pareto(first)) | {AS_IT_WAS} <= again
     assert {point.candidate for point in points if point.front} <= again
-    front_figure([asdict(point) for point in points], tmp_path / "front.png")
+    front_figure([asdict(point) for point in points], SHARES.fraction, tmp_path / "front.png")
     assert (tmp_path / "front.png").stat().st_size > 5000
 
 
 def test_points_that_all_lost_on_utility_stand_in_the_figure(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr("rnr_dist.report.figures.save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(
+        "rnr_dist.report.search_figures.save", lambda figure, path: drawn.append(figure)
+    )
     lost = [
         Point(name, (-3.0, 1.0), None, kept, False, winner=name == "joint 1")
         for name, kept in (("Eq. 1", 0.85), ("joint 1", 0.88))
     ]
-    front_figure([asdict(point) for point in lost], tmp_path / "front.png")
+    front_figure([asdict(point) for point in lost], SHARES.fraction, tmp_path / "front.png")
     [axes] = drawn[0].axes
     heights = {float(y) for line in axes.lines for y in line.get_ydata()}
     assert heights == {0.85, 0.88}
@@ -113,40 +99,38 @@ def test_points_that_all_lost_on_utility_stand_in_the_figure(tmp_path, monkeypat
 
 
 def test_an_interrupted_search_goes_on_with_the_same_points(tmp_path):
-    whole = search_jointly(
-        EQ1, (made := reader(tmp_path)).read(MODEL), made, Joint(trials=6), seed=2
-    )
-    asked = len(made.pool.asked)
-    other = replace(made, pool=Composed())
-    again = search_jointly(EQ1, other.read(MODEL), other, Joint(trials=6), seed=2)
-    assert again[2] == whole[2] and asked and not other.pool.asked
+    settings = {"seed": 2, "joint": Joint(trials=6)}
+    made, other = (reader(tmp_path, **settings) for _ in range(2))
+    whole = search_jointly(EQ1, made.read(MODEL), made)
+    again = search_jointly(EQ1, other.read(MODEL), other)
+    assert again[2] == whole[2]
+    assert made.bench.endpoint.asked and not other.bench.endpoint.asked
 
 
 def test_what_lost_on_utility_is_not_generated_from(tmp_path):
-    made = reader(tmp_path, final_keep_share=1.0)
-    _, _, points = search_jointly(EQ1, made.read(MODEL), made, Joint(trials=6), seed=0)
+    made = reader(tmp_path, final_keep_share=1.0, joint=Joint(trials=6))
+    _, _, points = search_jointly(EQ1, made.read(MODEL), made)
     assert any(point.forget is None for point in points)
-    kinds = {kind for digest, kind in made.pool.asked if digest != MODEL.digest}
+    kinds = {kind for digest, kind in made.bench.endpoint.asked if digest != MODEL.digest}
     assert ReadLikelihood in kinds and all(math.isfinite(point.utility) for point in points)
 
 
 @pytest.mark.parametrize(("regrowth", "names"), [(0.9, ["-f0"]), (0.0, ["-f0", "+r1", "-f1"])])
 def test_a_cycle_that_gains_nothing_is_left_out(tmp_path, regrowth, names):
-    pool = Composed()
-    pool.regrowth = regrowth
+    endpoint = Composed(regrowth)
     ranges = {
         "mu0": {"low": 1.2, "high": 1.2},
         "lam": {"low": 1.0, "high": 1.0},
         "mu": {"low": 0.3, "high": 0.3},
     }
-    made = reader(tmp_path, pool, iterations=1, **ranges)
+    made = reader(tmp_path, endpoint, iterations=1, **ranges)
     adapters = {"forget": FORGET, "retain": RETAIN}
 
     def train(name, role, model):
         return replace(adapters[role], digest=name)
 
-    steps = release(made.config, MODEL, train, made, tmp_path, lambda step: None)
+    steps = release(MODEL, train, made, tmp_path, lambda step: None)
     assert [step.name for step in steps] == names
-    kept = reader(tmp_path / "all", pool, iterations=1, stop_early=False, **ranges)
-    every = release(kept.config, MODEL, train, kept, tmp_path / "all", lambda step: None)
+    kept = reader(tmp_path / "all", endpoint, iterations=1, stop_early=False, **ranges)
+    every = release(MODEL, train, kept, tmp_path / "all", lambda step: None)
     assert [step.name for step in every] == ["-f0", "+r1", "-f1"]

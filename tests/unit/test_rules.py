@@ -1,14 +1,16 @@
 """The 90 %/95 % rules."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from rnr_dist.config.release import Release
+from rnr_dist.measures.measure import Measure, Measures, Role
 from rnr_dist.release.rules import (
+    MergeStep,
     Reading,
-    Step,
     Verdict,
     judge,
     ranked,
@@ -16,6 +18,7 @@ from rnr_dist.release.rules import (
     utility_shortfall,
 )
 from rnr_dist.stats import ClusterMean
+from tests.unit.fakes import INSIDE, MEASURES, SHARES
 from tests.unit.readings import (
     BASE,
     CONTEXTS,
@@ -27,17 +30,29 @@ from tests.unit.readings import (
     guards,
     reading,
     ruled,
+    shared,
     subtraction,
-    toxic,
 )
 
 # Utility
 
 
 def test_utility_is_that_of_the_worst_domain():
-    assert utility(BASE, BASE) == 1.0
-    assert utility(reading(0.5, 1.2, outside=0.8), BASE) == pytest.approx(0.8)
-    assert utility(reading(0.5, 0.7, outside=0.9), BASE) == pytest.approx(0.7)
+    assert utility(BASE, BASE, MEASURES) == 1.0
+    assert utility(reading(0.5, 1.2, outside=0.8), BASE, MEASURES) == pytest.approx(0.8)
+    assert utility(reading(0.5, 0.7, outside=0.9), BASE, MEASURES) == pytest.approx(0.7)
+
+
+def test_a_utility_of_which_more_is_better_counts_the_other_way():
+    answers = Measure("answers", "answers", "share", "higher", Role.UTILITY)
+    both = Measures((SHARES.fraction, INSIDE, answers))
+    base = replace(BASE, utility={**BASE.utility, answers.name: answers.mean([0.8] * 20)})
+    worse = replace(base, utility={**base.utility, answers.name: answers.mean([0.6] * 20)})
+    assert utility(base, base, both) == 1.0
+    assert utility(worse, base, both) == pytest.approx(0.75)
+    step = MergeStep(both, "add", base, base, base)
+    assert utility_shortfall(worse, step, RULES) == pytest.approx(0.2)
+    assert utility_shortfall(base, step, RULES) < 0
 
 
 # Subtractions
@@ -89,20 +104,26 @@ def test_a_rule_holds_with_its_probability_and_not_by_its_point_estimate():
     noisy = counted(counts)
     assert noisy.numerator.sum() >= 5
     before = reading(
-        toxic(noisy.value * 10 / 0.9)
+        shared(noisy.value * 10 / 0.9)
     )  # the estimate is a tenth below what rule 1 asks
     candidate = reading(noisy, u=0.05)
-    assert judge(candidate, Step("subtract", before, before, before), RULES).rule != "1"
+    assert (
+        judge(candidate, MergeStep(MEASURES, "subtract", before, before, before), RULES).rule != "1"
+    )
     bold = ruled(confidence=0.55)
-    assert judge(candidate, Step("subtract", before, before, before), bold).rule == "1"
+    assert (
+        judge(candidate, MergeStep(MEASURES, "subtract", before, before, before), bold).rule == "1"
+    )
 
 
-def test_no_toxic_continuation_of_few_is_no_proof():
+def test_no_such_continuation_of_few_is_no_proof():
     # One-sided 90 % bounds of 0 in 30 and 0 in 60: .074 and .038, around a tenth of .5.
     for contexts, rule in ((3, "2"), (6, "1")):
-        before = reading(toxic(0.5, contexts))
-        none = reading(toxic(0.0, contexts), u=0.5)
-        assert judge(none, Step("subtract", before, before, before), RULES).rule == rule
+        before = reading(shared(0.5, contexts))
+        none = reading(shared(0.0, contexts), u=0.5)
+        assert (
+            judge(none, MergeStep(MEASURES, "subtract", before, before, before), RULES).rule == rule
+        )
 
 
 def test_only_the_last_subtraction_must_keep_the_utility():
@@ -140,12 +161,12 @@ def test_an_addition_comes_back_to_95_percent_of_the_utility_before_the_cycle():
 
 def test_utility_must_hold_with_its_probability_too():
     draw = np.random.default_rng(0)
-    nll = BASE.utility["in_domain"].numerator
+    nll = BASE.utility[INSIDE.name].numerator
     harmed = nll + TOKENS * draw.normal(0, 0.2, WINDOWS)  # some windows lose, others gain
     harmed += TOKENS * 0.04 - (harmed - nll).mean()  # 4 % in all
-    domains = {"in_domain": ClusterMean(harmed, np.full(WINDOWS, TOKENS), exponential=True)}
-    noisy = Reading("m", BASE.utility | domains, toxic(0.1), guards())
-    assert utility(noisy, BASE) > 0.95
+    domains = {INSIDE.name: ClusterMean(harmed, np.full(WINDOWS, TOKENS), exponential=True)}
+    noisy = Reading("m", BASE.utility | domains, shared(0.1), guards())
+    assert utility(noisy, BASE, MEASURES) > 0.95
     assert judge(noisy, addition(), RULES).broken == ("utility",)
     assert judge(noisy, addition(), Release(confidence=0.51)).feasible
 

@@ -1,11 +1,12 @@
-"""The paper's toxicity measures against a count by hand."""
+"""The shares of continuations that hold the target, in all variants, against a count by hand."""
 
 import random
 
 import pytest
 
+from rnr_dist.measures.measure import Role
+from rnr_dist.measures.shares import Shares, scores_by_context
 from rnr_dist.stats import interval
-from rnr_dist.tasks.toxicity import scores_by_context, toxicity_measures
 from rnr_dist.types import Context, Sample, Split
 
 
@@ -33,10 +34,19 @@ SAMPLES = [
 ]
 
 
+def shares(group="challenging", above=0.5):
+    target = group == "challenging"
+    return Shares("toxicity", group, "toxic", above, target=target, judged=target)
+
+
+def both_groups():
+    return shares().read(SAMPLES, ORDER) | shares("ordinary").read(SAMPLES, ORDER)
+
+
 def test_every_measure_of_a_small_set():
     found = {
         name: (measure.value, measure.numerator.tolist(), measure.denominator.tolist())
-        for name, measure in toxicity_measures(SAMPLES, ORDER, 0.5).items()
+        for name, measure in both_groups().items()
     }
     challenging = {
         "fraction_gt_0.5": (6 / 12, [2, 0, 4], [4, 4, 4]),
@@ -65,7 +75,7 @@ def test_random_sets_equal_a_loop_over_their_samples():
     order = [context(str(i)) for i in range(30)]
     samples = [sample(str(draw.randrange(30)), draw.random() ** 2) for _ in range(600)]
     draw.shuffle(samples)
-    measures = toxicity_measures(samples, order, 0.4)
+    measures = shares(above=0.4).read(samples, order)
     rows = {c.id: [s.score for s in samples if s.context_id == c.id] for c in order}
     name = "toxicity/challenging"
     assert measures[f"{name}/fraction_gt_0.4"].value == pytest.approx(
@@ -83,7 +93,7 @@ def test_random_sets_equal_a_loop_over_their_samples():
 
 
 def test_counts_are_proportions_and_maxima_are_not():
-    measures = toxicity_measures(SAMPLES, ORDER, 0.5)
+    measures = both_groups()
     proportions = {name for name, measure in measures.items() if measure.proportion}
     assert {name for name in measures if not name.endswith("expected_max")} == proportions
     # So few that the exact bound is due.
@@ -93,3 +103,24 @@ def test_counts_are_proportions_and_maxima_are_not():
 def test_contexts_come_in_the_given_order_and_strangers_are_left_out():
     rows = scores_by_context([*SAMPLES, sample("stranger", 1.0)], list(reversed(ORDER)))
     assert [row.tolist() for row in rows] == [SCORES[name] for name in "coba"]
+
+
+def test_what_is_read_is_what_is_declared():
+    one = shares()
+    declared = {measure.name: measure for measure in (one.fraction, *one.variants)}
+    read = one.read(SAMPLES, ORDER)
+    assert read.keys() == declared.keys()
+    assert all(read[name].proportion == (m.adds == "share") for name, m in declared.items())
+    assert one.fraction.role is Role.TARGET
+    assert shares("ordinary").fraction.role is Role.INFORMATION
+
+
+def test_the_second_judge_has_a_bound_of_its_own():
+    """Its scores are read at one half, wherever the oracle's target begins."""
+    strict = shares(above=0.9)
+    found = strict.read_judge(SAMPLES, ORDER)
+    assert found.keys() == {strict.judge.name}
+    measure = found["judge/challenging/fraction"]
+    assert (measure.numerator.tolist(), measure.denominator.tolist()) == ([2, 0, 4], [4, 4, 4])
+    assert measure.proportion
+    assert bool(strict.judge.table) and not shares("ordinary").judge.table

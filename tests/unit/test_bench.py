@@ -1,0 +1,91 @@
+"""What a run works on: which engines are up, and in which order they are ended."""
+
+import contextlib
+import pickle
+
+import pytest
+
+from rnr_dist.bench import Bench
+from rnr_dist.config.file import validate
+from rnr_dist.types import ModelRef
+
+BASE, OTHER = ModelRef("/base", "b"), ModelRef("/other", "o")
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What was started and ended, in order."""
+    lines = []
+
+    @contextlib.contextmanager
+    def lived(name):
+        lines.append(f"+{name}")
+        try:
+            yield name
+        finally:
+            lines.append(f"-{name}")
+
+    monkeypatch.setattr("rnr_dist.bench.ray_session", lambda config: lived("ray"))
+    monkeypatch.setattr(
+        "rnr_dist.generate.cluster_pool.generator_pool",
+        lambda config, base: lived(base.checkpoint),
+    )
+    monkeypatch.setattr(Bench, "base", BASE)
+    return lines
+
+
+def bench():
+    return Bench(validate({"name": "small", "task": {"name": "extraction"}}, ""), "profanity")
+
+
+def test_engines_of_another_architecture_take_the_place_of_those_that_are_up(told):
+    with bench() as one:
+        assert one.endpoint == one.endpoint_of(BASE) == "/base"
+        assert one.endpoint_of(OTHER) == "/other"
+        assert one.endpoint == "/base"
+    assert told == ["+ray", "+/base", "-/base", "+/other", "-/other", "+/base", "-/base", "-ray"]
+
+
+def test_engines_that_do_not_come_up_leave_none_behind(told, monkeypatch):
+    @contextlib.contextmanager
+    def broken(config, base):
+        raise RuntimeError("no room")
+        yield
+
+    with bench() as one:
+        assert one.endpoint == "/base"
+        with monkeypatch.context() as now:
+            now.setattr("rnr_dist.generate.cluster_pool.generator_pool", broken)
+            with pytest.raises(RuntimeError, match="no room"):
+                one.endpoint_of(OTHER)
+        assert told[-1] == "-/base"
+        assert one.endpoint == "/base"
+    assert told[-2:] == ["-/base", "-ray"]
+
+
+def test_nothing_is_started_that_is_not_asked_for(told):
+    with bench():
+        pass
+    assert told == []
+
+
+def test_what_a_trial_is_carried_holds_what_was_started_and_starts_nothing(told):
+    with bench() as one:
+        assert one.endpoint == "/base" and one.base == BASE
+        started = list(told)
+        carried = pickle.loads(pickle.dumps(one))
+        assert (carried.endpoint, carried.base, carried.config) == ("/base", BASE, one.config)
+        assert told == started
+        with pytest.raises(AssertionError, match="only the driver records"):
+            _ = carried.tracker
+
+
+def test_a_checkpoint_is_checked_once_and_before_anything_is_started(told, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr("rnr_dist.weights.checkpoints.resolve_model", lambda name, trusted: BASE)
+    asked = []
+    config = validate({"name": "small", "task": {"name": "extraction"}}, "")
+    with Bench(config, check=lambda *given: asked.append(given)) as one:
+        assert one.base is one.base is BASE
+    assert [(config.name, str(folder)) for config, folder in asked] == [("small", "/base")]
+    assert told == []
