@@ -109,8 +109,9 @@ class Config(Section):
             return content
         task = content.get("task")
         if "recipe" not in content and isinstance(task, Mapping):
-            name = str(task.get("name", DEFAULT_TASK))
-            content = {**content, "recipe": getattr(task_class(name), "recipe", "")}
+            found = task_class(str(task.get("name", DEFAULT_TASK)))
+            if hasattr(found, "recipe"):  # one that lacks it is no task: the schema of `task` tells
+                content = {**content, "recipe": found.recipe}
         recipe = content.get("recipe", "reveal-and-release")
         if recipe not in WAYS:
             return content
