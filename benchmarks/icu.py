@@ -10,15 +10,17 @@ each part runs in a process of its own on these two models. The last line is one
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rnr_dist.config.file import validate
 from rnr_dist.config.schema import Config
 from rnr_dist.config.sources import SequenceSource
 from rnr_dist.types import ModelRef, TokenSequence
@@ -28,14 +30,24 @@ NAMES = ("memorised", "forgotten")
 
 
 def config() -> Config:
-    return Config.model_validate(
-        {
-            "name": "bench",
-            "engines": {"count": 1, "cpus_each": 2},
-            "workers": {"cpus_each": 2, "dtype": "float32"},
-            "task": {"name": "extraction", "prefix_tokens": T0, "max_tokens": T, "n": N},
-        }
-    )
+    content = {
+        "name": "bench",
+        "engines": {"count": 1, "cpus_each": 2},
+        "workers": {"cpus_each": 2, "dtype": "float32"},
+        "task": {"name": "extraction", "prefix_tokens": T0, "max_tokens": T, "n": N},
+    }
+    return validate(content, "benchmarks/icu.py")
+
+
+class Silent:
+    """Hears how far a training is, and tells nobody."""
+
+    @contextlib.contextmanager
+    def nested(self, name: str, params: Mapping[str, Any]) -> Iterator[None]:
+        yield
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        pass
 
 
 def records(tokenizer: Any, first: int) -> list[TokenSequence]:
@@ -109,16 +121,16 @@ def el(folder: Path) -> dict[str, float]:
     from rnr_dist.measures.memorisation import Counting, overlap, recall
     from rnr_dist.measures.pool_reader import PoolReader
 
-    found: dict[str, float] = {}
+    found = {}
     with Bench(config()) as bench:
-        given = records(bench.tokenizer, 0)
-        sequences = [sequence.token_ids for sequence in given]
+        known = records(bench.tokenizer, 0)
+        sequences = [sequence.token_ids for sequence in known]
         eos = bench.tokenizer.eos_token_id
         for name in NAMES:
             reader = PoolReader(bench.endpoint, model_at(folder / name))
             reader.matches(sequences[:1])  # its weights are there
             began = time.perf_counter()
-            short = recall(reader, given, Counting(N, eos=eos))
+            short = recall(reader, known, Counting(N, eos=eos))
             shortcut = time.perf_counter() - began
             began = time.perf_counter()
             starts = [
@@ -160,19 +172,14 @@ def epoch(folder: Path) -> dict[str, float]:
     from rnr_dist.bench import Bench
     from rnr_dist.config.training import CausalObjective, Training
     from rnr_dist.icu.epochs import train_by_epochs
-    from rnr_dist.icu.job import Counted, Ending, EpochPlan, Leaving
+    from rnr_dist.icu.job import NO_RULE, Counted, Ending, EpochPlan, Leaving
     from rnr_dist.icu.leaving import Limits
-    from rnr_dist.icu.tuning import TrialTracker
     from rnr_dist.measures.memorisation import Counting
     from rnr_dist.measures.similarity import scorer_folder
     from rnr_dist.methods.icu import Icu, IcuSettings
     from rnr_dist.train.collate import Example, texts
     from rnr_dist.train.materials import Materials
     from rnr_dist.train.trainings import Trainings
-
-    class Silent(TrialTracker):
-        def metrics(self, values: Any, step: int = 0) -> None:
-            pass
 
     known = model_at(folder / "memorised")
     tokenizer = tokenizer_of(known)
@@ -194,12 +201,13 @@ def epoch(folder: Path) -> dict[str, float]:
         items = Icu().items("icu", Materials(tuple(forget), pairs=pairs), icu)
         never = Limits(0, 0, 0, 0)
         counted = Counted(Counting(N, eos=tokenizer.eos_token_id))
-        leaving = Leaving(levels=(never,) * len(forget), scorer=scorer_folder("embedded:minilm"))
+        scorer = scorer_folder("embedded:minilm")
+        leaving = Leaving(NO_RULE, (never,) * len(forget), scorer)
         plan = EpochPlan(forget, counted, Ending("forgotten", never, 1), leaving)
         ours = train_by_epochs(trainings, "icu", items, icu, known, plan)
         both = texts(Example(one.token_ids, 0) for one in [*forget, *pool])
-        plan = EpochPlan(forget, counted, Ending("memorised", Limits(0, 0, 2, 1), 1))
-        tuned = train_by_epochs(trainings, "plain", both, plain, known, plan)
+        memorising = EpochPlan(forget, counted, Ending("memorised", Limits(0, 0, 2, 1), 1))
+        tuned = train_by_epochs(trainings, "plain", both, plain, known, memorising)
     before, after = ours.epochs
     reading = after["reading_seconds"] - before["reading_seconds"]
     command = [sys.executable, __file__, "--models", str(folder), "reference"]

@@ -40,7 +40,7 @@ MEASURES = Measures((SHARES.fraction, INSIDE, OUTSIDE, *FLUENCY))
 class Characters:
     """A tokenizer of one token a character."""
 
-    eos_token_id = 0
+    eos_token_id = 127  # no text has it
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         return list(map(ord, text))
