@@ -67,7 +67,6 @@ class Where:
 def _pipeline(command: str, config: Path, overrides: list[str], where: Where) -> None:
     from rnr_dist.commands.check import check_checkpoint, check_inputs
     from rnr_dist.config.file import load_config
-    from rnr_dist.recipes.pipeline import open_run, recipe_of, run_folder, run_pipeline
     from rnr_dist.run.progress import say
 
     if where.run and where.resume:
@@ -75,10 +74,13 @@ def _pipeline(command: str, config: Path, overrides: list[str], where: Where) ->
     if where.resume and not (where.resume / "config.json").exists():
         raise InputError(f"--resume {where.resume}: no run directory (no config.json)")
     loaded = load_config(config, overrides)
+    task = check_inputs(loaded, methods=command == "baselines")
+    # Only now: the stages of all recipes load torch and Ray.
+    from rnr_dist.recipes.pipeline import open_run, recipe_of, run_folder, run_pipeline
+
     recipe, stage = recipe_of(loaded, STAGES[command])
     if command == "icu":  # the whole picture, of the recipe that has this stage
         stage = recipe.last
-    task = check_inputs(loaded, methods=stage == "baselines")
     path = where.resume or where.run or run_folder(RUNS, loaded.name)
     directory = open_run(path, loaded, where.resume is not None, where.reread)
     say(f"run directory {directory.path}")

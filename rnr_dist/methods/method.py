@@ -12,12 +12,14 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from rnr_dist.config.methods import MethodSettings, Way
 from rnr_dist.config.registry import method_class
+from rnr_dist.config.schema import Config
 from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
 from rnr_dist.tasks.task import Task
 from rnr_dist.train.collate import Item
 from rnr_dist.train.materials import Materials, Need
 from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.weights.checkpoints import require_trained
 
 
 class Method(Protocol):
@@ -67,3 +69,11 @@ def require_served(method: Method, task: Task, way: Way) -> None:
         )
     if type(method).settings(way) is None:
         raise InputError(f"method {method.name}: cannot be run by {way}")
+
+
+def require_layers(config: Config, checkpoint: Path) -> None:
+    """Raises InputError where a method is to train a layer that the checkpoint has not."""
+    for name in config.compared:
+        settings = config.methods.found(name)
+        if settings and settings.training.parameters != "full":
+            require_trained(checkpoint, settings.training, f"methods.{name}.training")
