@@ -242,6 +242,9 @@ class FakeBench:
     def endpoint_of(self, checkpoint):
         return self.endpoint
 
+    def end_endpoint(self):
+        pass
+
 
 class FakeTask:
     """Forget to say `bad`: real measures of what the endpoint answers."""
