@@ -8,6 +8,7 @@ carries to a trial holds what was started and starts nothing there.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -111,6 +112,17 @@ class Bench:
             pool = self._engines.enter_context(generator_pool(self.config, checkpoint))
             self._serving = checkpoint.checkpoint_digest, pool
         return self._serving[1]
+
+    def beside(self, model: ModelRef) -> Bench:
+        """As a bench of a model with an architecture, and perhaps a vocabulary, of its own.
+
+        It holds until this bench is asked for an endpoint again.
+        """
+        serving = model.checkpoint_digest, self.endpoint_of(model)
+        other = copy.copy(self)
+        other.__dict__.pop("tokenizer", None)
+        other.__dict__.update(base=model, _serving=serving)
+        return other
 
     @cached_property
     def scorer(self) -> Any:

@@ -48,6 +48,9 @@ class Characters:
     def decode(self, ids: Any, **options: Any) -> str:
         return "".join(map(chr, ids))
 
+    def get_vocab(self) -> dict[str, int]:
+        return {chr(place): place for place in range(128)}
+
 
 def contexts(split: Split, count: int, group: str = "rude") -> list[Context]:
     return [Context(f"{split}{i}", f"{split} text {i}", split, group) for i in range(count)]
@@ -239,8 +242,14 @@ class FakeBench:
     ray: None = None
     tracker: FakeTracker = field(default_factory=FakeTracker)
 
+    others: dict[str, Any] = field(default_factory=dict)
+    """Benches of further models, by the digest of their checkpoint."""
+
     def endpoint_of(self, checkpoint):
-        return self.endpoint
+        return self.beside(checkpoint).endpoint
+
+    def beside(self, model):
+        return self.others.get(model.checkpoint_digest, self)
 
 
 class FakeTask:
