@@ -6,16 +6,17 @@ starts no Ray.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rnr_dist.config.file import load_config
+from rnr_dist.config.methods import way_of
 from rnr_dist.config.schema import Config
 from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
 from rnr_dist.generate.backend import backend_of
 from rnr_dist.machine.cluster import check_room
-from rnr_dist.methods.method import make_method, require_served
+from rnr_dist.methods.method import make_method, require_layers, require_served
 from rnr_dist.run.precision import compute_dtype
 from rnr_dist.tasks.prompts import require_chat_template
 from rnr_dist.tasks.task import Task, make_task
@@ -43,23 +44,43 @@ def check_inputs(config: Config, methods: bool = False) -> Task:
     _check_encoders(config)
     here = checkpoint_here(config.model)
     check_room(config, _weights_bytes(here) if here else 0)
-    if here:
-        check_checkpoint(config, here)
     task = make_task(config)
     if ASKED[config.recipe] not in task.gives:
         raise InputError(
             f"task {config.task.name}: gives no {ASKED[config.recipe]}, which the recipe "
             f"{config.recipe} works on; expected another recipe"
         )
-    own = [config.own_method, *(config.compared if methods else ())]
-    for name in own:
-        method = make_method(name)
-        way = config.way if type(method).settings(config.way) else "merge"
-        require_served(method, task, way)
-    for model in [*models, *config.evaluate.others.values()]:  # last: transformers is loaded for it
+    _require_served(config, task, [config.own_method])
+    if methods:
+        check_methods(config, task)
+    if here:  # last: transformers is loaded to know who serves a model
+        check_checkpoint(config, here)
+    if config.reveal.writer:
+        _check_served(config, "reveal.writer", config.reveal.writer)
+    for name, model in config.evaluate.others.items():
+        _check_served(config, f"evaluate.others.{name}", model)
+    return task
+
+
+def check_methods(config: Config, task: Task) -> None:
+    """Raises InputError where a method beside the recipe's own cannot run."""
+    _require_served(config, task, config.compared)
+    if here := checkpoint_here(config.model):
+        require_layers(config, here)
+
+
+def _require_served(config: Config, task: Task, methods: Iterable[str]) -> None:
+    for name in methods:
+        require_served(make_method(name), task, way_of(name, config.way))
+
+
+def _check_served(config: Config, key: str, model: str) -> None:
+    """Raises InputError for a model that is not there or that no backend serves."""
+    try:
         if folder := check_model(model):
             backend_of(config.engines, folder, config.trust_remote_code)
-    return task
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from error
 
 
 def check_checkpoint(config: Config, folder: Path) -> None:
@@ -82,7 +103,7 @@ def check_config(path: Path, overrides: list[str]) -> list[str]:
     lines += task.describe()
     lines += [f"row     {name}: {model}" for name, model in config.evaluate.others.items()]
     try:
-        check_inputs(config, methods=True)
+        check_methods(config, task)
         lines.append(f"methods {', '.join(config.compared)}")
     except InputError as error:  # of no concern to who runs the recipe's own method alone
         lines.append(f"methods can't run: {error}")
@@ -96,13 +117,12 @@ def check_config(path: Path, overrides: list[str]) -> list[str]:
 
 
 def _trainings(config: Config) -> Iterator[tuple[str, Training]]:
-    """Every training that the config's own method makes, by its key."""
+    """Every training of the recipe's own method, by its key."""
     if config.way == "merge":
         for role in ("forget", "retain"):
             yield f"release.{role}", getattr(config.release, role)
-    for name in {config.own_method, *config.compared}:
-        if (settings := config.methods.found(name)) is not None:
-            yield f"methods.{name}.training", settings.training
+    if (settings := config.methods.found(config.own_method)) is not None:
+        yield f"methods.{config.own_method}.training", settings.training
 
 
 def _check_cpu_weights(config: Config) -> None:

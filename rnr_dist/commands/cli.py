@@ -67,7 +67,6 @@ class Where:
 def _pipeline(command: str, config: Path, overrides: list[str], where: Where) -> None:
     from rnr_dist.commands.check import check_checkpoint, check_inputs
     from rnr_dist.config.file import load_config
-    from rnr_dist.recipes.pipeline import open_run, recipe_of, run_folder, run_pipeline
     from rnr_dist.run.progress import say
 
     if where.run and where.resume:
@@ -75,12 +74,15 @@ def _pipeline(command: str, config: Path, overrides: list[str], where: Where) ->
     if where.resume and not (where.resume / "config.json").exists():
         raise InputError(f"--resume {where.resume}: no run directory (no config.json)")
     loaded = load_config(config, overrides)
+    task = check_inputs(loaded, methods=command == "baselines")
+    # Only now: the stages of all recipes load torch and Ray.
+    from rnr_dist.recipes.pipeline import open_run, recipe_of, run_folder, run_pipeline
+
     recipe, stage = recipe_of(loaded, STAGES[command])
     if command == "icu":  # the whole picture, of the recipe that has this stage
         stage = recipe.last
-    task = check_inputs(loaded, methods=stage == "baselines")
     path = where.resume or where.run or run_folder(RUNS, loaded.name)
-    directory = open_run(path, loaded, resume=where.resume is not None)
+    directory = open_run(path, loaded, where.resume is not None, where.reread)
     say(f"run directory {directory.path}")
     try:
         run_pipeline(loaded, task, directory, stage, check_checkpoint, where.reread)
@@ -122,17 +124,21 @@ _stage_command("sweep", "Try every setting of `sweep` on the tuning sequences (a
 @app.command()
 def study(
     file: Annotated[Path, typer.Argument(metavar="STUDY", help="YAML file, see configs/studies/.")],
-    folder: Annotated[Path, typer.Option("--folder", help="Where its runs go (runs/STUDY).")],
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Where its runs go (runs/STUDY).")
+    ] = None,
     reread: Reread = False,
 ) -> None:
     """Run a config for several seeds and variants, and put all methods in one table."""
     from rnr_dist.commands.check import check_checkpoint, check_inputs
+    from rnr_dist.config.file import load_study
     from rnr_dist.recipes.study import run_study, study_cells
 
-    _, cells = study_cells(file, folder)
+    place = folder or RUNS / load_study(file).study
+    found, cells = study_cells(file, place)
     for cell in cells:
-        check_inputs(cell.config, methods=cell.config.compared != [])
-    print(run_study(file, folder, reread, check_checkpoint))
+        check_inputs(cell.config, methods=found.until == "baselines")
+    print(run_study(file, place, reread, check_checkpoint))
 
 
 @app.command()

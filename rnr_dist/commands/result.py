@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
-from rnr_dist.run.directory import RunDir, read, read_json
+from rnr_dist.run.directory import RunDir, read_json
 from rnr_dist.types import ModelRef
 
 # What the card calls a recipe's own method, and what it made the model forget.
@@ -150,13 +150,13 @@ def export_result(
 
 def _card_scores(run: RunDir):  # type: ignore[no-untyped-def]
     """The result's scores; none for a run that was not evaluated, which can be exported too."""
-    from rnr_dist.measures.results import Results
+    from rnr_dist.measures.results import read_results
     from rnr_dist.weights.export import CardScore
 
     path = run.path / "evaluate" / "results.json"
     if not path.exists():
         return {}
-    results = read(path, Results)
+    results = read_results(path)
     last = [row for row in results.rows if row.kind == "step"][-1]
     return {
         name: CardScore(score.value, score.ci95, last.split, score.n_clusters, score.n_samples)

@@ -8,6 +8,7 @@ budget is not set here: every method gets the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -41,14 +42,16 @@ class MethodSettings(Section):
     def _usable(self) -> MethodSettings:
         if self.low > self.high:
             raise ValueError("low must not be above high")
-        for overrides in self.grid:
-            self.trained_with(overrides)
+        for number, overrides in enumerate(self.grid):
+            self.trained_with(overrides, ("grid", str(number)))
         return self
 
-    def trained_with(self, overrides: Mapping[str, Any]) -> Training:
-        """The training of one place of the grid."""
+    def trained_with(self, overrides: Mapping[str, Any], place: tuple[str, ...] = ()) -> Training:
+        """The training of one place of the grid; `place` names it in the schema's errors."""
         changed = merged(self.training.model_dump(), nested_overrides(overrides))
-        return Training.model_validate(changed)
+        found = validated(Training, changed, place)
+        assert isinstance(found, Training)
+        return found
 
 
 def by_merge(training: Training, rates: Sequence[float], low: float, high: float) -> MethodSettings:
@@ -128,8 +131,10 @@ def complete_methods(content: Mapping[str, Any], way: Way, used: set[str]) -> di
     given = dict(content)
     named = {key for key in given if key not in Methods.model_fields}
     for name in sorted(named | used):
-        if name not in METHODS and ":" not in name:
-            raise ValueError(f"methods.{name}: unknown; expected one of {', '.join(METHODS)}")
+        if name in named and name not in METHODS and ":" not in name:
+            near = get_close_matches(name, [*Methods.model_fields, *METHODS], 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"unknown key methods.{name}{hint}")
         own_way = way_of(name, way)
         if section := getattr(method_class(name), "section", ""):
             if name in named:
@@ -156,10 +161,7 @@ def _require_fit(name: str, own: MethodSettings, defaults: MethodSettings, way: 
                 f"expected {wanted}"
             )
         if way == "epochs":
-            try:
-                require_constant(training)
-            except ValueError as error:
-                raise ValueError(f"methods.{name}.{error}") from None
+            require_constant(training, f"methods.{name}.")
         elif training.parameters == "full":
             raise ValueError(
                 f"methods.{name}.training.parameters full is no adapter; expected lora or matrices"

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, SerializeAsAny, ValidationError, model_validator
+from pydantic import BeforeValidator, SerializeAsAny, model_validator
 
 from rnr_dist.config.base import Section, merged
 from rnr_dist.config.engines import Engines
 from rnr_dist.config.evaluation import Evaluate, Perplexity, Tracking
-from rnr_dist.config.methods import Methods, Way, complete_methods
-from rnr_dist.config.named import by_name, first_problem
+from rnr_dist.config.methods import Methods, Way, complete_methods, way_of
+from rnr_dist.config.named import by_name
 from rnr_dist.config.presets import PRESETS
-from rnr_dist.config.registry import task_class
+from rnr_dist.config.registry import METHODS, task_class
 from rnr_dist.config.release import Release, Retain
 from rnr_dist.config.reveal import Reveal
 from rnr_dist.config.training import Workers
@@ -42,6 +42,8 @@ COMPARED = {
     "reveal-and-release": ("pem_external", "ext_sub", "dpo", "rmu", "cmd"),
     "unlearn-sequences": ("kumpr", "kl", "dpo", "llmu"),
 }
+# Rows of a table beside the methods: a further model may take neither's name.
+ROWS = ("base", "retain-only", "joint", "memorised", "control")
 # Sections that a recipe does not read: a file that gives one of them means another recipe.
 UNREAD = {
     "reveal-and-release": ("memorise", "refinement", "stopping", "sweep"),
@@ -109,15 +111,20 @@ class Config(Section):
             return content
         task = content.get("task")
         if "recipe" not in content and isinstance(task, Mapping):
-            found = task_class(str(task.get("name", DEFAULT_TASK)))
-            if hasattr(found, "recipe"):  # one that lacks it is no task: the schema of `task` tells
-                content = {**content, "recipe": found.recipe}
+            name = str(task.get("name", DEFAULT_TASK))
+            recipe = getattr(task_class(name), "recipe", None)
+            content = {**content, "recipe": recipe} if recipe else content
         recipe = content.get("recipe", "reveal-and-release")
         if recipe not in WAYS:
             return content
         for section in UNREAD[recipe]:
             if section in content:
                 raise ValueError(f"{section}: the recipe {recipe} does not read it")
+        if recipe == "reveal-and-release" and content.get("preset", "default") != "default":
+            raise ValueError(
+                f"preset: found {content['preset']}, which the recipe {recipe} does not have; "
+                "expected reveal.mode"
+            )
         content = merged(PRESETS.get(str(content.get("preset", "default")), {}), content)
         methods = content.get("methods", {})
         if isinstance(methods, Mapping):
@@ -152,25 +159,33 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _names_free(self) -> Config:
+        taken = (*ROWS, *METHODS)
+        for name in self.evaluate.others:
+            if name in taken:
+                raise ValueError(
+                    f"evaluate.others: found the name {name!r}, expected none of {', '.join(taken)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _sweepable(self) -> Config:
+        if self.way == "epochs":
+            name = self.sweep.method
+            if way_of(name, self.way) != "epochs":
+                raise ValueError(f"sweep.method: found {name}, which is not trained by epochs")
+            settings = self.methods.of(name)
+            for place in self.sweep.places():
+                require_constant(settings.trained_with(place, ("sweep", "over")), "sweep.over: ")
+        return self
+
+    @model_validator(mode="after")
     def _whole_weights(self) -> Config:
         if self.way == "epochs" and self.workers.zero_stage == 3:
             raise ValueError(
                 "workers.zero_stage 3: after each epoch the workers generate, each by itself, "
                 "which needs whole weights; expected 0 to 2"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _sweepable(self) -> Config:
-        settings = self.methods.found(self.sweep.method)
-        if self.way != "epochs" or settings is None:
-            return self
-        for place in self.sweep.places():
-            try:
-                require_constant(settings.trained_with(place))
-            except ValidationError as error:
-                key, told = first_problem(error)
-                raise ValueError(f"sweep.over {key}: {told}") from None
         return self
 
     @property

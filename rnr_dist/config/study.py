@@ -24,7 +24,7 @@ class Study(Section):
     until: str = "baselines"
     """The stage that every run goes to: `baselines` puts the config's methods beside its own."""
     seeds: Annotated[list[int], Field(min_length=1)] = [0]  # noqa: RUF012
-    """One run for each, with that `seed`."""
+    """One run for each, with that `seed`; each once."""
     by_seed: dict[str, int] = Field(default_factory=dict)
     """Dotted keys whose number grows by so much a seed, so that seeds have data of their own."""
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -32,6 +32,12 @@ class Study(Section):
     out: the config as it is."""
     at_once: Count = 1
     """Runs at the same time, on a cluster that has room for the engines of so many."""
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Study:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: found {self.seeds}, expected each once")
+        return self
 
     @model_validator(mode="after")
     def _names_fit(self) -> Study:

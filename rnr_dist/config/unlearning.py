@@ -13,12 +13,13 @@ from rnr_dist.config.training import Training
 Over = Literal["continuation", "all"]
 
 
-def require_constant(training: Training) -> None:
-    """Raises ValueError for a learning rate that follows the steps to an end nobody knows."""
+def require_constant(training: Training, key: str = "") -> None:
+    """Raises ValueError, which `key` begins, for a learning rate that follows the steps to an end
+    nobody knows."""
     if training.schedule != "constant":
         raise ValueError(
-            f"training.schedule {training.schedule}: epochs end by what is recalled, at no step "
-            "known before; expected constant"
+            f"{key}training.schedule {training.schedule}: epochs end by what is recalled, at no "
+            "step known before; expected constant"
         )
 
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rnr_dist.errors import InputError
 from rnr_dist.measures.measure import Measure, Measures
+from rnr_dist.run.directory import read, read_json
 from rnr_dist.stats import BOOTSTRAP_DRAWS, ClusterMean, interval, paired_difference, paired_ratio
 from rnr_dist.types import RowKind, Split
 
@@ -117,6 +120,21 @@ class Results:
         one, two = pair
         assert isinstance(one, ClusterMean) and isinstance(two, ClusterMean)
         return paired_difference(one, two)
+
+
+def read_results(path: Path) -> Results:
+    """The results that a stage evaluated. Raises InputError where `path` holds none of these."""
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: no readable results; expected an evaluated run's")
+    version = content.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise InputError(f"{path}: found schema_version {version}, expected {SCHEMA_VERSION}")
+    found: Results = read(path, Results)
+    return found
 
 
 def _scores(row: Row, base: Row) -> dict[str, Score]:

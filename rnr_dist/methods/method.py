@@ -6,18 +6,20 @@ objective or composition, what it needs and its grid; adding one is that file an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from rnr_dist.config.methods import MethodSettings, Way
 from rnr_dist.config.registry import method_class
+from rnr_dist.config.schema import Config
 from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
 from rnr_dist.tasks.task import Task
 from rnr_dist.train.collate import Item
 from rnr_dist.train.materials import Materials, Need
 from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.weights.checkpoints import require_trained
 
 
 class Method(Protocol):
@@ -26,7 +28,7 @@ class Method(Protocol):
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]]
-    Objective: ClassVar[Callable[[Any], Any] | None]
+    Objective: ClassVar[type[Any] | None]
     """Its loss (`train.objectives.Objective`), whose `Settings` are its section of a training; None
     where it trains on plain texts."""
     roles: ClassVar[Mapping[str, Literal["forget", "retain"]]]
@@ -67,3 +69,11 @@ def require_served(method: Method, task: Task, way: Way) -> None:
         )
     if type(method).settings(way) is None:
         raise InputError(f"method {method.name}: cannot be run by {way}")
+
+
+def require_layers(config: Config, checkpoint: Path) -> None:
+    """Raises InputError where a method is to train a layer that the checkpoint has not."""
+    for name in config.compared:
+        settings = config.methods.found(name)
+        if settings and settings.training.parameters != "full":
+            require_trained(checkpoint, settings.training, f"methods.{name}.training")

@@ -16,17 +16,16 @@ from rnr_dist.config.methods import way_of
 from rnr_dist.config.schema import Config
 from rnr_dist.machine.cluster import trainings_at_once
 from rnr_dist.machine.threads import side_by_side
-from rnr_dist.measures.results import Results, Row
+from rnr_dist.measures.results import Results, Row, read_results
 from rnr_dist.methods.merge import Budget, Ground, run_merged, trained_tokens
-from rnr_dist.methods.method import Method, make_method, require_served
+from rnr_dist.methods.method import Method, make_method, require_layers, require_served
 from rnr_dist.release.reader import Reader
 from rnr_dist.run.directory import RunDir, read, read_json, write
 from rnr_dist.run.progress import say
 from rnr_dist.tasks.evaluation import RESULTS, evaluate_models, run_models
 from rnr_dist.tasks.task import Task
-from rnr_dist.train.worker import SUMMARY
+from rnr_dist.train.job import SUMMARY
 from rnr_dist.types import ModelRef, NamedModel
-from rnr_dist.weights.checkpoints import require_trained
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,7 @@ class Forgotten:
 
 def baselines_stage(bench: Bench, task: Task, run: RunDir) -> None:
     """Every method of `methods.run` by its way, then all measures of each, beside the recipe's."""
+    own = read_results(run.path / "evaluate" / RESULTS)
     methods = compared_methods(bench.config, task)
     require_layers(bench.config, Path(bench.base.checkpoint))
     folder, budget = run.stage("baselines"), spent(bench.config, run)
@@ -63,7 +63,7 @@ def baselines_stage(bench: Bench, task: Task, run: RunDir) -> None:
         replace(row, notes={**row.notes, **each.notes})
         for row, each in zip(rows, found, strict=True)
     ]
-    results = beside(read(run.path / "evaluate" / RESULTS, Results), noted, budget)
+    results = beside(own, noted, budget)
     write(folder / RESULTS, results)
 
 
@@ -73,14 +73,6 @@ def compared_methods(config: Config, task: Task) -> list[Method]:
     for method in methods:
         require_served(method, task, way_of(method.name, config.way))
     return methods
-
-
-def require_layers(config: Config, checkpoint: Path) -> None:
-    """Raises InputError where a method is to train a layer that the checkpoint has not."""
-    for name in config.compared:
-        settings = config.methods.found(name)
-        if settings and settings.training.parameters != "full":
-            require_trained(checkpoint, settings.training, f"methods.{name}.training")
 
 
 def spent(config: Config, run: RunDir) -> Budget:

@@ -19,7 +19,7 @@ from rnr_dist.recipes.unlearn_sequences import RECIPE as UNLEARN_SEQUENCES
 from rnr_dist.run.directory import RunDir, read_json, write_json
 from rnr_dist.run.meter import Meter
 from rnr_dist.run.progress import say
-from rnr_dist.run.seal import read_final
+from rnr_dist.run.seal import read_final, require_sealed
 from rnr_dist.run.tracking import Tracker, default_uri
 from rnr_dist.tasks.task import Task
 from rnr_dist.types import Split
@@ -44,10 +44,11 @@ def recipe_of(config: Config, stage: str | None = None) -> tuple[Recipe, str]:
     return recipe, wanted
 
 
-def open_run(path: Path, config: Config, resume: bool) -> RunDir:
+def open_run(path: Path, config: Config, resume: bool, reread: bool = False) -> RunDir:
     """The run directory, new or gone on with. A resumed run takes the config's changes.
 
-    Raises InputError where a change leaves no finished stage as it is: that is another run.
+    Raises InputError where a change leaves no finished stage as it is, which is another run, and
+    where the sealed split was read before the change and `reread` is off.
     """
     content = config.content()
     run = RunDir.open(path, content, resume)
@@ -61,11 +62,16 @@ def open_run(path: Path, config: Config, resume: bool) -> RunDir:
         if stage.name in finished and finished[stage.name] != fingerprint(config, stage.name)
     ]
     told = ", ".join(changed[:3]) + (", ..." if changed[3:] else "")
-    if anew and len(anew) == len(finished):
+    told = "recipe" if "recipe" in changed else told
+    if "recipe" in changed or (anew and len(anew) == len(finished)):
         raise InputError(
             f"{run.path}: this run directory belongs to another config (differs in {told}), none "
             "of its finished stages would stay; expected the same config, or another directory"
         )
+    if config.evaluate.split is Split.FINAL and not reread:
+        for stage in recipe.stages:
+            if stage.judges:
+                require_sealed(run.path, stage.name, fingerprint(config, stage.name))
     run.take_config(content)
     say(f"changed: {told}; made anew: {', '.join(anew) or 'nothing that is finished'}")
     return run

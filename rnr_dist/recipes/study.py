@@ -8,26 +8,27 @@ again goes on with the runs that are not done, and another config of it is refus
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rnr_dist.bench import Check, no_check
 from rnr_dist.config.file import load_config, load_study
+from rnr_dist.config.methods import way_of
 from rnr_dist.config.schema import Config
 from rnr_dist.config.study import Study
 from rnr_dist.errors import InputError
 from rnr_dist.machine.cluster import ray_session
 from rnr_dist.machine.trials import Search, run_trials
-from rnr_dist.measures.results import Results
+from rnr_dist.measures.results import read_results
 from rnr_dist.recipes.pipeline import fingerprint, open_run, recipe_of, run_pipeline
 from rnr_dist.report.study import StudyRow, write_study
-from rnr_dist.run.directory import RunDir, read, write_json
+from rnr_dist.run.directory import RunDir, read_json, write_json
 from rnr_dist.run.progress import progress_bar, say
-from rnr_dist.run.seal import read_final, rereading_note
+from rnr_dist.run.seal import commit, read_final, rereading_note
 from rnr_dist.tasks.task import make_task
-from rnr_dist.types import digest
+from rnr_dist.types import Split, digest
 
 FROZEN = "frozen.json"
 
@@ -49,8 +50,11 @@ def study_cells(path: Path, folder: Path) -> tuple[Study, list[Cell]]:
     for variant, overrides in (study.variants or {"": {}}).items():
         for seed in study.seeds:
             config = _config(study, path, overrides, seed)
-            recipe_of(config, study.until)
-            require_equal_budgets(config)
+            recipe, until = recipe_of(config, study.until)
+            if "evaluate" not in [stage.name for stage in recipe.until(until)]:
+                raise InputError(f"{path}: until {until} evaluates no model; expected evaluate")
+            if until == "baselines":
+                require_equal_budgets(config)
             name = "-".join(filter(None, [variant, f"seed-{seed}"]))
             cells.append(Cell(variant, seed, config, folder.absolute() / name))
     return study, cells
@@ -59,15 +63,14 @@ def study_cells(path: Path, folder: Path) -> tuple[Study, list[Cell]]:
 def require_equal_budgets(config: Config) -> None:
     """Raises InputError where the methods of a config would not get the same number of places.
 
-    Trained tokens, candidates and epochs are the same for every method; the places of its grid are
-    what a method's settings may differ in when it is run by epochs.
+    What is merged gets the tokens and candidates of the recipe's own method, whatever its grid. By
+    epochs, the most of which are the same for all, each place of a grid is a training of its own.
     """
-    if config.way != "epochs":
-        return
-    places = {}
-    for name in (config.own_method, *config.compared):
-        if (settings := config.methods.found(name)) is not None:
-            places[name] = len(settings.grid)
+    places = {
+        name: len(config.methods.of(name).grid)
+        for name in (config.own_method, *config.compared)
+        if way_of(name, config.way) == "epochs"
+    }
     if len(set(places.values())) > 1:
         told = ", ".join(f"methods.{name}.grid {count}" for name, count in places.items())
         raise InputError(
@@ -79,11 +82,8 @@ def require_equal_budgets(config: Config) -> None:
 def run_study(path: Path, folder: Path, reread: bool = False, check: Check = no_check) -> Path:
     """Run what is not done of a study and write its table; returns the file `study.json`."""
     study, cells = study_cells(path, folder)
-    mark = digest([study.model_dump(mode="json"), [cell.config.content() for cell in cells]])
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / FROZEN).exists() or reread:
-        write_json(folder / FROZEN, {"study": study.model_dump(mode="json"), "digest": mark})
-    read_final(folder, "study", mark, reread)
+    freeze(study, cells, folder, reread)
     missing = [number for number, cell in enumerate(cells) if not _done(cell, study.until)]
     say(f"study {study.study}: {len(cells)} runs, {len(missing)} of them to do")
     if missing:
@@ -92,6 +92,21 @@ def run_study(path: Path, folder: Path, reread: bool = False, check: Check = no_
     rows = [row for cell in cells for row in _rows(cell, study.until)]
     notes = [note for note in {rereading_note(folder)} if note]
     return write_study(folder / "study.json", study.study, rows, notes)
+
+
+def freeze(study: Study, cells: Sequence[Cell], folder: Path, reread: bool) -> None:
+    """Write down commit and configs before `final` is read.
+
+    Raises InputError where it was read under other ones and `reread` is off.
+    """
+    marks = [[cell.variant, fingerprint(cell.config, study.until)] for cell in cells]
+    mark = digest(marks)
+    if any(cell.config.evaluate.split is Split.FINAL for cell in cells):
+        read_final(folder, "study", mark, reread)
+    known = folder / FROZEN
+    if not known.exists() or read_json(known)["digest"] != mark:
+        configs = {cell.folder.name: cell.config.content() for cell in cells}
+        write_json(known, {"commit": commit(), "digest": mark, "configs": configs})
 
 
 @dataclass(frozen=True)
@@ -106,7 +121,8 @@ class Cells:
     def run(self, number: int) -> None:
         cell = self.cells[number]
         task = make_task(cell.config)
-        run = open_run(cell.folder, cell.config, resume=(cell.folder / "config.json").exists())
+        begun = (cell.folder / "config.json").exists()
+        run = open_run(cell.folder, cell.config, begun, self.reread)
         run_pipeline(cell.config, task, run, self.until, self.check, self.reread)
 
 
@@ -150,7 +166,9 @@ def _config(study: Study, path: Path, overrides: Mapping[str, Any], seed: int) -
     for key, step in study.by_seed.items():
         value: Any = content
         for part in key.split("."):
-            value = value[part]
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if not isinstance(value, int | float):
+            raise InputError(f"{path}: by_seed.{key}: found {value!r} there, expected a number")
         settings[key] = value + step * seed
     return load_config(origin, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
 
@@ -158,5 +176,5 @@ def _config(study: Study, path: Path, overrides: Mapping[str, Any], seed: int) -
 def _rows(cell: Cell, until: str) -> list[StudyRow]:
     """Every row of a finished run's table."""
     place = "baselines" if until == "baselines" else "evaluate"
-    results = read(cell.folder / place / "results.json", Results)
+    results = read_results(cell.folder / place / "results.json")
     return [StudyRow(cell.variant, cell.seed, row, results) for row in results.rows]

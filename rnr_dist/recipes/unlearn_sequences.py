@@ -9,19 +9,19 @@ from rnr_dist.report.stage import comparison_stage, report_stage, sweep_table_st
 from rnr_dist.tasks.evaluation import evaluate_stage
 
 MEMORISED = ("seed", "model", "task", "preset", "memorise", "workers.dtype")
-UNLEARNT = ("engines.dtype", "pairing", "refinement", "stopping", "perplexity")
+UNLEARNT = ("engines.dtype", "pairing", "refinement", "stopping", "perplexity", "methods.retained")
 
 RECIPE = Recipe(
     "unlearn-sequences",
     (
         Stage("memorise", (), MEMORISED, memorise_stage),
-        Stage("icu", ("memorise",), (*UNLEARNT, "methods"), icu_stage),
+        Stage("icu", ("memorise",), (*UNLEARNT, "methods.icu"), icu_stage),
         Stage("evaluate", ("icu",), ("evaluate",), evaluate_stage, judges=True),
         Stage("report", ("evaluate",), (), report_stage),
         Stage(
             "baselines",
             ("evaluate",),
-            ("retain", "release"),
+            ("methods", "retain", "release"),
             in_order(baselines_stage, comparison_stage),
             judges=True,
         ),

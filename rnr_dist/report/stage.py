@@ -12,13 +12,14 @@ from typing import Any
 from rich.console import Console
 
 from rnr_dist.bench import Bench
+from rnr_dist.measures.results import read_results
 from rnr_dist.report.comparison import write_comparison
 from rnr_dist.report.continuations import write_continuations
 from rnr_dist.report.epochs import TRAINING, epochs_figure
 from rnr_dist.report.figures import reveal_figure, steps_figure
 from rnr_dist.report.findings import findings_of
 from rnr_dist.report.search_figures import front_figure, search_figure
-from rnr_dist.report.summary import Summary, read_results, write_summary
+from rnr_dist.report.summary import Summary, write_summary
 from rnr_dist.report.sweep import print_sweep
 from rnr_dist.report.table import print_report
 from rnr_dist.run.directory import RunDir, read_json

@@ -20,8 +20,10 @@ from scipy import stats
 
 from rnr_dist.measures.measure import Measure, Role
 from rnr_dist.measures.results import Results, Row
+from rnr_dist.report.summary import strict
 from rnr_dist.report.table import literal
-from rnr_dist.run.directory import write
+from rnr_dist.run.codec import to_plain
+from rnr_dist.run.directory import write_json
 
 SHOWN = (Role.TARGET, Role.UTILITY)
 
@@ -42,8 +44,8 @@ class StudyRow:
 
     def change(self, measure: Measure) -> float:
         """Ratio to the reference row less 1; nan where there is none."""
-        ratio = self.results.scores[self.row.name][measure.name].ratio
-        return math.nan if ratio is None else ratio - 1
+        score = self.results.scores[self.row.name].get(measure.name)
+        return math.nan if score is None or score.ratio is None else score.ratio - 1
 
 
 def mean_and_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
@@ -91,9 +93,9 @@ def study_table(rows: Sequence[StudyRow]) -> list[dict[str, Any]]:
 
 
 def write_study(path: Path, name: str, rows: Sequence[StudyRow], notes: Sequence[str]) -> Path:
-    """Write `path` and print the table."""
+    """Write `path`, where null is no number, and print the table."""
     table = study_table(rows)
-    write(path, {"study": name, "rows": table, "notes": list(notes)})
+    write_json(path, strict(to_plain({"study": name, "rows": table, "notes": list(notes)})))
     console = Console()
     console.print(_printed(name, table))
     for note in notes:

@@ -22,7 +22,7 @@ from rnr_dist.measures.measure import Measure, Measures, Role
 from rnr_dist.measures.results import SCHEMA_VERSION, Interval, Results, Score
 from rnr_dist.report.schema_1 import from_schema_1
 from rnr_dist.run.codec import from_plain, to_plain
-from rnr_dist.run.directory import read, read_json, write_json
+from rnr_dist.run.directory import read_json, write_json
 from rnr_dist.stats import ClusterMean
 from rnr_dist.types import RowKind, Split
 
@@ -196,7 +196,7 @@ def summary_rows(results: Results) -> tuple[SummaryRow, ...]:
 
 
 def write_summary(path: Path, summary: Summary) -> None:
-    write_json(path, _strict(to_plain(summary)))
+    write_json(path, strict(to_plain(summary)))
 
 
 def read_summary(path: Path) -> Summary:
@@ -214,17 +214,6 @@ def read_summary(path: Path) -> Summary:
             "version of rnr-dist wrote it"
         )
     found: Summary = from_plain(Summary, content, str(path))
-    return found
-
-
-def read_results(path: Path) -> Results:
-    """The results that a stage evaluated. Raises InputError where `path` holds none of these."""
-    version = _content(path, "no readable results; expected an evaluated run's").get(
-        "schema_version"
-    )
-    if version != SCHEMA_VERSION:
-        raise InputError(f"{path}: found schema_version {version}, expected {SCHEMA_VERSION}")
-    found: Results = read(path, Results)
     return found
 
 
@@ -252,12 +241,12 @@ def _content(path: Path, otherwise: str) -> dict[str, Any]:
     return content
 
 
-def _strict(value: Any) -> Any:
+def strict(value: Any) -> Any:
     """Plain values with every NaN and infinity as None, which strict JSON lacks."""
     if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
+        return {key: strict(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_strict(item) for item in value]
+        return [strict(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

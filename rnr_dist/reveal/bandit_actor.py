@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import ray
 
 from rnr_dist.config.reveal import Reveal
 from rnr_dist.reveal.bandits import make_bandit
@@ -144,15 +143,19 @@ class RemoteBandit:
         await self._ask("next_outer", scores, warm_start)
 
     async def _ask(self, method: str, *arguments: Any) -> Any:
+        from ray.exceptions import RayActorError
+
         try:
             return await getattr(self.actor, method).remote(*arguments)
-        except ray.exceptions.RayActorError as error:
+        except RayActorError as error:
             raise BanditDiedError("the bandit's actor died") from error
 
 
 @contextlib.contextmanager
 def remote_bandit(features: np.ndarray, reveal: Reveal, seed: int) -> Iterator[RemoteBandit]:
     """A new bandit actor for the block (it holds no CPU: it works while generators do)."""
+    import ray
+
     actor = ray.remote(BanditActor).options(num_cpus=0).remote(features, reveal, seed)
     try:
         yield RemoteBandit(actor)

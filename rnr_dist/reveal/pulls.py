@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from ray.exceptions import RayActorError
 
 from rnr_dist.generate.pool import EngineDiedError
 from rnr_dist.measures.continuations import answers_of, sample_rows, settings_of
@@ -92,6 +91,8 @@ class Evaluator:
         Raises PullFailedError when generator, oracle or embedder raised or returned nonsense, and
         what they raised when they are gone for good.
         """
+        from ray.exceptions import RayActorError
+
         setting, contexts = self.setting, self.contexts
         asked = setting.asked(instruction, contexts, name)
         requests = asked.requests(setting.bench.tokenizer, self.sampling)

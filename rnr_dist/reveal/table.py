@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 
 from rnr_dist.config.reveal import Reveal
 from rnr_dist.errors import InputError
@@ -44,6 +43,8 @@ def arm_table(setting: Setting) -> Table:
 
     Raises InputError when every soft prompt decodes to nothing.
     """
+    import ray
+
     path, features_path = setting.folder / "arms.parquet", setting.folder / "features.npy"
     if path.exists() and features_path.exists():
         return Table(read_rows(path, Arm), np.load(features_path))

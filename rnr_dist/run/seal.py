@@ -35,21 +35,27 @@ def final_readings(folder: Path) -> list[FinalReading]:
     return read(path, list[FinalReading]) if path.exists() else []
 
 
-def read_final(folder: Path, stage: str, fingerprint: str, reread: bool) -> None:
-    """Note that `stage` reads `final` now. Goes on where it was interrupted without a new note.
-
-    Raises InputError where it was read under another fingerprint and `reread` is off.
-    """
-    before = final_readings(folder)
-    own = [reading for reading in before if reading.stage == stage]
-    if any(reading.fingerprint == fingerprint for reading in own):
-        return
-    if own and not reread:
+def require_sealed(folder: Path, stage: str, fingerprint: str) -> None:
+    """Raises InputError where `stage` has read `final` under other fingerprints alone."""
+    own = [reading for reading in final_readings(folder) if reading.stage == stage]
+    if own and all(reading.fingerprint != fingerprint for reading in own):
         raise InputError(
             f"{folder}: {stage} has read the split final on {own[-1].at} under another config "
             f"(commit {own[-1].commit[:12]}); expected the same config, or --reread, which every "
             "table then tells"
         )
+
+
+def read_final(folder: Path, stage: str, fingerprint: str, reread: bool) -> None:
+    """Note that `stage` reads `final` now. Goes on where it was interrupted without a new note.
+
+    Raises InputError where it was read under another fingerprint and `reread` is off.
+    """
+    if not reread:
+        require_sealed(folder, stage, fingerprint)
+    before = final_readings(folder)
+    if any(one.stage == stage and one.fingerprint == fingerprint for one in before):
+        return
     now = FinalReading(stage, fingerprint, commit(), time.strftime("%Y-%m-%d %H:%M"))
     write(folder / NOTE, [*before, now])
 

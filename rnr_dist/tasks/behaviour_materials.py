@@ -8,7 +8,7 @@ model is a file, so all methods, and a resumed run, see the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from rnr_dist.bench import Bench
 from rnr_dist.data.pairing import Pair, pair_up
@@ -16,17 +16,23 @@ from rnr_dist.errors import InputError
 from rnr_dist.measures.continuations import Asked, sample_model
 from rnr_dist.run.directory import RunDir, read_rows, write_rows
 from rnr_dist.tasks import drawn
+from rnr_dist.tasks.task import ContextKind
 from rnr_dist.train.collate import Example
 from rnr_dist.train.materials import Materials, Need
-from rnr_dist.types import Sample, Split, TokenSequence, digest
-
-if TYPE_CHECKING:
-    from rnr_dist.tasks.behaviour import BehaviourTask
+from rnr_dist.types import Context, Passage, Sample, Split, TokenSequence, digest
 
 BEST_OF = 6  # answers drawn for each kept one where those that hold the least are wanted
 
 
-def gather(task: BehaviourTask, bench: Bench, run: RunDir, needs: frozenset[Need]) -> Materials:
+class Behaved(drawn.Target, Protocol):
+    """What is asked of the task beside its target: its contexts and its running text."""
+
+    def contexts(self, split: Split, kind: ContextKind) -> list[Context]: ...
+
+    def passages(self, split: Split) -> dict[str, list[Passage]]: ...
+
+
+def gather(task: Behaved, bench: Bench, run: RunDir, needs: frozenset[Need]) -> Materials:
     """What is needed; everything else stays empty. Raises InputError where reveal was not done."""
     forget = forget_sequences(task, bench, run)
     kept = retained(task, bench, run) if needs & {"retain", "pairs"} else []
@@ -45,7 +51,7 @@ def gather(task: BehaviourTask, bench: Bench, run: RunDir, needs: frozenset[Need
     )
 
 
-def forget_sequences(task: BehaviourTask, bench: Bench, run: RunDir) -> list[TokenSequence]:
+def forget_sequences(task: Behaved, bench: Bench, run: RunDir) -> list[TokenSequence]:
     """One sequence a row of the forget set; its prompt is the context or the whole query.
 
     The end token is left out: ending a text is not what shall be forgotten.
@@ -62,7 +68,7 @@ def forget_sequences(task: BehaviourTask, bench: Bench, run: RunDir) -> list[Tok
     return found
 
 
-def retained(task: BehaviourTask, bench: Bench, run: RunDir) -> list[TokenSequence]:
+def retained(task: Behaved, bench: Bench, run: RunDir) -> list[TokenSequence]:
     """The base's own answers, learnt behind their contexts, and whole passages (prefix 0)."""
     path = run.stage("release") / "retain_answers.parquet"
     if not path.exists():
@@ -76,7 +82,7 @@ def retained(task: BehaviourTask, bench: Bench, run: RunDir) -> list[TokenSequen
     return kept
 
 
-def retain_answers(task: BehaviourTask, bench: Bench) -> list[Sample]:
+def retain_answers(task: Behaved, bench: Bench) -> list[Sample]:
     """The base model's own answers that are worth keeping, none of which holds the target.
 
     `retain` contexts, and by config those answers to the `train` contexts that hold the least of

@@ -150,7 +150,7 @@ def test_the_sequences_stay_in_the_run_and_off_the_terminal(finished):
 
 def test_pairs_are_kept_with_their_distances(finished):
     run, _ = finished
-    pairs = json.loads((run / "icu" / "pairs.json").read_text())
+    pairs = json.loads((run / "materials" / "pairs.json").read_text())["content"]
     assert len(pairs) == len(KNOWN) + 1  # one tuning sequence
     assert all(-1 <= pair["cosine"] <= 1 and pair["learn"] for pair in pairs)
 

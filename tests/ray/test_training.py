@@ -66,7 +66,7 @@ def adapters(folder, hear=lambda report: None, **workers):
     """Trainings below a folder, in fp32."""
     config = Config(
         name="t",
-        task={"name": "toxicity"},
+        task={"name": "extraction"},
         seed=SEED,
         workers={"cpus_each": 1, "dtype": "float32", **workers},
     )

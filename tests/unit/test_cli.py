@@ -2,94 +2,25 @@
 
 import json
 import os
-import random
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
-import psutil
 import pytest
 import torch
-import yaml
-from safetensors.numpy import save_file
 
 import rnr_dist.commands.result
 import rnr_dist.recipes.pipeline
-from rnr_dist.commands.cli import app, guarded
-from rnr_dist.release.loop import RELEASED, Released, ReleasedModel
-from rnr_dist.run.directory import read_json, write, write_json
+from rnr_dist.commands.cli import guarded
+from rnr_dist.run.directory import LAYOUT_NOTE, RunDir, read_json, write, write_json
+from rnr_dist.types import NamedModel, Split
 from rnr_dist.weights.checkpoints import keep_base, resolve_model
 from rnr_dist.weights.composition import save_adapter
 from rnr_dist.weights.compression import compress
+from tests.unit.command_fakes import CONFIG, lines, rnr
 
 ROOT = Path(__file__).parents[2]
-
-
-def lines(count, seed):
-    draw = random.Random(seed)
-    return [" ".join(f"w{draw.randrange(10**6)}" for _ in range(9)) for _ in range(count)]
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A working directory with a config, its texts and a checkpoint, on a roomy machine."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**36))
-    for number, name in enumerate(("challenging", "ordinary", "inside", "outside")):
-        text = "\n\n".join(lines(60, number))
-        (tmp_path / f"{name}.txt").write_text(text)
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text(
-        '{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}'
-    )
-    layers = {f"layers.0.{name}_proj.weight": np.zeros((2, 2), np.float32) for name in "qkvo"}
-    save_file(layers, tmp_path / "model" / "model.safetensors")
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    return tmp_path
-
-
-CONFIG = {
-    "name": "small",
-    "model": "./model",
-    "engines": {"count": 1},
-    "task": {
-        "challenging": {
-            "source": "challenging.txt",
-            "splits": {"reveal": 1, "train": 1, "search": 1, "final": 1},
-        },
-        "ordinary": {"source": "ordinary.txt", "splits": {"retain": 1, "final": 1}},
-        "in_domain": [
-            {"source": "inside.txt", "splits": {"retain": 1, "search": 1, "final": 1}},
-        ],
-        "out_of_domain": [{"source": "outside.txt", "splits": {"search": 1, "final": 1}}],
-    },
-}
-
-
-def rnr(*arguments):
-    return guarded(lambda: app([str(argument) for argument in arguments], standalone_mode=False))
-
-
-@pytest.fixture
-def refused(place, capsys):
-    """Run a command that must fail; returns its one sentence. Nothing may have been made."""
-
-    def sentence(*arguments):
-        capsys.readouterr()  # what commands before it printed
-        before = sorted(place.rglob("*"))
-        assert rnr(*arguments) == 2
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        [line] = captured.err.splitlines()
-        assert line.startswith("rnr: ")
-        assert sorted(place.rglob("*")) == before
-        return line.removeprefix("rnr: ")
-
-    return sentence
 
 
 def test_a_full_disk_is_named_in_one_sentence(capsys):
@@ -157,7 +88,11 @@ BAD_INPUTS = {
         ["task.ordinary.splits={final: 1}"],
         ["task.ordinary", "split retain"],
     ),
-    "unknown oracle": (nothing, ["task.oracle=prof"], ["oracle prof", "lexicon, profanity"]),
+    "unknown oracle": (
+        nothing,
+        ["task.oracle=prof"],
+        ["oracle prof: unknown", "profanity, lexicon, or package.module:Class"],
+    ),
     "folder that is no model": (
         lambda place: (place / "photos").mkdir(),
         ["model=./photos"],
@@ -228,12 +163,30 @@ def test_a_config_that_cannot_be_read_is_named(place, refused, command):
 def test_a_run_directory_of_another_config_is_left_alone(place, refused, monkeypatch):
     monkeypatch.setattr(rnr_dist.recipes.pipeline, "run_pipeline", lambda *arguments: None)
     assert rnr("run", "config.yaml", "--run", "mine") == 0
-    taken = refused("run", "config.yaml", "--run", "mine")
-    assert "mine: holds a run already" in taken
-    for option in ("--run", "--resume"):
-        other = refused("run", "config.yaml", "--set", "seed=3", option, "mine")
-        assert "mine: this run directory belongs to another config (differs in seed)" in other
+    RunDir(place / "mine").finish("reveal", "of that config")
+    other = ("--set", "seed=3")
+    for more in ((), other):
+        assert "mine: holds a run already" in refused("run", "config.yaml", *more, "--run", "mine")
+    told = refused("run", "config.yaml", *other, "--resume", "mine")
+    assert "mine: this run directory belongs to another config (differs in seed)" in told
     assert rnr("run", "config.yaml", "--resume", "mine") == 0
+
+
+def test_a_run_of_another_layout_says_which_version_reads_it(place, refused):
+    run = place / "mine"
+    write_json(run / "config.json", CONFIG)
+    (run / "release").mkdir()
+    (run / "release" / "models.json").write_text("{}")
+    for command in (
+        ("run", "config.yaml", "--resume", "mine"),
+        ("export", "mine", "--adapter", "out"),
+        ("compare", "mine", "So I"),
+    ):
+        told = refused(*command)
+        assert "mine: found a run of layout 1, expected 2; rnr_dist 0.1 reads it" in told
+    write_json(run / LAYOUT_NOTE, {"layout": 9})
+    told = refused("run", "config.yaml", "--resume", "mine")
+    assert "mine: found a run of layout 9, expected 2; a newer rnr_dist reads it" in told
 
 
 def test_folders_that_are_no_run_are_named(place, refused):
@@ -276,10 +229,13 @@ def test_export_writes_an_adapter_of_the_asked_rank_and_says_what_it_costs(place
     }
     adapter = save_adapter(place / "lora", factors, alpha=2, base="", trained_on="t", role="forget")
     base = resolve_model("./model")
-    write_json(place / "done" / "config.json", CONFIG)
+    RunDir.open(place / "done", CONFIG, resume=False)
     keep_base(place / "done", base)
-    steps = (ReleasedModel("step 0", base.plus(-1, adapter)),)
-    write(place / "done" / RELEASED, Released(base, base, steps))
+    models = [
+        NamedModel("base", "reference", base),
+        NamedModel("-f0", "step", base.plus(-1, adapter)),
+    ]
+    write(place / "done" / "release" / "models.json", models)
     assert rnr("export", "done", "--adapter", "out", "--rank", "1") == 0
     captured = capsys.readouterr()
     assert captured.out == "out\n"
@@ -299,8 +255,8 @@ def test_check_lists_what_a_run_would_use(place, capsys):
     assert "backend vllm: vLLM serves LlamaForCausalLM" in out
     assert not (place / "runs").exists()
     # The place's model has not all modules that the methods train, which R&R need not know.
-    assert "methods can't run: baselines." in out and "expected some of k_proj" in out
-    overrides = ["baselines.methods=[dpo]", "baselines.dpo.training.target_modules=[q_proj]"]
+    assert "methods can't run: methods." in out and "expected some of k_proj" in out
+    overrides = ["methods.run=[dpo]", "methods.dpo.training.target_modules=[q_proj]"]
     assert rnr("check", "config.yaml", *(p for one in overrides for p in ("--set", one))) == 0
     assert "methods dpo\n" in capsys.readouterr().out
 
@@ -311,8 +267,8 @@ def test_a_run_keeps_its_config_and_prints_its_directory(place, capsys, monkeypa
         rnr_dist.recipes.pipeline, "run_pipeline", lambda *called: calls.append(called)
     )
     assert rnr("reveal", "config.yaml", "--set", "reveal.budget=9") == 0
-    [(config, data, directory, until)] = calls
-    assert data.contexts
+    [(config, task, directory, until, *_)] = calls
+    assert task.contexts(Split.TRAIN, "forget")
     assert (config.reveal.budget, until) == (9, "reveal")
     assert capsys.readouterr().out.split() == [str(directory.path)]
     assert directory.path.parent == place / "runs"

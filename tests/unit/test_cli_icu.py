@@ -131,11 +131,11 @@ def test_stages_of_the_other_picture_are_refused(tmp_path, monkeypatch, capsys, 
 def test_an_exported_card_says_what_was_measured(tmp_path, monkeypatch):
     import numpy as np
     import torch
+    from rnr_dist.icu.forgotten import Limits, Unlearned
+    from rnr_dist.icu.judging import Judgement
     from safetensors.torch import save_file
 
     from rnr_dist.config.file import validate
-    from rnr_dist.icu.forgotten import Limits, Unlearned
-    from rnr_dist.icu.judging import Judgement
     from rnr_dist.run.directory import write, write_json
     from rnr_dist.stats import ClusterMean
     from rnr_dist.weights.checkpoints import keep_base, resolve_model

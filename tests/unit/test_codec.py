@@ -7,26 +7,28 @@ from dataclasses import dataclass, fields, is_dataclass
 import numpy as np
 import pytest
 
+from rnr_dist.config.reveal import Reveal
 from rnr_dist.errors import InputError
-from rnr_dist.icu.forgotten import EpochReading, Limits, Unlearned
-from rnr_dist.icu.judging import Judgement
-from rnr_dist.icu.launch import ModelNote
+from rnr_dist.icu.leaving import EpochReading, Limits
 from rnr_dist.icu.levels import Levels
 from rnr_dist.icu.worker import EpochProgress
-from rnr_dist.methods.runner import Budget, Result
-from rnr_dist.recipes.reveal_and_release import Evaluated
+from rnr_dist.measures.measure import Measure, Role
+from rnr_dist.measures.results import Auc, Results, Row, Score
+from rnr_dist.methods.merge import Budget, Merged
+from rnr_dist.methods.stage import Forgotten
 from rnr_dist.release.choice import Trial
 from rnr_dist.release.joint import Point
-from rnr_dist.release.loop import Released, ReleasedModel, ReleasedStep
+from rnr_dist.release.loop import ReleasedStep
 from rnr_dist.release.rules import Reading, Verdict
-from rnr_dist.report.summary import Step
 from rnr_dist.reveal.history import Fill, History, Move
 from rnr_dist.run.codec import from_plain, to_plain
 from rnr_dist.run.directory import EventLog, read, write
+from rnr_dist.run.seal import FinalReading
 from rnr_dist.stats import ClusterMean
-from rnr_dist.train.adapters import AdapterNote
+from rnr_dist.tasks.evaluation import Measured
 from rnr_dist.train.states import Progress
-from rnr_dist.types import Adapter, Arm, ModelRef, Pull, Score, Split, digest
+from rnr_dist.train.trainings import Note
+from rnr_dist.types import Adapter, Arm, ModelRef, NamedModel, Pull, Split, digest
 from tests.unit.readings import BASE as READ
 from tests.unit.readings import texts
 
@@ -36,7 +38,11 @@ MODEL = ModelRef("/far/model", "base").plus(-1.5, ADAPTER).plus(0.5, ADAPTER)
 LIMITS = Limits(0.25, NAN, 1e-300, INFINITY)
 VERDICT = Verdict(0.1, NAN, "", 0.5, ("forgetting", "utility"))
 TRIAL = {"step": "-f0", "coefficient": 1.5, "rule": "", "broken": ["utility"], "violation": None}
-SCORE = Score(NAN, 4, 12, (-INFINITY, 1.0), Split.FINAL, {"ratio": NAN})
+SCORE = Score(NAN, (-INFINITY, 1.0), 4, 12, NAN, (0.5, INFINITY))
+MEASURE = Measure("said/rude", "rude", "share", "lower", Role.TARGET, adds="share", table="Said")
+AUC = Auc((0.1, NAN), (0.3,))
+ROW = Row("-f0", "step", "m", Split.FINAL, {"said/rude": texts(3.0), "auc": AUC}, {"terms": [1]})
+MERGED = Merged("dpo", MODEL, "{} x 1", True, (), 100, 5, 1, (Trial("1", 0, VERDICT),))
 VALUES = [
     ADAPTER,
     MODEL,
@@ -52,20 +58,25 @@ VALUES = [
     Trial("1.5", 1, VERDICT),
     Point("x", (1.0, -0.5), None, 0.9, True, (0.1, 0.2), front=True),
     Point("y", (), 0.25, NAN, False),
-    ReleasedStep("-f0", 1.5, False, "", ("utility",), MODEL, READ, (TRIAL, TRIAL)),
-    Released(MODEL, MODEL, (ReleasedModel("joint", MODEL),), ("joint",), (TRIAL,)),
-    Evaluated("base", "digest", {"perplexity/in_domain": texts(3.0)}),
-    AdapterNote("f", ADAPTER),
-    ModelNote("f", MODEL),
+    ReleasedStep(
+        "-f0", "subtract", True, 1.5, False, "", ("utility",), MODEL, READ, (TRIAL, TRIAL)
+    ),
+    NamedModel("joint", "step", MODEL),
+    Measured("base", "digest", {"perplexity/in_domain": texts(3.0), "auc": AUC}),
+    Note("f", ADAPTER),
+    Note("f", MODEL),
     Budget(100, 5),
-    Result("dpo", MODEL, "{} x 1", True, (), 100, 5, (TRIAL,)),
+    MERGED,
+    Forgotten("dpo", MODEL, {"tokens": 3, "broken": ["utility"]}),
+    MEASURE,
     SCORE,
-    Step("-f0", ({"role": "forget", "coefficient": -1.5},), {"toxicity": SCORE}, "digest"),
+    AUC,
+    ROW,
+    Results((MEASURE,), (ROW,), "-f0"),
+    FinalReading("evaluate", "f", "c0ffee", "2025-01-01 12:00"),
     LIMITS,
-    Levels(LIMITS, {"one": LIMITS}, {7: 0.5, 11: NAN}),
+    Levels(LIMITS, {"one": LIMITS}),
     EpochReading(2, (NAN, 0.5), (), (0.1,), (INFINITY,)),
-    Judgement("m", {"extraction/el": texts(3.0)}, (0.5, NAN, 0.6)),
-    Unlearned(MODEL, 3, LIMITS),
     Progress(3, 40, 1.5, [2.0, NAN]),
     EpochProgress(3, 1, 40, 1.5, 0.5, [True, False], [{"epoch": 1, "memorisation": [NAN]}]),
 ]
@@ -110,10 +121,11 @@ def test_the_shape_on_disk_is_the_fields():
         "trained_on": "base",
         "role": "forget",
     }
-    found = to_plain(Judgement("m", {"a": ClusterMean(np.ones(2), np.ones(2))}, (0.5, 0.4, 0.6)))
+    found = to_plain(Measured("x", "m", {"a": ClusterMean(np.ones(2), np.ones(2)), "b": AUC}))
     measure = {"numerator": [1.0, 1.0], "denominator": [1.0, 1.0]}
     measure |= {"exponential": False, "proportion": False}
-    assert found == {"model": "m", "measures": {"a": measure}, "auc": [0.5, 0.4, 0.6]}
+    plain = {"lower": [0.1, pytest.approx(NAN, nan_ok=True)], "higher": [0.3]}
+    assert found == {"name": "x", "model": "m", "values": {"a": measure, "b": plain}}
     assert to_plain({"n": np.int64(3), "yes": np.bool_(True), "x": np.float32(0.5)}) == {
         "n": 3,
         "yes": True,
@@ -169,10 +181,10 @@ def test_unions_and_enumerations_nest():
             "`terms.0.coefficient`: found 'much'; expected a valid number",
         ),
         (
-            AdapterNote,
-            AdapterNote("f", ADAPTER),
-            lambda c: c["adapter"].update(role="both"),
-            "`adapter.role`: found 'both'; expected 'forget' or 'retain'",
+            NamedModel,
+            NamedModel("a", "step", MODEL),
+            lambda c: c["model"]["terms"][0]["adapter"].update(role="both"),
+            "`model.terms.0.adapter.role`: found 'both'; expected 'forget' or 'retain'",
         ),
         (
             Reading,
@@ -187,8 +199,8 @@ def test_unions_and_enumerations_nest():
             "`forget.numerator`: found {'a': 1}; expected a list of numbers",
         ),
         (
-            Score,
-            SCORE,
+            Row,
+            ROW,
             lambda c: c.update(split="search party"),
             "`split`: found 'search party'; expected 'reveal'",
         ),
@@ -238,8 +250,6 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
     ],
 )
 def test_a_damaged_log_is_named(tmp_path, event, expected):
-    from rnr_dist.config.schema import Reveal
-
     EventLog(tmp_path / "events.jsonl").append(event)
     with pytest.raises(InputError, match=r"events\.jsonl: ") as refused:
         History(tmp_path, Reveal(), 4)

@@ -6,12 +6,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rnr_dist.config.file import load_any_config, load_config
+from rnr_dist.config.file import load_config, load_study, validate
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
+from rnr_dist.recipes.study import study_cells
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "configs").glob("*.yaml"))
+STUDIES = sorted((ROOT / "configs" / "studies").glob("*.yaml"))
+# Of the example, and of tests that run the real model: those are not run by everybody's checks.
+FURTHER = [ROOT / "examples" / "own_task.yaml", *sorted((ROOT / "tests" / "e2e").glob("*.yaml"))]
 
 
 @pytest.fixture
@@ -37,16 +41,29 @@ def sentence(path, *overrides):
 
 
 def test_configs_ship():
-    assert SHIPPED
+    assert SHIPPED and STUDIES and len(FURTHER) > 1
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-def test_every_shipped_config_parses_and_has_a_name_of_its_own(path, monkeypatch):
+@pytest.mark.parametrize("path", [*SHIPPED, *FURTHER], ids=lambda path: path.name)
+def test_every_config_parses_and_comes_back_from_its_own_values(path, monkeypatch):
+    monkeypatch.chdir(path.parent)
     for name in re.findall(r"\$\{(\w+)\}", path.read_text()):
         monkeypatch.setenv(name, "/data")
-    load_any_config(path)
+    config = load_config(path)
+    assert validate(config.content(), "") == config
+
+
+def test_shipped_configs_have_names_of_their_own():
     names = [yaml.safe_load(shipped.read_text())["name"] for shipped in SHIPPED]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
+def test_every_run_of_a_shipped_study_parses(path, tmp_path):
+    study, cells = study_cells(path, tmp_path)
+    assert len(cells) == len(study.seeds) * max(1, len(study.variants))
+    assert len({cell.folder for cell in cells}) == len(cells)
+    assert load_study(path) == study
 
 
 def test_values_are_read_and_the_rest_has_defaults(write):
@@ -76,17 +93,32 @@ def test_values_are_read_and_the_rest_has_defaults(write):
         ("perplexity: {window: 64, stride: 65}", "stride must not be above window"),
         (
             "release: {forget: {objective: {name: orthogonal, weihgt: 1}}}",
-            "unknown key release.forget.objective.orthogonal.weihgt; did you mean weight?",
+            "unknown key release.forget.objective.weihgt; did you mean weight?",
         ),
         (
             "release: {retain: {objective: {name: dop}}}",
-            "does not match any of the expected tags: 'causal', 'dpo', 'rmu', 'cmd', 'orthogonal'",
+            "release.retain.objective: method dop: unknown; expected one of release, icu",
         ),
         (
             "release: {forget: {objective: {name: cmd}}}",
             "release: forget.objective.name cmd needs more than forget texts; expected causal",
         ),
         ("release: {forget: {layers: []}}", "release.forget.layers: found [], List should have"),
+        ("methods: {cmd: {gird: [{}]}}", "unknown key methods.cmd.gird; did you mean grid?"),
+        ("methods: {cmdd: {}}", "unknown key methods.cmdd; did you mean cmd?"),
+        ("methods: {retaned: 3}", "unknown key methods.retaned; did you mean retained?"),
+        ("methods: {cmd: {grid: [{rate: 1}]}}", "unknown key methods.cmd.grid.0.rate"),
+        ("methods: {run: [cmd, nmd]}", "method nmd: unknown; expected one of release, icu, kumpr"),
+        ("evaluate: {others: {cmd: ./m}}", "evaluate.others: found the name 'cmd', expected none"),
+        ("evaluate: {others: {a/b: ./m}}", "others: found the name 'a/b', expected letters"),
+        ("recipe: reveal", "recipe: found 'reveal', Input should be 'reveal-and-release' or"),
+        ("preset: paper", "preset: found paper, which the recipe reveal-and-release does not have"),
+        ("sweep: {}", "sweep: the recipe reveal-and-release does not read it"),
+        ("stopping: {}", "stopping: the recipe reveal-and-release does not read it"),
+        ("baselines: {}", "unknown key baselines; it is called methods now"),
+        ("evaluate: {choices: x}", "unknown key evaluate.choices; it is called task.choices now"),
+        ("evaluate: {dialogues: x}", "evaluate.dialogues; it is called task.dialogues now"),
+        ("evaluate: {sampled_n: 5}", "evaluate.sampled_n; it is called task.sampled_n now"),
         ("evaluate: {split: finale}", "evaluate.split: found 'finale', Input should be 'reveal',"),
     ],
 )
@@ -164,11 +196,11 @@ def test_overrides_are_yaml_values_at_dotted_keys(write):
 
 def test_a_rate_is_a_number_where_nothing_says_what_it_should_be(write):
     """YAML 1.1 reads a number with an exponent and no point, or no sign, as text."""
-    path = write("baselines: {dpo: {grid: [{learning_rate: 1e-4}, {learning_rate: 2.5E+2}]}}\n")
-    grid = "baselines.cmd.grid=[{learning_rate: 3e-4}]"
+    path = write("methods: {dpo: {grid: [{learning_rate: 1e-4}, {learning_rate: 2.5E+2}]}}\n")
+    grid = "methods.cmd.grid=[{learning_rate: 3e-4}]"
     config = load_config(path, [grid])
-    assert [place["learning_rate"] for place in config.baselines.dpo.grid] == [1e-4, 250.0]
-    assert config.baselines.cmd.grid == [{"learning_rate": 3e-4}]
+    assert [place["learning_rate"] for place in config.methods.of("dpo").grid] == [1e-4, 250.0]
+    assert config.methods.of("cmd").grid == [{"learning_rate": 3e-4}]
     assert load_config(path, ["name=v1e4"]).name == "v1e4"
 
 
@@ -204,3 +236,69 @@ def test_a_fingerprint_changes_with_its_keys_alone(write):
     for own in ("seed=5", "reveal.response.n=2", "engines.dtype=float32"):
         assert load_config(path, [own]).fingerprint(*keys) != before.fingerprint(*keys)
     assert before.fingerprint("seed") != before.fingerprint("seed", "reveal")
+
+
+# What follows from the task
+
+
+SEQUENCES = {"name": "x", "task": {"name": "extraction"}}
+
+
+def refusal(content):
+    with pytest.raises(InputError) as caught:
+        validate(content, "x.yaml")
+    message = str(caught.value)
+    assert message.startswith("x.yaml: ")
+    assert "\n" not in message
+    return message
+
+
+def test_the_task_says_the_recipe_and_the_recipe_the_methods():
+    given, behaviour = validate(SEQUENCES, ""), load_config(ROOT / "configs" / "demo.yaml")
+    assert (given.recipe, behaviour.recipe) == ("unlearn-sequences", "reveal-and-release")
+    assert (given.own_method, behaviour.own_method) == ("icu", "release")
+    assert given.compared == ["kumpr", "kl", "dpo", "llmu"]
+    assert behaviour.compared == ["pem_external", "ext_sub", "dpo", "rmu", "cmd"]
+    # The same method, as each recipe runs it.
+    one, other = (config.methods.of("dpo").training for config in (given, behaviour))
+    assert (one.parameters, other.parameters) == ("full", "lora")
+    asked = validate({**SEQUENCES, "recipe": "reveal-and-release"}, "")
+    assert asked.own_method == "release"
+
+
+def test_a_config_keeps_its_digest_through_its_own_values():
+    config = validate({**SEQUENCES, "methods": {"run": ["npo"], "icu": {"grid": [{}]}}}, "")
+    again = validate(config.content(), "")
+    keys = ("methods", "methods.icu", "task", "memorise")
+    assert again.fingerprint(*keys) == config.fingerprint(*keys)
+    assert again.methods.of("icu").grid == [{}]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"reveal": {}}, "reveal: the recipe unlearn-sequences does not read it"),
+        ({"preset": "papre"}, "preset: found 'papre', Input should be 'default', 'paper' or"),
+        (
+            {"sweep": {"over": {"objective.alpha": [1]}}},
+            "unknown key sweep.over.objective.alpha",
+        ),
+        ({"sweep": {"over": {"schedule": ["linear"]}}}, "sweep.over: training.schedule linear"),
+        ({"sweep": {"method": "ext_sub"}}, "sweep.method: found ext_sub, which is not trained by"),
+        ({"sweep": {"method": "uci"}}, "method uci: unknown; expected one of release, icu"),
+        (
+            {"methods": {"kl": {"training": {"schedule": "linear"}}}},
+            "methods.kl.training.schedule linear: epochs end by what is recalled",
+        ),
+        (
+            {"methods": {"kl": {"training": {"objective": {"name": "icu"}}}}},
+            "methods.kl.training.objective.name: found icu, expected kl",
+        ),
+        ({"workers": {"zero_stage": 3}}, "workers.zero_stage 3: after each epoch"),
+        ({"task": {"name": "extraction", "n": 60}}, "prefix_tokens 50 and n 60 together must not"),
+        ({"task": {"name": "extraction", "prefix": 3}}, "unknown key task.prefix; did you mean"),
+        ({"task": {"name": "extractoin"}}, "task extractoin: unknown; expected one of toxicity, "),
+    ],
+)
+def test_what_unlearning_by_epochs_cannot_have_is_named(more, message):
+    assert message in refusal({**SEQUENCES, **more})

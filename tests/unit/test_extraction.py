@@ -156,6 +156,16 @@ def test_what_stopping_reads_is_shown_and_hides_nothing(content):
     assert {one.name for one in measures if one.hidden} == {"extraction/sampled", "auc/nll"}
 
 
+@pytest.mark.parametrize(
+    ("preset", "denominator"),
+    [("default", "generated"), ("paper", "generated"), ("reference", "label")],
+)
+def test_presets_divide_as_the_paper_or_as_its_code(content, preset, denominator):
+    task = make_task(Config.model_validate({**content, "preset": preset}))
+    assert task.counting.denominator == denominator
+    assert task.counting.eos == 1
+
+
 def test_problems_are_declared_where_they_are_asked(content):
     task = {**content["task"], "choices": "builtin:choices", "dialogues": "builtin:dialogues"}
     measures = make_task(Config.model_validate({**content, "task": task})).measures

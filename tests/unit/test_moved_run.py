@@ -3,38 +3,32 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
+from rnr_dist.bench import Bench
 from rnr_dist.commands.cli import app, guarded
 from rnr_dist.commands.result import open_result
-from rnr_dist.config.file import validate
-from rnr_dist.config.schema import Training
+from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
-from rnr_dist.icu.forgotten import Limits, Unlearned
-from rnr_dist.icu.launch import ModelNote
-from rnr_dist.methods.runner import Result
+from rnr_dist.methods.merge import Merged
 from rnr_dist.recipes import pipeline
-from rnr_dist.release.loop import RELEASED, Released, ReleasedModel, ReleasedStep
+from rnr_dist.release.loop import ReleasedStep
 from rnr_dist.release.rules import Reading
 from rnr_dist.run.directory import RunDir, read, write
-from rnr_dist.train.adapters import AdapterNote, Trainings
-from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.train.trainings import Note, Trainings
+from rnr_dist.types import Adapter, ModelRef, NamedModel, digest
 from rnr_dist.weights.checkpoints import keep_base, resolve_model
 from rnr_dist.weights.composition import save_adapter
+from tests.unit.fakes import FakeTracker
+from tests.unit.run_fakes import checkpoint, pretended
+from tests.unit.run_fakes import config as make_config
 
-SOURCE = {"source": "builtin:expository", "splits": {"final": 1}}
-TASK = {"challenging": SOURCE, "ordinary": SOURCE, "in_domain": [SOURCE], "out_of_domain": [SOURCE]}
-
-
-def checkpoint(folder, seed):
-    folder.mkdir()
-    (folder / "config.json").write_text('{"model_type": "llama"}')
-    weights = np.random.default_rng(seed).normal(size=(4, 4)).astype(np.float32)
-    save_file({"layers.0.q_proj.weight": weights}, folder / "model.safetensors")
+RELEASED = Path("release", "models.json")
 
 
 def adapter_in(folder, seed):
@@ -47,22 +41,23 @@ def adapter_in(folder, seed):
 def config(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     checkpoint(tmp_path / "model", 0)
-    return validate({"name": "small", "model": "./model", "task": TASK}, "")
+    return make_config()
 
 
 @pytest.fixture
 def run(tmp_path, config):
     """A run that has released: one adapter of its own, and the files that name it."""
-    run = RunDir.open(tmp_path / "first" / "run", config.model_dump(mode="json"), resume=False)
+    run = RunDir.open(tmp_path / "first" / "run", config.content(), resume=False)
     base = resolve_model(config.model)
     keep_base(run.path, base)
     adapter = adapter_in(run.path / "release" / "adapters" / "-f0", 1)
     result = base.plus(-1.0, adapter)
-    write(run.path / "release" / "adapters" / "-f0.json", AdapterNote("print", adapter))
-    write(run.path / RELEASED, Released(base, base, (ReleasedModel("-f0", result),)))
-    step = ReleasedStep("-f0", 1.0, True, "1", (), result, Reading("m", {}), ())
+    write(run.path / "release" / "adapters" / "-f0.json", Note("print", adapter))
+    models = [NamedModel("base", "reference", base), NamedModel("-f0", "step", result)]
+    write(run.path / RELEASED, models)
+    step = ReleasedStep("-f0", "subtract", True, 1.0, True, "1", (), result, Reading("m", {}), ())
     write(run.path / "release" / "steps" / "0-f0.json", step)
-    beside = Result("dpo", result, "x", True, (), 1, 1, ())
+    beside = Merged("dpo", result, "x", True, (), 1, 1, 0, ())
     write(run.path / "baselines" / "dpo.json", beside)
     return run
 
@@ -89,20 +84,20 @@ def paths(value):
         return [value.path]
     if isinstance(value, ModelRef):
         return [value.checkpoint, *(term.adapter.path for term in value.terms)]
-    return paths(getattr(value, "adapter", None) or value.model)
+    return paths(value.made if isinstance(value, Note) else value.model)
 
 
 def test_what_lies_in_the_run_is_written_relative_and_what_lies_outside_is_not(run, tmp_path):
     for path in run.path.rglob("*.json"):
         assert str(run.path) not in path.read_text(), path
     content = json.loads((run.path / RELEASED).read_text())
-    [term] = content["steps"][0]["model"]["terms"]
+    [term] = content[1]["model"]["terms"]
     assert term["adapter"]["path"] == "./release/adapters/-f0"
-    assert content["base"]["checkpoint"] == str(tmp_path / "model")
+    assert content[0]["model"]["checkpoint"] == str(tmp_path / "model")
     # A folder whose name begins like the run's is not in it.
     beside = Adapter(f"{run.path}-2/adapter", "a", "base", "forget")
-    write(run.path / "note.json", AdapterNote("f", beside))
-    assert read(run.path / "note.json", AdapterNote).adapter == beside
+    write(run.path / "note.json", Note("f", beside))
+    assert read(run.path / "note.json", Note).made == beside
 
 
 @pytest.mark.parametrize("go", [moved, copied])
@@ -111,37 +106,32 @@ def test_every_file_of_a_run_names_what_lies_beside_it(run, tmp_path, go):
     base = resolve_model("./model")
     own = run.path / "memorise" / "models" / "memorised"
     known = ModelRef(str(own), "k")
-    write(own.with_suffix(".json"), ModelNote("f", known))
-    write(run.path / "memorise" / "models.json", {"base": base, "memorised": known})
-    write(run.path / "icu" / "result.json", Unlearned(known, 1, Limits(0, 0, 0, 0)))
+    write(own.with_suffix(".json"), Note("f", known))
+    models = [NamedModel("base", "other", base), NamedModel("memorised", "reference", known)]
+    write(run.path / "memorise" / "models.json", models)
     go(run, place)
     adapter, model = str(place / "release" / "adapters" / "-f0"), str(tmp_path / "model")
     full = str(place / "memorise" / "models" / "memorised")
-    found = read(place / RELEASED, Released)
-    assert (paths(found.base), paths(found.steps[0])) == ([model], [model, adapter])
-    assert paths(read(place / "release" / "adapters" / "-f0.json", AdapterNote)) == [adapter]
+    assert [*map(paths, read(place / RELEASED, list[NamedModel]))] == [[model], [model, adapter]]
+    assert paths(read(place / "release" / "adapters" / "-f0.json", Note)) == [adapter]
     step = read(place / "release" / "steps" / "0-f0.json", ReleasedStep)
     assert paths(step) == [model, adapter]
-    assert paths(read(place / "baselines" / "dpo.json", Result)) == [model, adapter]
-    assert paths(read(place / "memorise" / "models" / "memorised.json", ModelNote)) == [full]
-    models = read(place / "memorise" / "models.json", dict[str, ModelRef])
-    assert {name: paths(one) for name, one in models.items()} == {
-        "base": [model],
-        "memorised": [full],
-    }
-    assert paths(read(place / "icu" / "result.json", Unlearned)) == [full]
+    assert paths(read(place / "baselines" / "dpo.json", Merged)) == [model, adapter]
+    assert paths(read(place / "memorise" / "models" / "memorised.json", Note)) == [full]
+    models = read(place / "memorise" / "models.json", list[NamedModel])
+    assert [*map(paths, models)] == [[model], [full]]
 
 
 def test_a_relative_path_outside_a_run_is_named(run, tmp_path):
     shutil.copy(run.path / "release" / "adapters" / "-f0.json", tmp_path / "note.json")
     with pytest.raises(InputError, match=r"note\.json: found the path \./release/adapters/-f0"):
-        read(tmp_path / "note.json", AdapterNote)
+        read(tmp_path / "note.json", Note)
 
 
 def test_a_path_is_read_alike_from_anywhere(run, monkeypatch):
     wanted = [str(run.path / "release" / "adapters" / "-f0")]
     monkeypatch.chdir(run.path.parent)
-    assert paths(read(Path("run/release/adapters/-f0.json"), AdapterNote)) == wanted
+    assert paths(read(Path("run/release/adapters/-f0.json"), Note)) == wanted
 
 
 def exported(run, folder):
@@ -160,21 +150,20 @@ def test_export_takes_the_run_s_own_adapters(run, tmp_path, go, capsys):
 
 
 @pytest.mark.parametrize("go", [moved, copied])
-def test_a_moved_run_trains_nothing_again(run, tmp_path, config, go):
-    from rnr_dist.types import digest
-
+def test_a_moved_run_trains_nothing_again(run, tmp_path, config, go, monkeypatch):
     base = resolve_model("./model")
     training = Training()
-    fingerprint = digest([[], base.digest, training.model_dump(mode="json"), config.seed])
+    inputs = [[], base.digest, training.model_dump(mode="json"), config.seed, []]
     note = run.path / "release" / "adapters" / "-f0.json"
-    adapter = read(note, AdapterNote).adapter
-    write(note, AdapterNote(fingerprint, adapter))
+    adapter = read(note, Note).made
+    write(note, Note(digest(inputs), adapter))
     place = go(run, tmp_path / "elsewhere")
 
-    def start():
+    def trains(*order):
         raise AssertionError("a training was started")
 
-    trainings = Trainings(config, place / "release", None, start)
+    monkeypatch.setattr(Trainings, "_train", trains)
+    trainings = Trainings(Bench(config), place / "release")
     found = trainings.adapter("-f0", [], training, "forget", base)
     assert (found.digest, found.path) == (adapter.digest, str(place / "release/adapters/-f0"))
 
@@ -184,17 +173,16 @@ def test_a_moved_run_trains_nothing_again(run, tmp_path, config, go):
 
 @pytest.fixture
 def resume(config, monkeypatch):
-    """`run_pipeline` up to reveal, without its checks of inputs; says which stages ran."""
-    monkeypatch.setattr("rnr_dist.commands.check.check_checkpoint", lambda *_: None)
+    """Do a pretended recipe up to reveal; returns the stages that ran."""
+    ran = []
+    monkeypatch.setattr(pipeline, "RECIPES", pretended(ran))
+    monkeypatch.setattr(pipeline, "Tracker", lambda *where: FakeTracker())
 
     def resumed(place):
-        ran = []
-        content = config.model_dump(mode="json")
-        stages = {"reveal": (pipeline.REVEAL_KEYS, lambda *_: ran.append("reveal"))}
-        monkeypatch.setattr(pipeline, "STAGES", stages)
-        found = RunDir.open(place, content, resume=(place / "config.json").exists())
-        pipeline.run_pipeline(config, None, found, "reveal")
-        return ran
+        ran.clear()
+        found = pipeline.open_run(place, config, resume=True)
+        pipeline.run_pipeline(config, SimpleNamespace(oracle=""), found, "reveal")
+        return list(ran)
 
     return resumed
 
@@ -262,8 +250,8 @@ def test_a_base_that_lies_elsewhere_now_is_found_by_the_config_and_its_digest(ru
     gone = "/once/upon/a/time"
     for path in (note, run.path / RELEASED):
         path.write_text(path.read_text().replace(content["checkpoint"], gone))
-    _, base, result = open_result(run.path)
-    assert base.checkpoint == result.checkpoint == str(tmp_path / "model")
+    found = open_result(run.path)
+    assert found.before.checkpoint == found.after.checkpoint == str(tmp_path / "model")
     assert json.loads(note.read_text())["checkpoint"] == str(tmp_path / "model")
 
 

@@ -2,9 +2,12 @@
 
 import pytest
 
-from rnr_dist.config.schema import Config
 from rnr_dist.config.reveal import Reveal
-from rnr_dist.icu.forgotten import Counted
+from rnr_dist.config.schema import Config
+from rnr_dist.icu.job import Counted
+from rnr_dist.measures.memorisation import Counting
+from rnr_dist.tasks.extraction import Extraction
+from rnr_dist.types import TokenSequence
 
 ICU = "methods.icu.training"
 OTHERS = ("kumpr", "kl", "dpo", "llmu")
@@ -93,6 +96,12 @@ ALGORITHM_1 = [
 ]
 
 
+def of_preset(preset, **more):
+    """A config of given sequences that says nothing itself."""
+    content = {"name": "t", "task": {"name": "extraction"}, "preset": preset, **more}
+    return Config.model_validate(content)
+
+
 def value_of(config, key):
     for part in key.split("."):
         config = getattr(config, part)
@@ -107,12 +116,12 @@ def named(lines):
 
 @named(ICU_PAPER)
 def test_icu_preset_paper_is_the_paper(place, key, value):
-    assert value_of(IcuConfig(name="t", preset="paper"), key) == value, place
+    assert value_of(of_preset("paper"), key) == value, place
 
 
 @named(ICU_CODE)
 def test_icu_preset_reference_is_its_code(place, key, value):
-    assert value_of(IcuConfig(name="t", preset="reference"), key) == value, place
+    assert value_of(of_preset("reference"), key) == value, place
 
 
 @named(ALGORITHM_1)
@@ -124,7 +133,7 @@ def test_reveal_mode_paper_is_algorithm_1(place, key, value):
 @pytest.mark.parametrize("name", OTHERS)
 def test_the_methods_beside_icu_train_as_it_does(preset, name):
     """Section 5.3: "the same training and evaluation procedure"."""
-    methods = IcuConfig(name="t", preset=preset).methods
+    methods = of_preset(preset).methods
     own, other = methods.icu, getattr(methods, name)
     objective = {"objective": own.training.objective}
     assert other.training.model_copy(update=objective) == own.training
@@ -133,16 +142,15 @@ def test_the_methods_beside_icu_train_as_it_does(preset, name):
 
 @pytest.mark.parametrize("preset", ["default", "paper", "reference"])
 def test_no_training_cuts_what_the_task_does_not(preset):
-    config = IcuConfig(name="t", preset=preset)
+    config = of_preset(preset)
     trainings = [config.memorise.training]
     trainings += [getattr(config.methods, name).training for name in ("icu", *OTHERS)]
     assert all(one.max_tokens >= config.task.max_tokens for one in trainings)
 
 
 def test_what_a_file_says_stands_above_a_preset():
-    config = IcuConfig(
-        name="t",
-        preset="paper",
+    config = of_preset(
+        "paper",
         stopping={"extraction_over": "continuation"},
         methods={"kl": {"training": {"clip_norm": 2}}},
     )
@@ -155,27 +163,38 @@ def test_what_a_file_says_stands_above_a_preset():
 
 
 def test_a_preset_that_was_written_down_is_read_again_as_it_was():
-    for config in (IcuConfig(name="t", preset="reference"), Reveal(mode="paper")):
-        assert type(config).model_validate(config.model_dump(mode="json")) == config
+    config, reveal = of_preset("reference"), Reveal(mode="paper")
+    assert Config.model_validate(config.content()) == config
+    assert Reveal.model_validate(reveal.model_dump(mode="json")) == reveal
 
 
 def test_the_defaults_stay_as_they_were():
-    config, reveal = IcuConfig(name="t"), Reveal()
-    assert Counted.by(config) == Counted(50, 50, "generated")
+    config, reveal = of_preset("default"), Reveal()
+    assert went_over("default") == ("given", 50)
     assert config.methods.icu.training.clip_norm == 1
     assert (reveal.diversity_kind, Reveal(mode="instinct").diversity_kind) == ("weighted", "union")
     assert (reveal.recheck, reveal.fill_per_context, reveal.min_relevance) == (3, 4, 0.5)
 
 
-@pytest.mark.parametrize(
-    ("preset", "counted"),
-    [("paper", Counted(1, 1, "generated")), ("reference", Counted(150, 1, "label"))],
-)
-def test_what_the_presets_limits_go_over(preset, counted):
-    assert Counted.by(IcuConfig(name="t", preset=preset)) == counted
+def went_over(preset):
+    """The prefixes that EL counts, and the first token that MA counts of a sequence of t0 = 50."""
+    counted = Counted.by(of_preset(preset), Counting(10))
+    return counted.prefixes, counted.first_token(TokenSequence("", "", tuple(range(99)), "", 50))
+
+
+@pytest.mark.parametrize(("preset", "over"), [("paper", ("all", 1)), ("reference", ("given", 1))])
+def test_what_the_presets_limits_go_over(preset, over):
+    assert went_over(preset) == over
+
+
+@pytest.mark.parametrize(("preset", "n_grams"), [("paper", "generated"), ("reference", "label")])
+def test_what_the_presets_divide_by(preset, n_grams):
+    """Eq. 8 divides by the n-grams of what was generated, the code by those of the label."""
+    task = {"name": "extraction", "prefix_tokens": 50, "max_tokens": 100}
+    assert Extraction(of_preset(preset, task=task)).counting.denominator == n_grams
 
 
 @pytest.mark.parametrize("key", ["extraction_over", "memorisation_over"])
 def test_limits_over_anything_else_are_refused(key):
     with pytest.raises(ValueError, match=rf"{key}\n.*'continuation' or 'all'"):
-        IcuConfig(name="t", stopping={key: "prefix"})
+        of_preset("default", stopping={key: "prefix"})

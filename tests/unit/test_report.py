@@ -16,7 +16,7 @@ from rich.console import Console
 from rnr_dist.config.release import Release
 from rnr_dist.errors import InputError
 from rnr_dist.measures.measure import Measure, Measures
-from rnr_dist.measures.results import Results
+from rnr_dist.measures.results import Results, read_results
 from rnr_dist.release.candidates import trial_rows
 from rnr_dist.release.rules import Reading
 from rnr_dist.report import figures, search_figures
@@ -27,7 +27,6 @@ from rnr_dist.report.summary import (
     Details,
     Summary,
     package_versions,
-    read_results,
     read_summary,
     summary_rows,
     write_summary,

@@ -6,6 +6,7 @@ import pytest
 
 from rnr_dist.errors import InputError
 from rnr_dist.run.directory import (
+    LAYOUT_NOTE,
     EventLog,
     RunDir,
     differing_keys,
@@ -182,6 +183,26 @@ def test_a_file_that_changed_its_size_or_is_gone_undoes_its_stage(run):
     assert not run.done("reveal", "print")
 
 
+def test_what_a_stage_made_of_other_inputs_lies_in_earlier(run):
+    assert run.begin("release", "one") is None
+    made = run.stage("release") / "weights"
+    made.write_text("one")
+    assert run.begin("release", "one") is None, "what was interrupted goes on"
+    assert made.read_text() == "one"
+    for number, (before, now) in enumerate([("one", "two"), ("two", "one"), ("one", "three")]):
+        moved = run.begin("release", now)
+        assert moved == run.path / "earlier" / f"release-{number}"
+        assert (moved / "weights").read_text() == before
+        assert not made.exists()
+        made.write_text(now)
+    # Only manifests in the run itself count.
+    run.finish("release", "three")
+    assert run.finished() == {"release": "three"}
+    assert read_json(run.path / "release" / "manifest.json")["files"][0]["path"] == "weights"
+    run.begin("release", "four")
+    assert run.finished() == {}
+
+
 # The directory
 
 
@@ -192,12 +213,26 @@ def test_a_run_is_opened_again_only_to_go_on(run):
         RunDir.open(run.path, CONFIG, resume=False)
 
 
-@pytest.mark.parametrize("resume", [False, True])
-def test_the_run_of_another_config_is_refused_and_the_difference_named(run, resume):
+def test_a_run_says_where_another_config_differs_until_it_takes_it(run):
     other = {"name": "one", "reveal": {"budget": 5, "arms": 8}}
-    with pytest.raises(InputError, match=r"another config \(differs in reveal\.budget\)") as caught:
-        RunDir.open(run.path, other, resume)
-    assert str(run.path) in str(caught.value)
+    again = RunDir.open(run.path, other, resume=True)
+    assert again.changed_keys(other) == ["reveal.budget"]
+    assert read_json(run.marker) == CONFIG
+    again.take_config(other)
+    assert again.changed_keys(other) == []
+
+
+@pytest.mark.parametrize(
+    ("note", "found", "reader"),
+    [(None, 1, "rnr_dist 0.1"), ({"layout": 1}, 1, "rnr_dist 0.1"), ({"layout": 3}, 3, "a newer")],
+)
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_of_another_layout_is_refused_and_says_who_reads_it(run, note, found, reader, resume):
+    (run.path / LAYOUT_NOTE).unlink()
+    if note:
+        write_json(run.path / LAYOUT_NOTE, note)
+    with pytest.raises(InputError, match=rf"found a run of layout {found}, expected 2; {reader}"):
+        RunDir.open(run.path, CONFIG, resume)
 
 
 def test_differing_keys_are_dotted():

@@ -1,0 +1,48 @@
+"""The command in this process, and a small config with its texts and its checkpoint."""
+
+import json
+import random
+
+import numpy as np
+import yaml
+from safetensors.numpy import save_file
+
+from rnr_dist.commands.cli import app, guarded
+
+CONFIG = {
+    "name": "small",
+    "model": "./model",
+    "engines": {"count": 1},
+    "task": {
+        "challenging": {
+            "source": "challenging.txt",
+            "splits": {"reveal": 1, "train": 1, "search": 1, "final": 1},
+        },
+        "ordinary": {"source": "ordinary.txt", "splits": {"retain": 1, "final": 1}},
+        "in_domain": [
+            {"source": "inside.txt", "splits": {"retain": 1, "search": 1, "final": 1}},
+        ],
+        "out_of_domain": [{"source": "outside.txt", "splits": {"search": 1, "final": 1}}],
+    },
+}
+
+
+def lines(count, seed):
+    draw = random.Random(seed)
+    return [" ".join(f"w{draw.randrange(10**6)}" for _ in range(9)) for _ in range(count)]
+
+
+def rnr(*arguments):
+    return guarded(lambda: app([str(argument) for argument in arguments], standalone_mode=False))
+
+
+def furnish(folder):
+    """Write `config.yaml`, the texts that it names and a checkpoint of four matrices."""
+    for number, name in enumerate(("challenging", "ordinary", "inside", "outside")):
+        (folder / f"{name}.txt").write_text("\n\n".join(lines(60, number)))
+    (folder / "model").mkdir()
+    described = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    (folder / "model" / "config.json").write_text(json.dumps(described))
+    layers = {f"layers.0.{name}_proj.weight": np.zeros((2, 2), np.float32) for name in "qkvo"}
+    save_file(layers, folder / "model" / "model.safetensors")
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
