@@ -8,7 +8,6 @@ carries to a trial holds what was started and starts nothing there.
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -118,10 +117,10 @@ class Bench:
 
         It holds until this bench is asked for an endpoint again.
         """
-        serving = model.checkpoint_digest, self.endpoint_of(model)
-        other = copy.copy(self)
+        _ = self.endpoint_of(model), self.oracle and self.scorer  # both benches share one
+        other = object.__new__(type(self))
+        other.__dict__.update({**self.__dict__, "base": model})
         other.__dict__.pop("tokenizer", None)
-        other.__dict__.update(base=model, _serving=serving)
         return other
 
     @cached_property

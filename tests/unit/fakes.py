@@ -252,9 +252,6 @@ class FakeBench:
     def beside(self, model):
         return self.others.get(model.checkpoint_digest, self)
 
-    def end_endpoint(self):
-        pass
-
 
 class FakeTask:
     """Forget to say `bad`: real measures of what the endpoint answers."""
