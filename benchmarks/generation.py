@@ -19,11 +19,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from rnr_dist.config.file import load_config
 from rnr_dist.config.engines import Engines
+from rnr_dist.config.file import load_config
 from rnr_dist.config.schema import Config
 from rnr_dist.data.sources import load_contexts
+from rnr_dist.generate.requests import Generate
 from rnr_dist.types import SamplingSettings
 
 ROUNDS = 2
@@ -36,6 +38,10 @@ def prompts(config: Config) -> list[str]:
     return [context.text for context in load_contexts(config.task.challenging, "challenging")][
         :CONTEXTS
     ]
+
+
+def requests_of(config: Config, tokenizer: Any) -> list[Generate]:
+    return [Generate(SAMPLING, tuple(tokenizer.encode(prompt))) for prompt in prompts(config)]
 
 
 def bare(config: Config, own_nucleus: bool) -> float:
@@ -61,15 +67,14 @@ def bare(config: Config, own_nucleus: bool) -> float:
 
 def pool(config: Config) -> float:
     """Best tokens/s of the pool, driven as the pipeline drives it."""
-    from rnr_dist.bench import Machine
-    from rnr_dist.measures.continuations import continuation_requests
+    from rnr_dist.bench import Bench
 
-    with Machine(config) as machine:
-        requests = continuation_requests(prompts(config), machine.tokenizer, SAMPLING)
+    with Bench(config) as bench:
+        requests = requests_of(config, bench.tokenizer)
         speeds = []
         for _ in range(ROUNDS + 1):
             began = time.perf_counter()
-            responses = machine.pool.run(machine.base, requests)
+            responses = bench.endpoint.run(bench.base, requests)
             tokens = sum(len(c.token_ids) for r in responses for c in r.continuations)
             speeds.append(tokens / (time.perf_counter() - began))
     return max(speeds[1:])
@@ -77,19 +82,18 @@ def pool(config: Config) -> float:
 
 def transformers(config: Config) -> list[float]:
     """Best tokens/s of the pool on the transformers backend and of a bare loop, in turn."""
-    from rnr_dist.measures.continuations import continuation_requests
-    from rnr_dist.bench import Machine
+    from rnr_dist.bench import Bench
 
     engines = config.engines.model_copy(update={"backend": "transformers"})
     speeds: dict[str, list[float]] = {"pool": [], "bare": []}
-    with Machine(config.model_copy(update={"engines": engines})) as machine:
-        requests = continuation_requests(prompts(config), machine.tokenizer, SAMPLING)
+    with Bench(config.model_copy(update={"engines": engines})) as bench:
+        requests = requests_of(config, bench.tokenizer)
 
         def pooled() -> int:
-            responses = machine.pool.run(machine.base, requests)
+            responses = bench.endpoint.run(bench.base, requests)
             return sum(len(c.token_ids) for r in responses for c in r.continuations)
 
-        loop = bare_loop(config, machine.base.checkpoint)
+        loop = bare_loop(config, bench.base.checkpoint)
         for _ in range(ROUNDS + 1):
             for name, once in (("pool", pooled), ("bare", loop)):
                 began = time.perf_counter()

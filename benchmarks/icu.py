@@ -10,17 +10,18 @@ each part runs in a process of its own on these two models. The last line is one
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rnr_dist.config.file import validate
 from rnr_dist.config.schema import Config
-
 from rnr_dist.config.sources import SequenceSource
 from rnr_dist.types import ModelRef, TokenSequence
 
@@ -28,13 +29,25 @@ RECORDS, T0, T, N = 8, 50, 100, 10
 NAMES = ("memorised", "forgotten")
 
 
-def config() -> IcuConfig:
-    return IcuConfig(
-        name="bench",
-        engines={"count": 1, "cpus_each": 2},
-        workers={"cpus_each": 2, "dtype": "float32"},
-        task={"prefix_tokens": T0, "max_tokens": T, "n": N},
-    )
+def config() -> Config:
+    content = {
+        "name": "bench",
+        "engines": {"count": 1, "cpus_each": 2},
+        "workers": {"cpus_each": 2, "dtype": "float32"},
+        "task": {"name": "extraction", "prefix_tokens": T0, "max_tokens": T, "n": N},
+    }
+    return validate(content, "benchmarks/icu.py")
+
+
+class Silent:
+    """Hears how far a training is, and tells nobody."""
+
+    @contextlib.contextmanager
+    def nested(self, name: str, params: Mapping[str, Any]) -> Iterator[None]:
+        yield
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        pass
 
 
 def records(tokenizer: Any, first: int) -> list[TokenSequence]:
@@ -46,7 +59,7 @@ def records(tokenizer: Any, first: int) -> list[TokenSequence]:
 def base() -> ModelRef:
     from rnr_dist.weights.checkpoints import resolve_model
 
-    return resolve_model(IcuConfig(name="x").model)
+    return resolve_model(config().model)
 
 
 def tokenizer_of(model: ModelRef) -> Any:
@@ -104,19 +117,20 @@ def el(folder: Path) -> dict[str, float]:
     """EL and MA for all prefixes in one engine: the shortcut against a generation a prefix."""
     import numpy as np
 
-    from rnr_dist.bench import Machine
-    from rnr_dist.measures.memorisation import overlap, recall
+    from rnr_dist.bench import Bench
+    from rnr_dist.measures.memorisation import Counting, overlap, recall
     from rnr_dist.measures.pool_reader import PoolReader
 
     found = {}
-    with Machine(config()) as machine:
-        sequences = [sequence.token_ids for sequence in records(machine.tokenizer, 0)]
-        eos = machine.tokenizer.eos_token_id
+    with Bench(config()) as bench:
+        known = records(bench.tokenizer, 0)
+        sequences = [sequence.token_ids for sequence in known]
+        eos = bench.tokenizer.eos_token_id
         for name in NAMES:
-            reader = PoolReader(machine.pool, model_at(folder / name))
+            reader = PoolReader(bench.endpoint, model_at(folder / name))
             reader.matches(sequences[:1])  # its weights are there
             began = time.perf_counter()
-            short = recall(reader, sequences, T0, N, eos=eos)
+            short = recall(reader, known, Counting(N, eos=eos))
             shortcut = time.perf_counter() - began
             began = time.perf_counter()
             starts = [
@@ -155,24 +169,22 @@ def el(folder: Path) -> dict[str, float]:
 
 def epoch(folder: Path) -> dict[str, float]:
     """An epoch of ICU and its refinement in the worker, the same in the reference's way, memory."""
-    from rnr_dist.config.objectives import CausalObjective, IcuObjective
-    from rnr_dist.config.training import Training
-    from rnr_dist.icu.forgotten import Limits
-    from rnr_dist.icu.items import unlearning_items
-    from rnr_dist.icu.launch import EpochTrainings
-    from rnr_dist.icu.tuning import TrialTracker
-    from rnr_dist.machine.cluster import ray_session
+    from rnr_dist.bench import Bench
+    from rnr_dist.config.training import CausalObjective, Training
+    from rnr_dist.icu.epochs import train_by_epochs
+    from rnr_dist.icu.job import NO_RULE, Counted, Ending, EpochPlan, Leaving
+    from rnr_dist.icu.leaving import Limits
+    from rnr_dist.measures.memorisation import Counting
     from rnr_dist.measures.similarity import scorer_folder
+    from rnr_dist.methods.icu import Icu, IcuSettings
     from rnr_dist.train.collate import Example, texts
-
-    class Silent(TrialTracker):
-        def metrics(self, values: Any, step: int = 0) -> None:
-            pass
+    from rnr_dist.train.materials import Materials
+    from rnr_dist.train.trainings import Trainings
 
     known = model_at(folder / "memorised")
     tokenizer = tokenizer_of(known)
     forget, pool = records(tokenizer, 0), records(tokenizer, 300)
-    pairs = {one.id: [other] for one, other in zip(forget, pool, strict=True)}
+    pairs = {one.id: (other,) for one, other in zip(forget, pool, strict=True)}
     shared: dict[str, Any] = {
         "parameters": "full",
         "schedule": "constant",
@@ -181,29 +193,21 @@ def epoch(folder: Path) -> dict[str, float]:
         "batch_size": RECORDS,
     }
     # As the paper has it, and the reference: what else is retained is no part of either's epoch.
-    icu = Training(objective=IcuObjective(retain=0), **shared)
+    icu = Training(objective=IcuSettings(retain=0), **shared)
     # The same sequences in as many passes and one step, by cross-entropy alone.
     plain = Training(objective=CausalObjective(), **{**shared, "batch_size": 2 * RECORDS})
-    with tempfile.TemporaryDirectory() as name, ray_session(config()):
-        trainings = EpochTrainings(config(), Path(name), Silent(), lambda: None)
-        items = unlearning_items("icu", icu, forget, pairs, pool, T0, 0)
+    with tempfile.TemporaryDirectory() as name, Bench(config()) as bench:
+        trainings = Trainings(bench, Path(name), Silent())
+        items = Icu().items("icu", Materials(tuple(forget), pairs=pairs), icu)
         never = Limits(0, 0, 0, 0)
-        ours = trainings.run(
-            "icu",
-            forget,
-            items,
-            icu,
-            known,
-            never,
-            "forgotten",
-            1,
-            scorer_folder("embedded:minilm"),
-            levels=[never] * len(forget),
-        )
+        counted = Counted(Counting(N, eos=tokenizer.eos_token_id))
+        scorer = scorer_folder("embedded:minilm")
+        leaving = Leaving(NO_RULE, (never,) * len(forget), scorer)
+        plan = EpochPlan(forget, counted, Ending("forgotten", never, 1), leaving)
+        ours = train_by_epochs(trainings, "icu", items, icu, known, plan)
         both = texts(Example(one.token_ids, 0) for one in [*forget, *pool])
-        tuned = trainings.run(
-            "plain", forget, both, plain, known, Limits(0, 0, 2, 1), "memorised", 1
-        )
+        memorising = EpochPlan(forget, counted, Ending("memorised", Limits(0, 0, 2, 1), 1))
+        tuned = train_by_epochs(trainings, "plain", both, plain, known, memorising)
     before, after = ours.epochs
     reading = after["reading_seconds"] - before["reading_seconds"]
     command = [sys.executable, __file__, "--models", str(folder), "reference"]

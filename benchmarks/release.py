@@ -8,12 +8,13 @@ Each part runs in a process of its own and prints its figures; the last line is 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,17 @@ from rnr_dist.types import Adapter, ModelRef
 ROOT = Path(__file__).parents[1]
 CANDIDATES = 8
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+class Silent:
+    """Hears how far a training is, and tells nobody."""
+
+    @contextlib.contextmanager
+    def nested(self, name: str, params: Mapping[str, Any]) -> Iterator[None]:
+        yield
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        pass
 
 
 def settings(*overrides: str) -> Config:
@@ -66,12 +78,12 @@ def swap() -> dict[str, float]:
     """Starting an engine against exchanging its weights for a candidate's."""
     import ray
 
-    from rnr_dist.bench import Machine
+    from rnr_dist.bench import Bench
     from rnr_dist.generate.cluster_pool import generator_pool
 
     config = settings("engines.count=1")
-    with tempfile.TemporaryDirectory() as name, Machine(config) as machine:
-        base, _ = machine.base, machine.ray
+    with tempfile.TemporaryDirectory() as name, Bench(config) as bench:
+        base, _ = bench.base, bench.ray
         [adapter] = adapters(base, Path(name), [8], 1e-4)
         began = time.perf_counter()
         with generator_pool(config, base) as pool:
@@ -91,29 +103,35 @@ def search() -> dict[str, float]:
 
     A small probe: what a search costs beside its requests does not grow with it.
     """
-    from rnr_dist.bench import Machine
-    from rnr_dist.release.choice import Reader
-    from rnr_dist.release.probe import make_probe
-    from rnr_dist.release.rules import Step
-    from rnr_dist.tasks.toxicity import load_task
+    from rnr_dist.bench import Bench
+    from rnr_dist.measures.continuations import Asked, settings_of
+    from rnr_dist.measures.perplexity import windows
+    from rnr_dist.release.choice import choose
+    from rnr_dist.release.reader import Reader
+    from rnr_dist.release.rules import MergeStep
+    from rnr_dist.tasks.task import make_task
+    from rnr_dist.types import Split
 
     small = ["task.challenging.limit={search: 12}", "perplexity.max_windows=8"]
     config = settings("release.reread=0", *small)
-    data = load_task(config.task, config.evaluate.split)
-    with tempfile.TemporaryDirectory() as name, Machine(config) as machine:
-        base, pool = machine.base, machine.pool
-        probe = make_probe(config, data, machine.tokenizer)
-        reader = Reader(config, probe, pool, machine.scorer, Path(name) / "readings")
+    sampling = config.release.search
+    task: Any = make_task(config)
+    with tempfile.TemporaryDirectory() as name, Bench(config, task.oracle) as bench:
+        base, endpoint = bench.base, bench.endpoint
+        reader = Reader(bench, task, Path(name) / "readings")
         [adapter] = adapters(base, Path(name), [8], 1e-4)
         start = reader.read(base)  # warms up, and is what candidates are compared with
-        texts = [request for role in probe.texts.values() for request in role]
+        asked = Asked.bare(task.name, task.contexts(Split.SEARCH, "forget"))
+        requests: list[Any] = list(asked.requests(bench.tokenizer, settings_of(sampling)))
+        for passages in task.passages(Split.SEARCH).values():
+            requests += windows(passages, bench.tokenizer, config.perplexity)
         began = time.perf_counter()
-        pool.run(base, CANDIDATES * [*probe.continuations, *texts])
+        endpoint.run(base, CANDIDATES * requests)
         alone = time.perf_counter() - began
         models = {str(n): base.plus(-0.1 * n, adapter) for n in range(1, CANDIDATES + 1)}
-        step = Step("subtract", start, start, start)
+        step = MergeStep(task.measures, "subtract", start, start, start)
         began = time.perf_counter()
-        reader.choose("search", step, models)
+        choose(reader, "search", step, models)
         whole = time.perf_counter() - began
     return {"search_seconds": whole, "alone_seconds": alone, "search_overhead": whole / alone}
 
@@ -126,7 +144,7 @@ def composition() -> dict[str, float]:
 
     from rnr_dist.weights.checkpoints import resolve_model
     from rnr_dist.weights.composition import add_to_model
-    from rnr_dist.weights.export import export_adapter
+    from rnr_dist.weights.export import Card, export_adapter
 
     base = resolve_model(settings().model)
     weights = (-2.0, 0.7, -0.3, 0.5, -0.2, 0.9, -0.1)
@@ -148,7 +166,7 @@ def composition() -> dict[str, float]:
         dense = loaded()
         add_to_model(dense, composed.terms)
         logits = {"dense": dense(**inputs).logits}
-        export_adapter(composed, folder / "stacked", forgotten="nothing")
+        export_adapter(composed, folder / "stacked", Card("nothing", "a benchmark"))
         logits["stacked"] = PeftModel.from_pretrained(loaded(), folder / "stacked")(**inputs).logits
         cat = PeftModel.from_pretrained(loaded(), made[0].path, adapter_name="0")
         for number, adapter in enumerate(made[1:], 1):
@@ -177,29 +195,26 @@ def throughput() -> dict[str, float]:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from rnr_dist.bench import Machine
+    from rnr_dist.bench import Bench
     from rnr_dist.data.sources import load_passages
     from rnr_dist.run.directory import read_json
     from rnr_dist.run.precision import compute_dtype
-    from rnr_dist.train.collate import Example, pad, padded_tokens, plan_steps, texts
-    from rnr_dist.train.launch import train_adapter
-    from rnr_dist.train.worker import SUMMARY
+    from rnr_dist.train.collate import Batching, Example, pad, padded_tokens, plan_steps, texts
+    from rnr_dist.train.job import SUMMARY
+    from rnr_dist.train.trainings import Trainings
 
     config = settings()
     training = config.release.retain.model_copy(update={"epochs": 1})
-    with tempfile.TemporaryDirectory() as name, Machine(config) as machine:
-        base = machine.base
+    with tempfile.TemporaryDirectory() as name, Bench(config) as bench:
+        base = bench.base
         tokenizer = AutoTokenizer.from_pretrained(base.checkpoint)
         passages = load_passages(config.task.in_domain[0])
         items = [
             item.cut(training.max_tokens)
             for item in texts(Example(tuple(tokenizer.encode(p.text)), 0) for p in passages)
         ][:96]
-        _ = machine.ray
-        folder = Path(name)
-        adapter = train_adapter(
-            items, base, training, config.workers, folder / "a", "retain", 0, folder / "train"
-        )
+        trainings = Trainings(bench, Path(name), Silent())
+        adapter = trainings.adapter("a", items, training, "retain", base)
         worker = read_json(Path(adapter.path) / SUMMARY)["tokens_per_second"]
     torch.set_num_threads(config.workers.cpus_each)
     dtype = getattr(torch, compute_dtype(config.workers.dtype, on_gpu=False))
@@ -212,11 +227,8 @@ def throughput() -> dict[str, float]:
     optimiser = torch.optim.AdamW(trained, lr=training.learning_rate)
     plan = plan_steps(
         [item.length for item in items],
-        training.batch_size,
-        training.micro_batch_tokens,
+        Batching(training.batch_size, training.micro_batch_tokens, 1, 0),
         1,
-        1,
-        0,
         lambda part: padded_tokens(items[index] for index in part),
     )
     began, tokens = time.perf_counter(), 0
@@ -226,7 +238,8 @@ def throughput() -> dict[str, float]:
             share = len(micro_batch) / len(step.indices)
             (model(**batch).loss * share).backward()
             tokens += sum(items[index].length for index in micro_batch)
-        torch.nn.utils.clip_grad_norm_(trained, training.clip_norm)
+        if training.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(trained, training.clip_norm)
         optimiser.step()
         optimiser.zero_grad()
     bare = tokens / (time.perf_counter() - began)
@@ -243,7 +256,7 @@ def exports() -> dict[str, float]:
     from vllm.lora.request import LoRARequest
 
     from rnr_dist.weights.checkpoints import resolve_model
-    from rnr_dist.weights.export import export_adapter, export_merged
+    from rnr_dist.weights.export import Card, export_adapter, export_merged
 
     base = resolve_model(settings().model)
     prompts = [f"{opening} the" for opening in ("In the morning", "Under", "Most of", "After")]
@@ -260,8 +273,9 @@ def exports() -> dict[str, float]:
         wide = replace(base, checkpoint=str(widened(base, folder / "base")))
         [adapter] = adapters(wide, folder, [8], 1e-3)
         composed = wide.plus(-0.7, adapter)
-        export_merged(composed, folder / "merged", forgotten="nothing")
-        export_adapter(composed, folder / "adapter", forgotten="nothing")
+        card = Card("nothing", "a benchmark")
+        export_merged(composed, folder / "merged", card)
+        export_adapter(composed, folder / "adapter", card)
         merged = LLM(model=str(folder / "merged"), **shared)
         one = [output.outputs[0].token_ids for output in merged.generate(prompts, greedy)]
         del merged

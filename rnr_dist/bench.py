@@ -105,12 +105,16 @@ class Bench:
 
         if self._serving is None or self._serving[0] != checkpoint.checkpoint_digest:
             _ = self.ray
-            self._serving = None
-            self._engines.close()
+            self.end_endpoint()
             say(f"starting {self.config.engines.count} generators")
             pool = self._engines.enter_context(generator_pool(self.config, checkpoint))
             self._serving = checkpoint.checkpoint_digest, pool
         return self._serving[1]
+
+    def end_endpoint(self) -> None:
+        """End the generators: who asks next is answered by new ones for the base."""
+        self._serving = None
+        self._engines.close()
 
     @cached_property
     def scorer(self) -> Any:

@@ -17,12 +17,11 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from rnr_dist.bench import Machine
+from rnr_dist.bench import Bench
 from rnr_dist.config.file import load_config
 from rnr_dist.reveal.history import History
 from rnr_dist.reveal.pulls import Evaluator, pull_contexts
@@ -31,8 +30,8 @@ from rnr_dist.reveal.table import arm_table
 from rnr_dist.run.codec import from_plain
 from rnr_dist.run.directory import read_rows
 from rnr_dist.run.progress import progress_bar
-from rnr_dist.tasks.toxicity import ORDINARY, load_task
-from rnr_dist.types import Arm, Pull, Sample, Split
+from rnr_dist.tasks.task import make_task
+from rnr_dist.types import Arm, Context, Pull, Sample, Split
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "arm_tables"
 CONFIG = Path(__file__).parents[2] / "configs" / "toxicity_small.yaml"
@@ -48,10 +47,18 @@ SETTINGS = [
 ]
 
 
+class Harmless(Setting):
+    """Arms are scored on harmless contexts."""
+
+    @property
+    def reveal_contexts(self) -> list[Context]:  # type: ignore[override]
+        return self.task.contexts(Split.RETAIN, "retain")
+
+
 async def score_all(setting: Setting, history: History, arms: list[Arm]) -> None:
     evaluator = Evaluator(setting, history, pull_contexts(setting, 0)[0], 0)
     room = asyncio.Semaphore(IN_FLIGHT)
-    with progress_bar(f"seed {setting.config.seed}: arms", len(arms)) as advance_to:
+    with progress_bar(f"seed {setting.bench.config.seed}: arms", len(arms)) as advance_to:
 
         async def one(row: int) -> None:
             text = arms[row].instruction
@@ -98,13 +105,12 @@ def main(folder: Path) -> None:
         config = load_config(CONFIG, [f"seed={seed}", *SETTINGS])
         here = folder / str(seed)
         if len(logged(here)) < ARMS:
-            with Machine(config) as machine:
-                data = load_task(config.task, config.evaluate.split)
-                setting = Setting.of(config, data, machine, here)
-                table = arm_table(setting)
-                dimension = machine.scorer.embed(["dimension"]).shape[1]
-                history = History(setting.folder, config.reveal, dimension)
-                harmless = replace(setting, reveal_contexts=data.of(Split.RETAIN, ORDINARY))
+            task = make_task(config)
+            with Bench(config, task.oracle) as bench:
+                table = arm_table(Setting(bench, task, here))
+                dimension = bench.scorer.embed(["dimension"]).shape[1]
+                history = History(here, config.reveal, dimension)
+                harmless = Harmless(bench, task, here)
                 asyncio.run(score_all(harmless, history, table.arms[:ARMS]))
         collect(here, RESULTS / f"{seed}.npz")
 

@@ -21,21 +21,24 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import ray
 
-from rnr_dist.bench import Machine
+from rnr_dist.bench import Bench
 from rnr_dist.config.file import load_config
 from rnr_dist.config.schema import Config
 from rnr_dist.reveal.instinct import Instinct
+from rnr_dist.reveal.network import BanditSettings
 from rnr_dist.reveal.pulls import pull_contexts
 from rnr_dist.reveal.search import Listeners, search
 from rnr_dist.reveal.setting import Setting
 from rnr_dist.reveal.table import arm_table
 from rnr_dist.run.directory import read_rows
-from rnr_dist.tasks.toxicity import CHALLENGING, load_task
-from rnr_dist.types import Arm, Split
+from rnr_dist.tasks.task import make_task
+from rnr_dist.types import Arm
 
 ROOT = Path(__file__).parents[2]
 PULLS, WARM, CONTEXTS = 30, 6, 16
@@ -56,16 +59,12 @@ def configured() -> Config:
     return load_config(ROOT / "configs" / "demo.yaml", settings)
 
 
-def setting_of(config: Config, machine: Machine, folder: Path) -> Setting:
-    data = load_task(config.task, config.evaluate.split)
-    return Setting.of(config, data, machine, folder)
-
-
 def ours(folder: Path) -> dict[str, float]:
     config = configured()
     ends: list[float] = []
-    with Machine(config) as machine:
-        setting = setting_of(config, machine, folder)
+    task = make_task(config)
+    with Bench(config, task.oracle) as bench:
+        setting = Setting(bench, task, folder)
         arm_table(setting)
         heard = Listeners(on_pull=lambda number, figures: ends.append(time.perf_counter()))
         history = search(setting, heard)
@@ -103,13 +102,11 @@ def instinct(folder: Path) -> dict[str, float]:
     dtype = getattr(torch, compute_dtype(config.engines.dtype, on_gpu=False))
     model = AutoModelForCausalLM.from_pretrained(base.checkpoint, dtype=dtype).eval()
     tokenizer = AutoTokenizer.from_pretrained(base.checkpoint, padding_side="left")
-    oracle, embedder = make_oracle(config.task.oracle), None
+    oracle = make_oracle(config.task.oracle)
     embedder = SentenceTransformer(resolve_embedder(config.reveal.embedder))
     arms = read_rows(folder / "arms.parquet", Arm)
-    data = load_task(config.task, config.evaluate.split)
-    setting = Setting(
-        config, base, None, None, tokenizer, data.of(Split.REVEAL, CHALLENGING), [], folder
-    )  # type: ignore[arg-type]
+    bench: Any = SimpleNamespace(config=config, tokenizer=tokenizer)  # nothing is started
+    setting = Setting(bench, make_task(config), folder)
     contexts = pull_contexts(setting, 0)[0]
     bandit = Instinct(
         np.load(folder / "features.npy"),
@@ -124,7 +121,7 @@ def instinct(folder: Path) -> dict[str, float]:
             bandit.train()
         arm = bandit.select()
         bandit.dispatch(arm)
-        prompts = setting.prompts(arms[arm].instruction, contexts)
+        prompts = list(setting.asked(arms[arm].instruction, contexts).prompts)
         inputs = tokenizer(prompts, return_tensors="pt", padding=True)
         with torch.inference_mode():
             output = model.generate(
@@ -168,8 +165,9 @@ def killed(folder: Path) -> dict[str, float]:
             gone.extend(p.pid for p in engines)
             threading.Timer(0.3, os.kill, (engines[0].pid, signal.SIGKILL)).start()
 
-    with Machine(config) as machine:
-        history = search(setting_of(config, machine, again), Listeners(on_pull=kill_one))
+    task = make_task(config)
+    with Bench(config, task.oracle) as bench:
+        history = search(Setting(bench, task, again), Listeners(on_pull=kill_one))
         engines = [p.pid for p in psutil.Process().children(recursive=True) if _is_engine(p)]
     ray.shutdown()
     ids = [pull.id for pull in history.pulls]

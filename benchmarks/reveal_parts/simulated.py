@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 import ray
 
-from rnr_dist.config.file import load_config
 from rnr_dist.config.engines import Engines
+from rnr_dist.config.file import load_config
 from rnr_dist.config.schema import Config
 from rnr_dist.generate.cluster_pool import generator_pool
 from rnr_dist.generate.requests import Continuation, Request, Response
@@ -39,6 +39,7 @@ from rnr_dist.reveal.search import Listeners, search
 from rnr_dist.reveal.setting import Setting
 from rnr_dist.run.directory import write_rows
 from rnr_dist.score.actors import OracleActor, Scorer
+from rnr_dist.tasks.prompts import query
 from rnr_dist.types import Arm, Context, ModelRef, Split
 
 ROOT = Path(__file__).parents[2]
@@ -124,6 +125,18 @@ def prepared(folder: Path, config: Config, forget_rows: int) -> None:
     history.add_fill(Fill(0, -1, "earlier", 0.5, 0.5, 0.5, forget_rows, 0), [], rows)
 
 
+def task_of(contexts: list[Context]) -> Any:
+    """What a search asks of a task; the forget set answers two contexts."""
+    parts = {Split.REVEAL: contexts, Split.TRAIN: contexts[:2]}
+    return SimpleNamespace(
+        oracle="profanity",
+        contexts=lambda split, kind: parts[split],
+        prompt=lambda context, instruction, style, tokenizer: query(
+            instruction, context.text, style, tokenizer
+        ),
+    )
+
+
 def run(machines: int, pulls: int, kill_every: float | None) -> dict[str, float]:
     overrides = {
         "engines.count": machines,
@@ -167,16 +180,14 @@ def run(machines: int, pulls: int, kill_every: float | None) -> dict[str, float]
             "profanity",
         )
         pids = ray.get([generator.pid.remote() for generator in pool.generators])
-        setting = Setting(
-            config,
-            BASE,
-            pool,
-            scorer,
-            SimpleNamespace(encode=lambda text: list(text.encode())),
-            contexts,
-            contexts[:2],
-            folder,
+        bench: Any = SimpleNamespace(
+            config=config,
+            base=BASE,
+            endpoint=pool,
+            scorer=scorer,
+            tokenizer=SimpleNamespace(encode=lambda text: list(text.encode())),
         )
+        setting = Setting(bench, task_of(contexts), folder)
         stop = threading.Event()
 
         def kill() -> None:

@@ -29,6 +29,7 @@ METHODS = {
     "pem_external": "rnr_dist.methods.pem_external:PemExternal",
     "ext_sub": "rnr_dist.methods.ext_sub:ExtSub",
     "npo": "rnr_dist.methods.npo:Npo",
+    "simnpo": "rnr_dist.methods.simnpo:Simnpo",
     "rmu": "rnr_dist.methods.rmu:Rmu",
     "cmd": "rnr_dist.methods.cmd:Cmd",
 }

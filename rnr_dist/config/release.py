@@ -50,7 +50,7 @@ class Joint(Section):
 
 
 class Release(Section):
-    """Eq. 1 and the 90 %/95 % rules (paper section 3.2, design decision 5)."""
+    """Eq. 1 and the 90 %/95 % rules (paper section 3.2; "Rules hold by bounds", docs/design.md)."""
 
     iterations: Annotated[int, Field(ge=0)] = 1
     """t of Eq. 1: additions and subtractions after the first subtraction."""

@@ -128,7 +128,7 @@ def actor_options(engines: Engines) -> dict[str, Any]:
     """Ray options of a generator: what it holds and how often it restarts.
 
     CPU engines hold one `rnr_engine` and no CPUs, so that idle engines never keep Ray Train
-    waiting (design decision 12).
+    waiting ("Engines hold no CPUs", docs/design.md).
     """
     environment = {"VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR")}
     options: dict[str, Any] = {

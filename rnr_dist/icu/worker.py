@@ -122,7 +122,9 @@ class Epochs:
     def train(self) -> bool:
         """One epoch and its reading; False where a loss or the model is no number any more."""
         began, progress = time.monotonic(), self.progress
-        chosen = [at for at in range(len(self._items)) if not (progress.left and progress.left[at])]
+        # While something is memorised there are more items than sequences, and none leaves.
+        gone = {at for at, left in enumerate(progress.left) if left}
+        chosen = [at for at in range(len(self._items)) if at not in gone]
         seed = self.job.seed * 1000 + progress.epoch
         items = with_retained(self._items, chosen, self._plan.retained, self._each, seed)
         for step in epoch_steps(self.job, items, chosen, seed):

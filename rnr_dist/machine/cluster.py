@@ -1,7 +1,7 @@
 """Ray: start it here or join a cluster, and the plan of who needs what in which phase.
 
 Invariant: a plan that does not fit the machine is refused with one sentence before anything
-starts; engines never hold the CPUs that Ray Train waits for (design decision 12).
+starts; engines hold no CPUs (docs/design.md), so Ray Train never waits for theirs.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from rnr_dist.config.methods import MethodSettings, Way, by_merge
 from rnr_dist.config.training import Training
@@ -21,7 +21,7 @@ class ExtSub:
 
     name: ClassVar[str] = "ext_sub"
     needs: ClassVar[frozenset[Need]] = frozenset({"forget", "retain"})
-    Objective = None
+    Objective: ClassVar[type[Any] | None] = None
     roles: ClassVar[Mapping[str, Literal["forget", "retain"]]] = {
         "expert": "retain",
         "anti-expert": "forget",

@@ -25,9 +25,9 @@ from rnr_dist.release.rules import MergeStep
 from rnr_dist.run.directory import read_json, write
 from rnr_dist.run.progress import say
 from rnr_dist.train.collate import Item
+from rnr_dist.train.job import SUMMARY
 from rnr_dist.train.materials import Materials, with_retained
 from rnr_dist.train.objectives import make_objective
-from rnr_dist.train.worker import SUMMARY
 from rnr_dist.types import Adapter, ModelRef
 
 if TYPE_CHECKING:

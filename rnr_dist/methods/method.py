@@ -6,7 +6,7 @@ objective or composition, what it needs and its grid; adding one is that file an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -28,7 +28,7 @@ class Method(Protocol):
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]]
-    Objective: ClassVar[Callable[[Any], Any] | None]
+    Objective: ClassVar[type[Any] | None]
     """Its loss (`train.objectives.Objective`), whose `Settings` are its section of a training; None
     where it trains on plain texts."""
     roles: ClassVar[Mapping[str, Literal["forget", "retain"]]]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from rnr_dist.config.methods import MethodSettings, Way, by_merge
 from rnr_dist.config.training import Training
@@ -22,7 +22,7 @@ class PemExternal:
 
     name: ClassVar[str] = "pem_external"
     needs: ClassVar[frozenset[Need]] = frozenset({"external"})
-    Objective = None
+    Objective: ClassVar[type[Any] | None] = None
     roles: ClassVar[Mapping[str, Literal["forget", "retain"]]] = {"external": "forget"}
     refined: ClassVar[bool] = False
 

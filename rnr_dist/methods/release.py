@@ -6,10 +6,9 @@ trainings and weights are the config's `release`, on whatever task.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from rnr_dist.config.methods import MethodSettings, Way
 from rnr_dist.config.training import Training
@@ -26,7 +25,7 @@ class Release:
 
     name: ClassVar[str] = "release"
     needs: ClassVar[frozenset[Need]] = frozenset({"forget", "retain"})
-    Objective = None
+    Objective: ClassVar[type[Any] | None] = None
     roles: ClassVar[Mapping[str, Literal["forget", "retain"]]] = {
         "forget": "forget",
         "retain": "retain",
@@ -51,23 +50,6 @@ class Release:
 
     def search(self, ground: Ground) -> Merged:
         """Eq. 1 with the search of its weights, which takes the place of a grid of strengths."""
-        from rnr_dist.methods.merge import Merged, trained_tokens
-        from rnr_dist.release.stage import Adapters, release_from
+        from rnr_dist.methods.eq1 import run_released
 
-        folder = ground.folder / self.name
-        adapters = Adapters.of(ground.reader.bench, ground.materials.only(self.needs), folder)
-        released = release_from(ground.base, adapters, ground.reader, folder)
-        last = released.steps[-1]
-        trials = [trial for step in released.steps for trial in step.trials if not trial["draw"]]
-        trained = {term.adapter.digest: term.adapter for term in released.result.terms}
-        return Merged(
-            self.name,
-            released.result,
-            ", ".join(f"{step.name} x {step.coefficient:g}" for step in released.steps),
-            released.models[-1].name not in released.fallbacks,
-            last.broken,
-            sum(map(trained_tokens, trained.values())),
-            len(trials),
-            sum(math.isnan(trial["forget"]) for trial in trials),
-            (),
-        )
+        return run_released(self, ground)

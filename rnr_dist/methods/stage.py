@@ -24,7 +24,7 @@ from rnr_dist.run.directory import RunDir, read, read_json, write
 from rnr_dist.run.progress import say
 from rnr_dist.tasks.evaluation import RESULTS, evaluate_models, run_models
 from rnr_dist.tasks.task import Task
-from rnr_dist.train.worker import SUMMARY
+from rnr_dist.train.job import SUMMARY
 from rnr_dist.types import ModelRef, NamedModel
 
 

@@ -7,6 +7,7 @@ every difference is paired.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from rnr_dist.config.file import validate
 from rnr_dist.measures.results import Results
 from rnr_dist.report.epochs import epochs_figure
 from rnr_dist.report.findings import findings_of
-from rnr_dist.report.summary import Details, Summary, write_summary
+from rnr_dist.report.summary import Details, Summary, own_row, write_summary
 from rnr_dist.report.table import budget_table, measure_tables, print_notes
 from rnr_dist.run.directory import RunDir, read_json
 
@@ -23,13 +24,13 @@ from rnr_dist.run.directory import RunDir, read_json
 def write_comparison(run: RunDir, results: Results, folder: Path) -> list[Path]:
     """Write `folder`/baselines.json and what goes with it, and print the tables.
 
-    results: reference, controls, the recipe's result (its last row of kind `step`) and the methods,
+    results: reference, controls, steps (the last of them is the recipe's result) and the methods,
     whose notes may hold `tokens`, `candidates`, `dead`, `candidate`, `feasible`, `broken`. Returns
     what was written.
     """
     marker = run.path / "config.json"
     config = validate(read_json(marker), str(marker))
-    found = findings_of(run, config, results)
+    found = findings_of(run, config, _ends(results, config.own_method))
     curves = Details(
         limits=found.details.limits, curves=found.details.curves, tuning=found.details.tuning
     )
@@ -46,3 +47,16 @@ def write_comparison(run: RunDir, results: Results, folder: Path) -> list[Path]:
         console.print(budget_table(summary.rows, summary.declared.target))
     print_notes(summary.notes, console)
     return written
+
+
+def _ends(results: Results, method: str) -> Results:
+    """Without the steps that led to the recipe's result, which is called by its method's name."""
+    own = own_row(results.rows)
+    return replace(
+        results,
+        rows=tuple(
+            replace(row, name=method) if row is own else row
+            for row in results.rows
+            if row.kind != "step" or row is own
+        ),
+    )

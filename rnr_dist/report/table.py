@@ -138,9 +138,9 @@ def print_report(summary: Summary, console: Console) -> None:
     if found.trials:
         console.print(trials_table(found.trials, summary.declared))
     if found.subspaces:
-        console.print(_subspaces_table(found.subspaces))
+        console.print(subspaces_table(found.subspaces))
     if summary.stages:
-        console.print(_stages_table(summary.stages))
+        console.print(stages_table(summary.stages))
     print_notes(summary.notes, console)
 
 
@@ -192,7 +192,8 @@ def _name(row: SummaryRow) -> Text:
     return label
 
 
-def _subspaces_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def subspaces_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """How much of the same output subspace two adapters use (`weights.subspace`)."""
     table = Table(
         title="Output subspaces that adapters share",
         caption="mean over layers ± standard deviation; top 8 singular vectors",
@@ -210,7 +211,8 @@ def _subspaces_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _stages_table(stages: Sequence[Mapping[str, Any]]) -> Table:
+def stages_table(stages: Sequence[Mapping[str, Any]]) -> Table:
+    """What each stage cost."""
     table = Table(title="Cost", box=box.HORIZONTALS)
     for title in ("stage", "wall time, s", "peak memory, GiB"):
         table.add_column(title, justify="left" if title == "stage" else "right")

@@ -1,8 +1,8 @@
 """What a search has found so far: its event log, its pulls' embeddings, its forget set.
 
 In: finished pulls, failures and fills. Out: all history, rescored under any forget set without a
-model call (design decision 3). Invariant: the event log is the only commit point; a file without
-its line does not count.
+model call ("Scores are recomputed, responses never", docs/design.md). Invariant: the event log is
+the only commit point; a file without its line does not count.
 """
 
 from __future__ import annotations

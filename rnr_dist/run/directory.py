@@ -140,7 +140,7 @@ def checksum(path: Path) -> str:
 
 
 class EventLog:
-    """Append-only JSON lines; the only commit point of a search (design decision 10)."""
+    """Append-only JSON lines, the only commit point of a search (docs/design.md)."""
 
     def __init__(self, path: Path):
         self.path = path

@@ -1,4 +1,4 @@
-"""MLflow with one writer, the driver (design decision 11).
+"""MLflow with one writer, the driver (docs/design.md).
 
 In: runs, parameters, metrics, tags, files. Out: parent and nested MLflow runs. Invariant: an entry
 is in the spool on disk before MLflow hears of it and leaves it only when MLflow has it; delivering

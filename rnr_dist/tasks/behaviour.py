@@ -88,7 +88,7 @@ class BehaviourTask:
     Settings: ClassVar[type[BehaviourSettings]] = OwnSettings
     recipe: ClassVar[str] = "reveal-and-release"
     gives: ClassVar[frozenset[Gives]] = frozenset(
-        {"contexts", "forget", "retain", "pairs", "alternatives", "external", "contrasts"}
+        {"contexts", "forget", "retain", "pairs", "alternatives", "contrasts"}
     )
 
     def __init__(self, config: Config):

@@ -42,7 +42,7 @@ def evaluate_models(
     bench: Bench, task: Task, models: Sequence[NamedModel], folder: Path
 ) -> list[Row]:
     """A row for each model, in their order."""
-    return [_row(bench, named, _measured(bench, task, named, folder)) for named in models]
+    return [_row(bench, task, named, _measured(bench, task, named, folder)) for named in models]
 
 
 def evaluate_stage(bench: Bench, task: Task, run: RunDir) -> None:
@@ -72,12 +72,17 @@ def _measured(bench: Bench, task: Task, named: NamedModel, folder: Path) -> dict
     with bench.tracker.nested(f"evaluate {named.name}", {}):
         found = task.evaluate(bench, named.model, named.name, folder)
         bench.tracker.metrics({name: value.value for name, value in found.items()})
+        if named.model.checkpoint_digest != bench.base.checkpoint_digest and named.kind == "other":
+            bench.end_endpoint()  # of another architecture: nobody else is answered by it
     write(path, Measured(named.name, named.model.digest, dict(found)))
     return found
 
 
-def _row(bench: Bench, named: NamedModel, values: dict[str, Estimate]) -> Row:
+def _row(bench: Bench, task: Task, named: NamedModel, values: dict[str, Estimate]) -> Row:
     notes: dict[str, Any] = {"terms": _terms(named.model)}
+    # What compares models of one vocabulary only is not read of one that has another.
+    if left_out := [one.name for one in task.measures if one.name not in values]:
+        notes["left_out"] = left_out
     split = bench.config.evaluate.split
     return Row(named.name, named.kind, named.model.digest, split, values, notes)
 

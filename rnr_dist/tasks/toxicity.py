@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from rnr_dist.config.base import Fraction
 from rnr_dist.config.sources import ContextSource
 from rnr_dist.tasks.behaviour import Behaviour, BehaviourSettings, BehaviourTask
+from rnr_dist.tasks.task import Gives
 
 
 class ToxicitySettings(BehaviourSettings):
@@ -33,6 +34,8 @@ class Toxicity(BehaviourTask):
     """Forget toxic continuations; keep how the model goes on from harmless openings."""
 
     Settings: ClassVar[type[BehaviourSettings]] = ToxicitySettings
+    # The built-in external pairs are of this behaviour.
+    gives: ClassVar[frozenset[Gives]] = BehaviourTask.gives | {"external"}
 
     @classmethod
     def behaviour(cls, settings: Any) -> Behaviour:

@@ -149,8 +149,11 @@ class Trainings:
 
         from rnr_dist.train.launch import run_workers
 
-        _ = self.bench.ray
-        job, units = order.put(ray.put)
+        def store(value: Any) -> Any:
+            _ = self.bench.ray  # started once it is known that there is something to train on
+            return ray.put(value)
+
+        job, units = order.put(store)
         listener = self.listener or self.bench.tracker
         say(f"training {order.name} on {len(order.items)} items")
         last: dict[str, float] = {}

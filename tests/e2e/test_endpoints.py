@@ -15,8 +15,8 @@ from rnr_dist.errors import InputError
 from rnr_dist.generate.actor import cpu_environment
 from rnr_dist.generate.http_endpoint import HttpEndpoint, Server
 from rnr_dist.generate.requests import Generate, Message, ReadLikelihood
-from rnr_dist.weights.checkpoints import resolve_model
 from rnr_dist.types import SamplingSettings
+from rnr_dist.weights.checkpoints import resolve_model
 from tests.e2e.command import TINY, wait_until
 
 pytestmark = pytest.mark.timeout(900)
@@ -33,7 +33,7 @@ PROMPTS = [
     "def add(a, b):",
     "The old clock on the tower struck twelve, and everybody in the square looked up to see",
 ]
-QUESTION = (Message("system", "Answer briefly."), Message("user", "What is the capital of France?"))
+QUESTION = (Message("user", "What is the capital of France?"),)
 TEXT = "The tide turns twice a day, and the harbour with it."
 
 

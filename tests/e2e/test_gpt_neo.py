@@ -67,7 +67,7 @@ def test_icu_runs_to_its_end(place):
     run = place / "run"
     done = rnr(["icu", CONFIG.name, "--run", str(run)], place)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-    content = json.loads((run / "evaluate" / "summary.json").read_text())
+    content = json.loads((run / "summary.json").read_text())
     rows = {row["name"]: row for row in content["rows"]}
     assert list(rows) == ["base", "memorised", "icu"]
     recalled = {name: row["scores"]["extraction/el_t0"]["value"] for name, row in rows.items()}

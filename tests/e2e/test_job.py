@@ -123,7 +123,7 @@ def finished(head, runtime_env, other, tmp_path_factory):
 
 def test_what_was_known_is_recalled_less_and_the_report_says_what_it_cost(finished):
     run, told = finished
-    content = json.loads((run / "evaluate" / "summary.json").read_text())
+    content = json.loads((run / "summary.json").read_text())
     rows = {row["name"]: row for row in content["rows"]}
     assert list(rows) == ["base", "memorised", "icu", "never-trained"]
     # Another architecture, read by engines of its own: about as good as guessing.
@@ -133,11 +133,11 @@ def test_what_was_known_is_recalled_less_and_the_report_says_what_it_cost(finish
     recalled = {name: row["scores"]["extraction/el_t0"]["value"] for name, row in rows.items()}
     assert recalled["memorised"] > recalled["base"]
     assert recalled["icu"] < recalled["memorised"]
-    ours = rows["icu"]
-    assert [epoch["epoch"] for epoch in ours["epochs"]] == [*range(len(ours["epochs"]))]
-    assert ours["epochs"][1]["terms"].keys() == {"forget", "learn", "kl"}
-    assert ours["scores"]["perplexity/general"]["vs_memorised"]["ratio"] > 0
-    assert (run / "evaluate" / "epochs.png").read_bytes().startswith(b"\x89PNG")
+    epochs = content["details"]["curves"]["icu"]
+    assert [epoch["epoch"] for epoch in epochs] == [*range(len(epochs))]
+    assert epochs[1]["terms"].keys() == {"forget", "learn", "kl"}
+    assert rows["icu"]["scores"]["perplexity/general"]["ratio"] > 0
+    assert (run / "figures" / "epochs.png").read_bytes().startswith(b"\x89PNG")
     assert "What is still recalled" in told and "What was kept" in told
 
 
@@ -150,7 +150,7 @@ def test_the_sequences_stay_in_the_run_and_off_the_terminal(finished):
 
 def test_pairs_are_kept_with_their_distances(finished):
     run, _ = finished
-    pairs = json.loads((run / "icu" / "pairs.json").read_text())
+    pairs = json.loads((run / "materials" / "pairs.json").read_text())["content"]
     assert len(pairs) == len(KNOWN) + 1  # one tuning sequence
     assert all(-1 <= pair["cosine"] <= 1 and pair["learn"] for pair in pairs)
 

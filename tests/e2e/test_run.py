@@ -27,18 +27,19 @@ def test_no_engine_outlives_a_finished_run(killed_and_resumed):
 def test_summary_has_the_documented_shape(killed_and_resumed):
     run, *_ = killed_and_resumed
     summary = json.loads((run / "summary.json").read_text())
-    steps = summary["steps"]
+    steps, details = summary["rows"], summary["details"]
     names = [step["name"] for step in steps]
     assert names[:2] == ["base", "retain-only"]
     assert names[2:] in (["-f1"], ["joint"])  # the joint search may find nothing better
-    searched = {trial["step"] for trial in summary["trials"]}
+    searched = {trial["step"] for trial in details["trials"]}
     assert searched == {"-f0", "+r1", "-f1"}
-    assert steps[0]["coefficients"] == []
-    assert [term["coefficient"] > 0 for term in steps[-1]["coefficients"]] == [False, True, False]
-    assert len(summary["front"]) == 2  # Eq. 1's model and another
-    assert sum(point["winner"] for point in summary["front"]) == 1
+    assert steps[0]["notes"]["terms"] == []
+    assert [term["coefficient"] > 0 for term in steps[-1]["notes"]["terms"]] == [False, True, False]
+    assert len(details["front"]) == 2  # Eq. 1's model and another
+    assert sum(point["winner"] for point in details["front"]) == 1
     for step in steps:
         scores = step["scores"]
+        assert step["split"] == "final"
         for measure in (
             "toxicity/challenging/fraction_gt_0.5",
             "toxicity/challenging/expected_max",
@@ -53,11 +54,10 @@ def test_summary_has_the_documented_shape(killed_and_resumed):
             "output/base_nll",
         ):
             score = scores[measure]
-            assert score["split"] == "final"
             assert score["ci95"][0] <= score["value"] <= score["ci95"][1]
         assert scores["toxicity/challenging/fraction_gt_0.5"]["n_samples"] == 18
         assert scores["perplexity/in_domain"]["value"] > 5
-    assert steps[-1]["scores"]["perplexity/in_domain"]["vs_base"]["ratio"] > 0
+    assert steps[-1]["scores"]["perplexity/in_domain"]["ratio"] > 0
     assert {stage["name"] for stage in summary["stages"]} >= {"reveal", "release", "evaluate"}
     assert summary["versions"]["ray"]
 
@@ -93,7 +93,7 @@ def test_mlflow_holds_one_parent_with_nested_runs(killed_and_resumed):
     parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
     assert [r.info.run_name for r in parents] == ["tiny"]
     toxic = "toxicity/challenging/fraction_gt_0.5"
-    result = json.loads((run / "summary.json").read_text())["steps"][-1]["scores"][toxic]
+    result = json.loads((run / "summary.json").read_text())["rows"][-1]["scores"][toxic]
     assert parents[0].data.metrics[toxic] == pytest.approx(result["value"])
     names = {r.info.run_name for r in runs}
     assert {"reveal", "release", "evaluate", "train -f0", "evaluate base"} <= names
@@ -149,7 +149,7 @@ def test_samples_of_all_steps_are_paired(killed_and_resumed):
         pq.read_table(path, columns=["context_id"])["context_id"].to_pylist()
         for path in sorted(evaluated.glob("*.parquet"))
     ]
-    assert len(contexts) == len(json.loads((evaluated / "order.json").read_text()))
+    assert len(contexts) == len(json.loads((evaluated / "results.json").read_text())["rows"])
     assert all(np.array_equal(contexts[0], other) for other in contexts)
 
 
@@ -157,13 +157,13 @@ def test_baselines_stand_beside_the_result_at_its_budget(killed_and_resumed):
     run, _, _, log = killed_and_resumed
     content = json.loads((run / "baselines" / "baselines.json").read_text())
     rows = {row["name"]: row for row in content["rows"]}
-    assert list(rows) == ["base", "retain-only", "R&R", "cmd"]
-    ours = rows["R&R"]
+    assert list(rows) == ["base", "retain-only", "release", "cmd"]
+    ours = rows["release"]["notes"]
     row = rows["cmd"]
-    assert row["candidates"] == ours["candidates"] == 5
+    assert row["notes"]["candidates"] == ours["candidates"] == 5
     # Whole steps are trained: the last one, here of one item, may go over.
-    assert ours["tokens"] <= row["tokens"] < 1.5 * ours["tokens"]
-    assert row["scores"]["toxicity/challenging/fraction_gt_0.5"]["split"] == "final"
-    difference = row["against_ours"]["toxicity/challenging/fraction_gt_0.5"]
-    assert difference["ci95"][0] <= difference["difference"] <= difference["ci95"][1]
-    assert "Methods side by side" in log
+    assert ours["tokens"] <= row["notes"]["tokens"] < 1.5 * ours["tokens"]
+    assert row["split"] == "final"
+    difference = row["against_own"]["toxicity/challenging/fraction_gt_0.5"]
+    assert difference["ci95"][0] <= difference["value"] <= difference["ci95"][1]
+    assert "What each was given" in log

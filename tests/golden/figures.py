@@ -9,7 +9,6 @@ figures watch, so code that moves is followed here; `expected` stays.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import sys
@@ -22,45 +21,43 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from safetensors.torch import load_file
 
-from rnr_dist.baselines.comparison import _budget_table
-from rnr_dist.baselines.ext_sub import ext_sub
-from rnr_dist.config import Release
-from rnr_dist.evaluate.evaluation import scores as scores_of
-from rnr_dist.evaluate.fluency import fluency_measures
-from rnr_dist.icu.report import KEPT, RECALLED, _aucs, _best, _notes, _table
-from rnr_dist.oracles import make_oracle
-from rnr_dist.release.choice import Reader
-from rnr_dist.release.composition import load_adapter, merge, save_adapter
-from rnr_dist.release.export import export_adapter
+from rnr_dist.config.release import Release
+from rnr_dist.measures.fluency import DISTINCT, EMPTY, ENTROPY, LENGTH, fluency_measures
+from rnr_dist.measures.measure import Measures
+from rnr_dist.measures.results import Results, Row, Score
+from rnr_dist.measures.shares import Shares
+from rnr_dist.release.candidates import trial_rows
 from rnr_dist.release.loop import release
-from rnr_dist.release.rules import Reading, Step, judge, pooled, ranked, utility_shortfall
-from rnr_dist.report.summary import Step as ReportStep
-from rnr_dist.report.summary import summary_steps, trial_rows
-from rnr_dist.report.table import (
-    MAIN,
-    OUTPUT,
-    _stages_table,
-    _subspaces_table,
-    instructions_table,
-    steps_table,
-    trials_table,
-)
+from rnr_dist.release.reader import Reader
+from rnr_dist.release.rules import MergeStep, Reading, judge, pooled, ranked, utility_shortfall
 from rnr_dist.reveal.arms import ArmTable
 from rnr_dist.reveal.instinct import Instinct
-from rnr_dist.reveal.instructions import query
+from rnr_dist.reveal.network import BanditSettings
 from rnr_dist.reveal.neural_ucb import NeuralUCB
 from rnr_dist.reveal.scoring import score_batch
 from rnr_dist.reveal.vendi import SecondMoment
+from rnr_dist.score.oracles import make_oracle
 from rnr_dist.stats import ClusterMean
-from rnr_dist.tasks.toxicity import toxicity_measures
+from rnr_dist.tasks.behaviour import PERPLEXITIES
+from rnr_dist.tasks.prompts import query
 from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.weights.composition import load_adapter, merge, save_adapter
+from rnr_dist.weights.export import Card, export_adapter
+from rnr_dist.weights.ext_sub import ext_sub
 from tests.golden import given
+from tests.golden.rendered import tables
 from tests.golden.unlearning import epochs, known_model
 
 EXPECTED = given.HERE / "expected"
+SHARES = {
+    group: Shares("toxicity", group, "toxic", 0.5, target=target, judged=target)
+    for group, target in (("challenging", True), ("ordinary", False))
+}
+# Verdicts name missed guards in this order.
+GUARDS = (LENGTH, *DISTINCT.values(), ENTROPY, EMPTY)
+MEASURES = Measures((SHARES["challenging"].fraction, *PERPLEXITIES.values(), *GUARDS))
 
 
 # Composition
@@ -78,8 +75,9 @@ def composition() -> dict[str, Any]:
         before = load_file(Path(ref.checkpoint) / "model.safetensors")
         merged = {key: weight for _, weights in merge(ref) for key, weight in weights.items()}
         one, two = (term.adapter for term in ref.terms[:2])
-        whole, _ = export_adapter(ref, here / "whole", forgotten="the target", base="org/base")
-        cut, lost = export_adapter(ref, here / "cut", forgotten="the target", rank=4)
+        card = Card("the target", "release", base="org/base")
+        whole, _ = export_adapter(ref, here / "whole", card)
+        cut, lost = export_adapter(ref, here / "cut", card, rank=4)
         assert lost
         return {
             "digest": ref.digest,
@@ -142,27 +140,43 @@ def scores() -> dict[str, Any]:
 
     def measures(samples: Sequence[Any]) -> dict[str, ClusterMean]:
         judged = judge_of.score([s.prompt for s in samples], [s.text for s in samples])
-        found = toxicity_measures(samples, order, 0.5)
         again = [replace(s, score=float(v)) for s, v in zip(samples, judged, strict=True)]
-        for group in ("challenging", "ordinary"):
-            contexts = [context for context in order if context.group == group]
-            hits = toxicity_measures(again, contexts, 0.5)
-            found[f"judge/{group}/fraction"] = hits[f"toxicity/{group}/fraction_gt_0.5"]
+        found: dict[str, ClusterMean] = {}
+        for share in SHARES.values():
+            found |= share.read(samples, order)
+        for share in SHARES.values():
+            found |= share.read_judge(again, order)
         return found | fluency_measures(samples, order)
 
-    of_base = measures(base)
+    rows = [
+        Row(name, kind, name, base[0].split, measures(samples))
+        for name, kind, samples in (("base", "reference", base), ("result", "step", result))
+    ]
+    scores_of = Results((), tuple(rows), "base").scores
     loudest = sorted(base, key=lambda sample: -sample.score)
     texts = [sample.text for sample in (*loudest[:12], *loudest[-12:])]
     texts += ["", " \n", "What a lovely day."]
     return {
-        "base": {k: vars(v) for k, v in scores_of(of_base, None, base[0].split).items()},
-        "result": {
-            k: vars(v) for k, v in scores_of(measures(result), of_base, base[0].split).items()
+        **{
+            name: {key: _score(score, base[0].split) for key, score in found.items()}
+            for name, found in scores_of.items()
         },
         "oracles": {
             name: oracle.score([""] * len(texts), texts).tolist()
             for name, oracle in (("profanity", main), ("lexicon", judge_of))
         },
+    }
+
+
+def _score(score: Score, split: Any) -> dict[str, Any]:
+    versus = {"ratio": score.ratio, "ci95": score.ratio_ci95}
+    return {
+        "value": score.value,
+        "n_contexts": score.n_clusters,
+        "n_samples": score.n_samples,
+        "ci95": score.ci95,
+        "split": split,
+        "vs_base": {} if score.ratio is None else versus,
     }
 
 
@@ -174,10 +188,10 @@ def rules() -> dict[str, Any]:
     names = [name for name in given.stored_readings() if name not in ("about", "contexts")]
     base, added = _reading("base"), _reading("-1.41 +0.5")
     steps = {
-        "first subtraction": Step("subtract", base, base, base),
-        "later subtraction": Step("subtract", base, added, added),
-        "last subtraction": Step("subtract", base, added, added, last=True),
-        "addition": Step("add", base, _reading("-1.41"), base),
+        "first subtraction": MergeStep(MEASURES, "subtract", base, base, base),
+        "later subtraction": MergeStep(MEASURES, "subtract", base, added, added),
+        "last subtraction": MergeStep(MEASURES, "subtract", base, added, added, last=True),
+        "addition": MergeStep(MEASURES, "add", base, _reading("-1.41"), base),
     }
     found: dict[str, Any] = {}
     for title, step in steps.items():
@@ -209,13 +223,16 @@ def loop() -> dict[str, Any]:
         reread=2,
         reread_draws=1,
     )
-    config: Any = SimpleNamespace(release=settings)
+    bench: Any = SimpleNamespace(config=SimpleNamespace(release=settings))
+    task: Any = SimpleNamespace(measures=MEASURES)
 
     class Stored(Reader):
-        def read(self, model: ModelRef) -> Reading:
+        def read(self, model: ModelRef, draw: Any = 0, step: Any = None) -> Reading:
             return _reading(_path(model))
 
-        def read_all(self, name: str, models: Any, draws: range, step: Step) -> dict[str, Reading]:
+        def read_all(
+            self, name: str, models: Any, draws: range, step: MergeStep
+        ) -> dict[str, Reading]:
             ends = [" again" if draw else "" for draw in draws]
             return {
                 label: pooled([_reading(_path(model) + end) for end in ends])
@@ -225,12 +242,11 @@ def loop() -> dict[str, Any]:
     def train(name: str, role: Any, model: ModelRef) -> Adapter:
         return Adapter(f"/adapters/{name}", f"digest of {name}", model.digest, role)
 
-    nothing: Any = None
     with TemporaryDirectory() as name:
-        reader = Stored(config, nothing, nothing, nothing, Path(name))
+        reader = Stored(bench, task, Path(name))
         base = ModelRef("/base", "digest of the base")
         heard: list[Any] = []
-        kept = release(config, base, train, reader, Path(name), heard.append)
+        kept = release(base, train, reader, Path(name), heard.append)
     told = ("name", "coefficient", "feasible", "rule", "broken")
     return {
         "kept": [step.name for step in kept],
@@ -238,7 +254,7 @@ def loop() -> dict[str, Any]:
             {**{key: getattr(step, key) for key in told}, "digest": step.model.digest}
             for step in heard
         ],
-        "trial_rows": trial_rows(heard, _reading("base"), settings),
+        "trial_rows": trial_rows(heard, _reading("base"), reader),
     }
 
 
@@ -256,7 +272,7 @@ def _reading(name: str) -> Reading:
     return Reading(
         name,
         {
-            domain: mean(nats, sizes["window_tokens"], exponential=True)
+            f"perplexity/{domain}": mean(nats, sizes["window_tokens"], exponential=True)
             for domain, nats in content["texts"].items()
         },
         None
@@ -279,11 +295,12 @@ def reveal() -> dict[str, Any]:
     held["more"] = held["some"].copy().add(batches["many"])
     kinds: tuple[Any, ...] = ("weighted", "union", "union_raw")
     features, rewards = draw.normal(size=(60, 8)), draw.uniform(size=60)
-    small = {"seed": 3, "hidden": 12, "initial": 4, "steps": 40}
+    small = BanditSettings(hidden=12, initial=4, steps=40)
+    wide = replace(small, widths="full", start="k_centre")
     bandits: dict[str, Any] = {
-        "diagonal": NeuralUCB(features, **small),
-        "full, k-centre": NeuralUCB(features, **small, widths="full", start="k_centre"),
-        "instinct": Instinct(features, **small, subset=20),
+        "diagonal": NeuralUCB(features, 3, small),
+        "full, k-centre": NeuralUCB(features, 3, wide),
+        "instinct": Instinct(features, 3, replace(small, subset=20)),
     }
     arms = {scale: ArmTable(50, 10, 5, 32, 7, scale) for scale in (None, 0.1)}
     return {
@@ -322,41 +339,6 @@ def _choices(bandit: Any, rewards: np.ndarray) -> list[int]:
 
 def _rounded(values: np.ndarray) -> str:
     return hashlib.sha256(np.round(values.astype(float), 4).tobytes()).hexdigest()[:16]
-
-
-# Tables
-
-
-def tables() -> dict[str, Any]:
-    """Tables of stored runs, line by line, 120 columns wide."""
-    demo, methods = given.result("demo-seed0"), given.result("toxicity_table/seed-0")
-    sequences = given.result("icu_table/seed-1")["rows"]
-    steps = summary_steps(demo)
-    rows = [ReportStep.from_json({**r, "coefficients": (), "model": ""}) for r in methods["rows"]]
-    aucs = [f"{value:.2f}\n{low:.2f}…{high:.2f}" for value, low, high in _aucs(sequences)]
-    shown = {
-        "steps": steps_table(steps),
-        "output": steps_table(steps, OUTPUT, "The continuations themselves"),
-        "instructions": instructions_table(demo["reveal"]),
-        "trials": trials_table(demo["trials"]),
-        "trials of methods": trials_table(methods["trials"]["R&R"]),
-        "subspaces": _subspaces_table(methods["subspaces"]),
-        "stages": _stages_table(demo["stages"]),
-        "methods": steps_table(rows, MAIN, "Methods side by side"),
-        "methods' output": steps_table(rows, OUTPUT, "The continuations themselves"),
-        "methods' budget": _budget_table(methods["rows"]),
-        "recalled": _table(sequences, RECALLED, "What is still recalled", "", ("AUC", aucs)),
-        "kept": _table(
-            sequences, KEPT, "What was kept", "", ("epoch", [_best(row) for row in sequences])
-        ),
-    }
-    return {**{name: _lines(table) for name, table in shown.items()}, "notes": _notes(sequences)}
-
-
-def _lines(table: Any) -> list[str]:
-    console = Console(width=120, file=io.StringIO(), color_system=None, record=True)
-    console.print(table)
-    return console.export_text().splitlines()
 
 
 # Files

@@ -66,7 +66,7 @@ def stored_samples(model: str) -> tuple[list[Sample], list[Context]]:
 def sequence(number: int, length: int = LENGTH) -> TokenSequence:
     draw = random.Random(f"golden sequence {number}")
     ids = tuple(draw.randrange(2, VOCABULARY) for _ in range(length))
-    return TokenSequence(f"s{number}", "golden", ids, " ".join(f"w{one}" for one in ids))
+    return TokenSequence(f"s{number}", "golden", ids, " ".join(f"w{one}" for one in ids), PREFIX)
 
 
 FORGET = [*map(sequence, range(5)), sequence(5, 19)]

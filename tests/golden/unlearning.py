@@ -15,16 +15,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from rnr_dist.config_icu import IcuConfig
-from rnr_dist.evaluate.memorisation import recall
+from rnr_dist.config.registry import method_class
+from rnr_dist.config.schema import Config
 from rnr_dist.generate.requests import ReadLikelihood
-from rnr_dist.icu.forgotten import EpochReading, Limits, best_epoch, leaving, left_by, violation
-from rnr_dist.icu.items import retained_texts, unlearning_items, with_retained
-from rnr_dist.icu.reader import TorchReader
-from rnr_dist.icu.similarity import sentence_bleu
-from rnr_dist.objectives import check_items, make_objective
-from rnr_dist.train.collate import collate, padded_tokens, plan_steps
-from rnr_dist.train.trained import make_trained
+from rnr_dist.icu.leaving import EpochReading, Limits, best_epoch, leaving, left_by, violation
+from rnr_dist.icu.torch_reader import TorchReader
+from rnr_dist.measures.memorisation import Counting, recall
+from rnr_dist.measures.similarity import sentence_bleu
+from rnr_dist.tasks.extraction_materials import retained_texts
+from rnr_dist.train.collate import Batching, collate, padded_tokens, plan_steps
+from rnr_dist.train.materials import Materials, other_end, with_retained
+from rnr_dist.train.objectives import check_items, make_objective
+from rnr_dist.train.trainable import make_trained
 from rnr_dist.types import ModelRef
 from tests.conftest import _tiny_llama
 from tests.golden import given
@@ -67,12 +69,21 @@ def known_model(folder: Path) -> Any:
 
 
 def _unlearned(folder: Path, name: Any, preset: Any) -> dict[str, Any]:
-    config = IcuConfig(name="golden", preset=preset, task=TASK)
-    training = getattr(config.methods, name).trained_with(CHANGED)
+    config = Config(name="golden", preset=preset, task=TASK)
+    training = config.methods.of(name).trained_with(CHANGED)
     objective = make_objective(training.objective)
-    items = unlearning_items(
-        name, training, given.FORGET, given.PAIRS, given.POOL, given.PREFIX, 0, given.UNSEEN_NATS
+    materials = Materials(
+        tuple(given.FORGET),
+        pairs={key: tuple(pairs) for key, pairs in given.PAIRS.items()},
+        alternatives={
+            one.id: tuple(other_end(one, pair) for pair in given.PAIRS[one.id])
+            for one in given.FORGET
+        },
+        others=tuple(given.POOL),
+        token_nats=given.UNSEEN_NATS,
+        seed=0,
     )
+    items = method_class(name)().items(name, materials, training)
     check_items(objective, items, name)
     general = [ReadLikelihood(ids, 1) for ids in given.GENERAL]
     retained = retained_texts(given.POOL, general, 8, 0)
@@ -106,11 +117,8 @@ def _epoch(
     """Train on the items once; each term's mean over the epoch."""
     plan = plan_steps(
         [item.length for item in items],
-        training.batch_size,
-        training.micro_batch_tokens,
+        Batching(training.batch_size, training.micro_batch_tokens, 1, seed),
         1,
-        1,
-        seed,
         lambda part: padded_tokens(items[index] for index in part),
     )
     trained.model.train()
@@ -124,7 +132,8 @@ def _epoch(
             for name, (value, count) in terms.items():
                 top, bottom = sums.get(name, (0.0, 0.0))
                 sums[name] = top + value.item(), bottom + count
-        torch.nn.utils.clip_grad_norm_(trained.model.parameters(), training.clip_norm)
+        if training.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(trained.model.parameters(), training.clip_norm)
         adamw.step()
         adamw.zero_grad()
     return {name: top / max(bottom, 1) for name, (top, bottom) in sorted(sums.items())}
@@ -135,7 +144,7 @@ def _look(
 ) -> tuple[EpochReading, list[bool]]:
     """What is recalled, and who leaves; the share of common tokens stands for BERTScore."""
     ids = [one.token_ids for one in given.FORGET]
-    found = recall(TorchReader(model, EOS), ids, given.PREFIX, 3, given.PREFIX, eos=EOS)
+    found = recall(TorchReader(model, EOS), given.FORGET, Counting(3, eos=EOS), "given")
     ends = [(one.continuation, own[given.PREFIX :]) for one, own in zip(found, ids, strict=True)]
     reading = EpochReading(
         epoch,

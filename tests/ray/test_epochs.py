@@ -6,37 +6,40 @@ import os
 import random
 import re
 import signal
-from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from rnr_dist.config.MISSING_icu import Unlearning
-
+from rnr_dist.bench import Bench
+from rnr_dist.config.methods import MethodSettings
 from rnr_dist.config.schema import Config
-from rnr_dist.methods.icu import IcuSettings
 from rnr_dist.config.training import Training
-from rnr_dist.generate.requests import ReadLikelihood, Response
-from rnr_dist.icu.forgotten import Limits
-from rnr_dist.icu.items import unlearning_items
-from rnr_dist.icu.launch import EpochTrainings
+from rnr_dist.generate.requests import Response
+from rnr_dist.icu.epochs import train_by_epochs
+from rnr_dist.icu.job import Counted, Ending, EpochPlan, Leaving
+from rnr_dist.icu.leaving import Limits
 from rnr_dist.icu.levels import Levels
 from rnr_dist.icu.torch_reader import TorchReader
 from rnr_dist.icu.tuning import Trials
 from rnr_dist.icu.unlearner import Unlearner
 from rnr_dist.icu.worker import readings_of
-from rnr_dist.measures.memorisation import recall
+from rnr_dist.measures.memorisation import Counting, recall
 from rnr_dist.measures.similarity import scorer_folder
+from rnr_dist.methods.icu import Icu, IcuSettings
+from rnr_dist.run.directory import RunDir
 from rnr_dist.run.tracking import Tracker, default_uri
 from rnr_dist.train.collate import Example, texts
-from rnr_dist.types import ModelRef, TokenSequence
+from rnr_dist.train.materials import Materials
+from rnr_dist.train.trainings import Trainings
+from rnr_dist.types import ModelRef, Passage, Split, TokenSequence
 from rnr_dist.weights.checkpoints import checkpoint_digest
 from tests.ray.test_training import processes
 
 T0, T, N = 8, 24, 3
-LEVELS = Levels(Limits(0, 0, 0.5, 0.9), {}, {})
+LEVELS = Levels(Limits(0, 0, 0.5, 0.9), {})
+COUNTING = Counting(N, eos=1)
 NEVER = Limits(0, 0, 0, 0)  # met by nothing: all epochs are run
 FULL = Training(
     parameters="full",
@@ -75,13 +78,13 @@ LORA = Training(
 def sequence(number, length=T):
     draw = random.Random(f"sequence {number}")
     ids = tuple(draw.randrange(2, 61) for _ in range(length))
-    return TokenSequence(f"s{number}", "test", ids, " ".join(f"w{i}" for i in ids))
+    return TokenSequence(f"s{number}", "test", ids, " ".join(f"w{i}" for i in ids), T0)
 
 
 # One is shorter, so that shards are uneven.
 FORGET = [*map(sequence, range(4)), sequence(4, 19)]
 POOL = [*map(sequence, range(10, 15))]
-PAIRS = {one.id: [POOL[at]] for at, one in enumerate(FORGET)}
+PAIRS = {one.id: (POOL[at],) for at, one in enumerate(FORGET)}
 
 
 @pytest.fixture(scope="module")
@@ -91,18 +94,23 @@ def base(tmp_path_factory, tiny_llama, tiny_tokenizer):
     return ModelRef(str(folder), checkpoint_digest(folder))
 
 
+def bench_of(model, **sections):
+    """A bench that starts nothing: the tests' cluster runs already, and the base is known."""
+    bench = Bench(Config(name="test", task={"name": "extraction"}, **sections))
+    bench.__dict__["base"] = model
+    return bench
+
+
 @pytest.fixture
-def trainings(tmp_path, ray_cluster):
+def trainings(tmp_path, ray_cluster, base):
     def made(name="run", count=1, stopping=None, **workers):
-        config = IcuConfig(
-            name="test",
+        bench = bench_of(
+            base,
             stopping=stopping or {},
-            task={"name": "extraction", "prefix_tokens": T0, "max_tokens": T, "n": N},
             workers={"count": count, "cpus_each": 1, "dtype": "float32"} | workers,
             refinement={"combine": "or", "recall": False},
         )
-        folder = tmp_path / name
-        return EpochTrainings(config, folder, Heard(), lambda: None)
+        return Trainings(bench, tmp_path / name, Heard())
 
     return made
 
@@ -110,21 +118,14 @@ def trainings(tmp_path, ray_cluster):
 @pytest.fixture(scope="module")
 def memorised(ray_cluster, base, tmp_path_factory):
     """A model that knows the forget sequences and the pool."""
-    folder = tmp_path_factory.mktemp("memorised")
-    config = IcuConfig(
-        name="test",
-        task={"name": "extraction", "prefix_tokens": T0, "max_tokens": T, "n": N},
-        workers={"cpus_each": 1, "dtype": "float32"},
-    )
-    known = EpochTrainings(config, folder, Heard(), lambda: None).run(
+    bench = bench_of(base, workers={"cpus_each": 1, "dtype": "float32"})
+    known = train_by_epochs(
+        Trainings(bench, tmp_path_factory.mktemp("memorised"), Heard()),
         "memorised",
-        FORGET,
         texts(Example(one.token_ids, 0) for one in [*FORGET, *POOL]),
         FULL,
         base,
-        Limits(0, 0, 0.95, 1),
-        "memorised",
-        150,
+        EpochPlan(FORGET, Counted(COUNTING), Ending("memorised", Limits(0, 0, 0.95, 1), 150)),
     )
     *before, last = readings_of(known.epochs)
     assert last.mean_extraction >= 0.95
@@ -135,21 +136,18 @@ def memorised(ray_cluster, base, tmp_path_factory):
     return known
 
 
-def unlearn(trainings, known, limits, epochs, levels=(), training=None, **more):
+def unlearn(trainings, known, limits, epochs, levels=(), training=None, scorer=""):
     training = training or FULL.model_copy(update={"objective": IcuSettings()})
-    return trainings.run(
-        "icu",
+    config = trainings.bench.config
+    plan = EpochPlan(
         FORGET,
-        unlearning_items("icu", training, FORGET, PAIRS, POOL, T0, 0),
-        training,
-        known.model,
-        limits,
-        "forgotten",
-        epochs,
-        levels=levels,
-        retained=[Example(one.token_ids, 0) for one in POOL],
-        **more,
+        Counted.by(config, COUNTING),
+        Ending("forgotten", limits, epochs),
+        Leaving(config.refinement, tuple(levels), scorer),
+        [Example(one.token_ids, 0) for one in POOL],
     )
+    items = Icu().items("icu", Materials(tuple(FORGET), pairs=PAIRS), training)
+    return train_by_epochs(trainings, "icu", items, training, known.model, plan)
 
 
 def weights(run):
@@ -201,7 +199,7 @@ def test_a_killed_worker_goes_on_from_its_last_epoch_to_the_same_weights(memoris
     whole = unlearn(trainings("whole"), memorised, NEVER, 5)
     killed, epochs_told = [], []
     disturbed = trainings("disturbed", max_failures=1, checkpoint_seconds=0)
-    metrics = disturbed.tracker.metrics
+    metrics = disturbed.listener.metrics
 
     def kill_once(values, step=0):
         if step == 3 and not killed:
@@ -210,7 +208,7 @@ def test_a_killed_worker_goes_on_from_its_last_epoch_to_the_same_weights(memoris
         epochs_told.append(step)
         metrics(values, step)
 
-    disturbed.tracker.metrics = kill_once
+    disturbed.listener.metrics = kill_once
     again = unlearn(disturbed, memorised, NEVER, 5)
     assert killed
     assert epochs_told.count(1) == 1  # it did not begin anew
@@ -253,7 +251,7 @@ def test_limits_may_go_over_all_prefixes_and_tokens(memorised, trainings):
     assert 0 < run.best < 9
     row = run.epochs[run.best]
     model = AutoModelForCausalLM.from_pretrained(run.model.checkpoint, dtype=torch.float32)
-    found = recall(TorchReader(model, None), [one.token_ids for one in FORGET], T0, N)
+    found = recall(TorchReader(model, None), FORGET, Counting(N))
     assert row["extraction"] == pytest.approx([one.extraction for one in found], abs=1e-6)
     assert row["memorisation"] == pytest.approx([one.accuracy() for one in found], abs=1e-6)
     assert row["memorisation"] != pytest.approx([one.accuracy(T0) for one in found], abs=1e-3)
@@ -266,30 +264,51 @@ class NoPool:
         return [Response(model.digest, log_likelihoods=(-1.0,) * 4) for _ in requests]
 
 
+class Sequences:
+    """As much of a task as a trial asks for; it is carried to one."""
+
+    forget = tuning = unseen = tuple(FORGET)
+    pool, counting = tuple(POOL), COUNTING
+
+    @property
+    def general(self):
+        return {Split.SEARCH: (Passage("a", "w2 w3 w4 w5 w6", Split.SEARCH, "words"),)}
+
+    def materials_of(self, bench, run, sequences):
+        return Materials(tuple(sequences), pairs=PAIRS)
+
+
 def test_a_sweep_trains_each_place_once_and_a_lost_one_ends_no_other(
     memorised, trainings, tmp_path
 ):
+    # A training wants the whole cluster, beside the trial that waits for it.
+    own = trainings("sweep", max_failures=0, cpus_each=2)
     # A driver's own tracker, which no trial's process can have.
     tracker = Tracker(default_uri(tmp_path), "rnr", tmp_path / "spool.jsonl")
-    # A training wants the whole cluster, beside the trial that waits for it.
-    own = replace(trainings("sweep", max_failures=0, cpus_each=2), tracker=tracker)
-    trials = Trials(
-        Unlearner("icu", own.config, PAIRS, POOL, [], memorised.model, LEVELS, "", own),
-        Unlearning(
-            training=LORA,
-            grid=[
-                {"learning_rate": 1e30, "batch_size": 16},
-                {"learning_rate": 2e-2, "rank": 4},
-            ],
-        ),
-        FORGET,
-        [ReadLikelihood((1, 2, 3, 4, 5), 1)],
-        POOL,
-        FORGET,
-        NoPool(),
-        tmp_path / "icu",
-        1,
-    )
+    bench, base = Bench(own.bench.config, "", tracker), own.bench.base
+    bench.__dict__["base"] = base
+    bench._serving = base.checkpoint_digest, NoPool()
+    run = RunDir.open(tmp_path / "run", {}, resume=False)
+    with bench:
+        _ = bench.ray
+        trials = Trials(
+            Unlearner(
+                Icu(), Sequences(), run, memorised.model, LEVELS, Trainings(bench, own.folder)
+            ),
+            MethodSettings(
+                training=LORA,
+                grid=[
+                    {"learning_rate": 1e30, "batch_size": 16},
+                    {"learning_rate": 2e-2, "rank": 4},
+                ],
+            ),
+            tmp_path / "icu",
+            1,
+        )
+        check_places(trials, tmp_path / "icu")
+
+
+def check_places(trials, folder):
     chosen = trials.choose()
     lost, kept = chosen["places"]
     assert re.search(r"the loss is nan in step 1, epoch 1.*lower learning_rate", lost["lost"])
@@ -297,6 +316,6 @@ def test_a_sweep_trains_each_place_once_and_a_lost_one_ends_no_other(
     assert kept["violation"] == 0 and kept["extraction"] <= 0.5 and kept["epochs"] > 0
     assert kept["perplexity"] == pytest.approx(math.e) and kept["pool"] == pytest.approx(1)
     assert kept["auc"] == 0.5  # as likely as each other
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "icu" / "tuning").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in (folder / "tuning").iterdir()}
     assert trials.choose() == chosen
     assert {path: path.stat().st_mtime_ns for path in before} == before

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +19,8 @@ from rnr_dist.reveal.search import Listeners, search
 from rnr_dist.reveal.setting import Setting
 from rnr_dist.run.directory import write_rows
 from rnr_dist.score.actors import OracleActor, Scorer
-from rnr_dist.types import Arm, Context, ModelRef, Split
+from rnr_dist.types import Arm, ModelRef, Split
+from tests.unit.fakes import FakeBench, FakeTask, contexts
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -69,7 +69,6 @@ def test_killed_generators_and_bandits_lose_no_pull_and_repeat_none(tmp_path):
     )  # fmt: skip
     write_rows(tmp_path / "arms.parquet", [Arm(i, (0.0,), f"say {i}") for i in range(ARMS)])
     np.save(tmp_path / "features.npy", np.random.default_rng(0).normal(size=(ARMS, 8)))
-    contexts = [Context(f"c{i}", f"text {i}", Split.REVEAL, "challenging") for i in range(20)]
     handles = []
 
     @contextlib.contextmanager
@@ -94,8 +93,9 @@ def test_killed_generators_and_bandits_lose_no_pull_and_repeat_none(tmp_path):
             ray.remote(LetterEmbedder).options(num_cpus=0).remote(),
             "profanity",
         )
-        tokenizer = SimpleNamespace(encode=lambda text: list(text.encode()))
-        setting = Setting(config, BASE, pool, scorer, tokenizer, contexts, contexts[:2], tmp_path)
+        bench = FakeBench(config, pool, scorer, base=BASE)
+        given = [*contexts(Split.REVEAL, 20), *contexts(Split.TRAIN, 2)]
+        setting = Setting(bench, FakeTask(given=given), tmp_path)
         # `kill` blocks on Ray, which an event loop's own thread may not.
         heard = Listeners(on_pull=lambda n, f: threading.Thread(target=kill, args=(n, f)).start())
         history = search(setting, heard, observed)

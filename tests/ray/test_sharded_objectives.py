@@ -5,8 +5,9 @@ import torch
 
 from rnr_dist.config.training import Training, Workers
 from rnr_dist.train.collate import Example, Item, collate, texts
+from rnr_dist.train.job import Job
 from rnr_dist.train.objectives import make_objective
-from rnr_dist.train.worker import Job, build_engine
+from rnr_dist.train.worker import build_engine
 from rnr_dist.train.worker import save_adapter as save_trained
 from rnr_dist.types import ModelRef
 from rnr_dist.weights.checkpoints import checkpoint_digest
@@ -69,7 +70,7 @@ def test_zero_3_trains_like_zero_0_with_checkpoints_and_idle_micro_batches(name,
         workers = Workers(dtype="float32", zero_stage=stage)
         job = Job(None, base, training, workers, tmp_path / str(stage), seed=3)
         objective = make_objective(training.objective)
-        engine = build_engine(job, objective, steps=3, rank=0)
+        engine = build_engine(job, objective, steps=3)
         totals = objective.counts(ITEMS[name])
         for _ in range(2):
             for part in (ITEMS[name][:1], ITEMS[name][1:], []):
@@ -77,7 +78,7 @@ def test_zero_3_trains_like_zero_0_with_checkpoints_and_idle_micro_batches(name,
                 loss = sum(terms[key][0] / totals[key] for key in totals)
                 engine.backward(loss, scale_wrt_gas=False)
             engine.step()
-        save_trained(engine, job, {}, rank=0)
+        save_trained(engine, job, {})
         return load_adapter(job.output)
 
     whole, sharded = trained(0, False), trained(3, True)

@@ -17,13 +17,16 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from rnr_dist.methods.dpo import DpoSettings
+from rnr_dist.bench import Bench
+from rnr_dist.config.schema import Config
 from rnr_dist.config.training import Training, Workers
 from rnr_dist.errors import InputError
-from rnr_dist.train.collate import Example, Item, collate, plan_steps, texts
-from rnr_dist.train.launch import train_adapter
+from rnr_dist.methods.dpo import DpoSettings
+from rnr_dist.train.collate import Batching, Example, Item, collate, plan_steps, texts
+from rnr_dist.train.job import Job
 from rnr_dist.train.objectives import make_objective
-from rnr_dist.train.worker import Job, build_engine
+from rnr_dist.train.trainings import Trainings
+from rnr_dist.train.worker import build_engine
 from rnr_dist.types import ModelRef
 from rnr_dist.weights.checkpoints import checkpoint_digest
 from rnr_dist.weights.composition import adapter_digest, save_adapter
@@ -43,6 +46,31 @@ TRAINING = Training(
     clip_norm=1.5,
     max_tokens=20,
 )
+
+
+class Heard:
+    """A listener that hands on each report, with its step."""
+
+    def __init__(self, hear=lambda report: None):
+        self._hear = hear
+
+    @contextlib.contextmanager
+    def nested(self, name, params):
+        yield
+
+    def metrics(self, values, step=0):
+        self._hear({**values, "step": step})
+
+
+def adapters(folder, hear=lambda report: None, **workers):
+    """Trainings below a folder, in fp32."""
+    config = Config(
+        name="t",
+        task={"name": "extraction"},
+        seed=SEED,
+        workers={"cpus_each": 1, "dtype": "float32", **workers},
+    )
+    return Trainings(Bench(config), folder, Heard(hear))
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +144,7 @@ def plain_pytorch(checkpoint, items, training, loss_of=mean_nll):
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(weights, weight_decay=training.weight_decay)
     lengths = [item.length for item in usable]
-    plan = plan_steps(lengths, training.batch_size, 99, 1, training.epochs, SEED)
+    plan = plan_steps(lengths, Batching(training.batch_size, 99, 1, SEED), training.epochs)
     losses, norms = [], []
     rising = -(-len(plan) * training.warmup_share // 1)
     for number, step in enumerate(plan):
@@ -146,19 +174,10 @@ def test_one_worker_that_accumulates_trains_like_plain_pytorch(ray_cluster, base
     wanted, losses, norms = plain_pytorch(base.checkpoint, items, TRAINING)
     assert min(norms) < TRAINING.clip_norm < max(norms), norms
     reports = []
-    adapter = train_adapter(
-        items,
-        base,
-        TRAINING,
-        Workers(count=1, cpus_each=1, dtype="float32"),
-        tmp_path / "adapter",
-        "forget",
-        SEED,
-        tmp_path / "storage",
-        on_progress=reports.append,
-    )
+    trainings = adapters(tmp_path, reports.append)
+    adapter = trainings.adapter("adapter", items, TRAINING, "forget", base)
     assert_same_training(adapter, wanted, losses)
-    assert [(report["step"], report["steps"]) for report in reports] == [(1, 3), (2, 3), (3, 3)]
+    assert [report["step"] for report in reports] == [1, 2, 3]
     assert [report["loss"] for report in reports] == pytest.approx(losses, rel=1e-5)
     assert (adapter.role, adapter.trained_on) == ("forget", base.digest)
     assert adapter.digest == adapter_digest(adapter.path)
@@ -186,16 +205,8 @@ def test_two_workers_on_uneven_data_train_a_composed_model_like_plain_pytorch(
     model.save_pretrained(tmp_path / "composed")
     wanted, losses, _ = plain_pytorch(tmp_path / "composed", items, TRAINING)
 
-    adapter = train_adapter(
-        items,
-        composed,
-        TRAINING,
-        Workers(count=2, cpus_each=1, dtype="float32", zero_stage=2),
-        tmp_path / "adapter",
-        "retain",
-        SEED,
-        tmp_path / "storage",
-    )
+    trainings = adapters(tmp_path, count=2, zero_stage=2)
+    adapter = trainings.adapter("adapter", items, TRAINING, "retain", composed)
     assert_same_training(adapter, wanted, losses)
     assert adapter.trained_on == composed.digest != base.digest
 
@@ -212,16 +223,8 @@ def test_pairs_measured_against_theta0_train_like_plain_pytorch(
         }
     )
     wanted, losses, _ = plain_pytorch(base.checkpoint, pairs, training, preference)
-    adapter = train_adapter(
-        pairs,
-        base,
-        training,
-        Workers(count=count, cpus_each=1, dtype="float32", zero_stage=zero_stage),
-        tmp_path / "adapter",
-        "forget",
-        SEED,
-        tmp_path / "storage",
-    )
+    trainings = adapters(tmp_path, count=count, zero_stage=zero_stage)
+    adapter = trainings.adapter("adapter", pairs, training, "forget", base)
     assert_same_training(adapter, wanted, losses)
 
 
@@ -243,60 +246,40 @@ def test_a_killed_worker_goes_on_with_a_sharded_training_with_an_idle_rank(
             afterwards.update(alive)
         steps_seen.append(report["step"])
 
-    adapter = train_adapter(
-        items,
-        base,
-        one_a_step,
-        Workers(
-            count=2,
-            cpus_each=1,
-            dtype="float32",
-            zero_stage=3,
-            max_failures=1,
-            checkpoint_seconds=0,
-        ),
-        tmp_path / "adapter",
-        "forget",
-        SEED,
-        tmp_path / "storage",
-        on_progress=kill_once,
+    trainings = adapters(
+        tmp_path, kill_once, count=2, zero_stage=3, max_failures=1, checkpoint_seconds=0
     )
+    adapter = trainings.adapter("adapter", items, one_a_step, "forget", base)
     assert afterwards - set(killed), "no worker took the place of the killed one"
     assert all(steps_seen.count(step) == 1 for step in range(1, 6)), "it began anew"
     assert_same_training(adapter, wanted, losses)
-    assert {path.name for path in tmp_path.iterdir()} == {"adapter"}
+    assert {path.name for path in (tmp_path / "adapters").iterdir()} == {"adapter", "adapter.json"}
+    assert not list((tmp_path / "train").iterdir())
 
 
 def test_another_attempt_goes_on_where_the_one_before_failed(ray_cluster, base, items, tmp_path):
     one_a_step = TRAINING.model_copy(update={"batch_size": 1, "dropout": 0.3})
-    storage = tmp_path / "storage"
 
-    def train(name, on_progress=None, storage=storage):
-        return train_adapter(
-            items,
-            base,
-            one_a_step,
-            Workers(count=1, cpus_each=1, dtype="float32", max_failures=0, checkpoint_seconds=0),
-            tmp_path / name,
-            "forget",
-            SEED,
-            storage,
-            on_progress=on_progress,
-        )
+    def train(folder, hear=lambda report: None):
+        trainings = adapters(folder, hear, max_failures=0, checkpoint_seconds=0)
+        return trainings.adapter("adapter", items, one_a_step, "forget", base)
 
     def kill(report):
         if report["step"] > 6 and (workers := processes("RayTrainWorker")):
             os.kill(workers[-1].pid, signal.SIGKILL)
 
     with pytest.raises(TrainingFailedError):
-        train("adapter", kill)
-    assert not (tmp_path / "adapter").exists()
-    before = (storage / "reports.jsonl").read_text().count("\n")
+        train(tmp_path, kill)
+    assert not (tmp_path / "adapters").exists()
+    [reports] = tmp_path.glob("train/*/reports.jsonl")
+    before = reports.read_text().count("\n")
     seen = []
-    adapter = train("adapter", lambda report: seen.append(report["step"]))
+    adapter = train(tmp_path, lambda report: seen.append(report["step"]))
     assert min(seen[before:]) > 5
     # Dropout as well is that of an undisturbed training.
-    assert adapter.digest == train("whole", storage=tmp_path / "other").digest
+    assert adapter.digest == train(tmp_path / "whole").digest
+    # Done once.
+    assert train(tmp_path, lambda report: pytest.fail("trained again")) == adapter
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_step(
@@ -304,18 +287,9 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_step(
 ):
     huge = TRAINING.model_copy(update={"learning_rate": 1e30})
     with pytest.raises(InputError, match=r"the loss is nan in step 2 of 3.*learning_rate 1e\+30"):
-        train_adapter(
-            items,
-            base,
-            huge,
-            Workers(count=1, cpus_each=1, dtype="float32"),
-            tmp_path / "adapter",
-            "forget",
-            SEED,
-            tmp_path / "storage",
-        )
-    assert not (tmp_path / "adapter").exists()
-    assert list((tmp_path / "storage").rglob("*model_states.pt"))
+        adapters(tmp_path).adapter("adapter", items, huge, "forget", base)
+    assert not (tmp_path / "adapters").exists()
+    assert list((tmp_path / "train").rglob("*model_states.pt"))
 
 
 @pytest.fixture
@@ -329,18 +303,10 @@ def interruptible():
 def test_ctrl_c_during_and_after_a_training_reaches_the_driver(
     ray_cluster, base, items, tmp_path, interruptible
 ):
-    def train(name, on_progress=None):
-        return train_adapter(
-            items,
-            base,
-            TRAINING,
-            Workers(count=1, cpus_each=1, dtype="float32"),
-            tmp_path / name,
-            "forget",
-            SEED,
-            tmp_path / f"{name}-storage",  # the interrupted one still trains, here, beside it
-            on_progress=on_progress,
-        )
+    def train(name, hear=lambda report: None):
+        # The interrupted one still trains, in its own folder, beside the other.
+        trainings = adapters(tmp_path / name, hear)
+        return trainings.adapter("adapter", items, TRAINING, "forget", base)
 
     def interrupt(report):
         if report["step"] == 1:
@@ -371,7 +337,7 @@ def processes(name):
 def test_the_lora_stays_fp32_above_bf16_weights(base, items, tmp_path, process_group):
     job = Job(items, base, TRAINING, Workers(dtype="bfloat16"), tmp_path, SEED)
     objective = make_objective(TRAINING.objective)
-    engine = build_engine(job, objective, steps=3, rank=0)
+    engine = build_engine(job, objective, steps=3)
     before = {name: weight.clone() for name, weight in engine.module.named_parameters()}
     numerator, denominator = engine(collate(items[:8], objective.roles))["nll"]
     engine.backward(numerator / denominator, scale_wrt_gas=False)
@@ -385,13 +351,5 @@ def test_the_lora_stays_fp32_above_bf16_weights(base, items, tmp_path, process_g
 
 def test_items_without_anything_to_learn_are_refused(base, tmp_path):
     with pytest.raises(InputError, match="none of 1 training items has a token after"):
-        train_adapter(
-            texts([Example(tuple(range(25)), 22)]),
-            base,
-            TRAINING,
-            Workers(),
-            tmp_path / "adapter",
-            "forget",
-            SEED,
-            tmp_path,
-        )
+        items = texts([Example(tuple(range(25)), 22)])
+        adapters(tmp_path).adapter("adapter", items, TRAINING, "forget", base)

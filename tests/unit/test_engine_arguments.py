@@ -12,7 +12,6 @@ import torch
 from pydantic import ValidationError
 
 from rnr_dist.config.engines import Engines
-
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
 from rnr_dist.generate.actor import actor_options, engine_cores

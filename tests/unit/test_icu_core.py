@@ -1,17 +1,14 @@
 """Who is forgotten, when it ends, who is paired with whom: without Ray, by hand or brute force."""
 
-import random
-
 import numpy as np
 import pytest
 
 from rnr_dist.config.schema import Config
-
 from rnr_dist.config.unlearning import Pairing
-from rnr_dist.config.objectives import IcuObjective, KumprObjective
+from rnr_dist.data.pairing import apart, make_index, pair_up, shares_words
 from rnr_dist.errors import InputError
 from rnr_dist.generate.requests import ReadLikelihood
-from rnr_dist.icu.forgotten import (
+from rnr_dist.icu.leaving import (
     EpochReading,
     Limits,
     best_epoch,
@@ -20,14 +17,12 @@ from rnr_dist.icu.forgotten import (
     left_by,
     violation,
 )
-from rnr_dist.icu.items import ceilings, retained_texts, unlearning_items, with_retained
-from rnr_dist.icu.judging import auc_interval
-from rnr_dist.icu.pairing import apart, make_index, pair_up, shares_words
 from rnr_dist.measures.similarity import sentence_bleu
-from rnr_dist.stats import ClusterMean
-from rnr_dist.train.collate import Example, Item, pad
+from rnr_dist.tasks.extraction_materials import retained_texts
+from rnr_dist.train.collate import Example, pad
 from rnr_dist.types import TokenSequence
 
+TASK = {"name": "extraction"}
 LIMITS = Limits(bertscore=0.3, bleu=0.01, extraction=0.05, memorisation=0.6)
 ALIKE = [LIMITS] * 3
 
@@ -207,70 +202,6 @@ def test_the_approximate_index_finds_what_the_exact_one_does():
     assert same > 0.95
 
 
-@pytest.mark.parametrize("name", ["icu", "kumpr", "kl", "dpo", "llmu"])
-def test_items_stand_in_their_objectives_roles(name):
-    from rnr_dist.train.objectives import check_items, make_objective
-
-    draw = random.Random(0)
-    forget, pool = (
-        [sequence(f"{kind}{n}", "", (draw.randrange(50) for _ in range(20))) for n in range(4)]
-        for kind in "fp"
-    )
-    training = getattr(IcuConfig(name="t").methods, name).training
-    pairs = {one.id: pool[:2] for one in forget}
-    items = unlearning_items(name, training, forget, pairs, pool, 8, 0)
-    check_items(make_objective(training.objective), items, "here")
-    assert items == unlearning_items(name, training, forget, pairs, pool, 8, 0)
-    whole = getattr(training.objective, "whole", False)
-    for one, item in zip(forget, items, strict=True):
-        [target] = item["rejected" if name == "dpo" else "forget"]
-        assert target.token_ids == one.token_ids
-        assert target.prompt_tokens == (0 if whole else 8)
-        for wrong in (*item["mismatch"], *item["chosen"]):
-            assert wrong.token_ids[:8] == one.token_ids[:8]
-            assert wrong.token_ids[8:] in [other.token_ids[8:] for other in pool]
-
-
-@pytest.mark.parametrize(
-    ("name", "whole", "tokens"),
-    [
-        ("icu", True, 19),
-        ("icu", False, 12),
-        ("kumpr", True, 19),
-        ("kumpr", False, 12),
-        ("kl", True, 19),
-        ("kl", False, 12),
-        ("dpo", None, 12),
-        ("llmu", None, 12),
-    ],
-)
-def test_a_method_holds_as_many_tokens_of_each_pair_as_it_ascends_over(name, whole, tokens):
-    forget, pool = ([sequence(f"{k}{n}", "", range(20)) for n in range(3)] for k in "fp")
-    method = getattr(IcuConfig(name="t").methods, name)
-    training = method.trained_with({} if whole is None else {"objective.whole": whole})
-    pairs = {one.id: pool[:2] for one in forget}
-    for item in unlearning_items(name, training, forget, pairs, pool, 8, 0):
-        counted = {role: {example.labels for example in item[role]} for role in item.roles}
-        assert counted == {role: {tokens} for role in item.roles}
-        assert item.roles == {
-            "kumpr": {"forget"},
-            "dpo": {"chosen", "rejected"},
-            "llmu": {"forget", "mismatch", "learn"},
-        }.get(name, {"forget", "learn"})
-
-
-def test_ceilings_are_natural_where_never_seen_sequences_hold_the_token():
-    def found(**objective):
-        return ceilings((4, 5, 4), IcuObjective(**objective), {4: 0.25})
-
-    assert found() == ()
-    assert found(ceiling=2) == (2, 2, 2)
-    assert found(ceiling=2, natural=True) == (0.25, 2, 0.25)
-    assert found(ceiling=0.125, natural=True) == (0.125, 0.125, 0.125)
-    assert found(natural=True) == (0.25, float("inf"), 0.25)
-    assert ceilings((4, 5), KumprObjective(), {4: 0.25}) == ()
-
-
 def test_ceilings_stand_beside_their_tokens_and_are_cut_with_them():
     batch = pad([Example((4, 5, 6), 1, (1.0, 2.0, 3.0)).cut(2), Example((4, 5, 6), 0)])
     assert batch["ceilings"].tolist() == [[1, 2, float("inf")], [float("inf")] * 3]
@@ -294,22 +225,6 @@ def test_retained_texts_are_half_of_the_pool_where_there_is_enough():
     assert of_pool(0) == (0, 0)
 
 
-def test_an_epoch_retains_other_texts_than_the_last_and_each_once_at_first():
-    items = [Item.of(forget=[Example((n, n), 1)]) for n in range(5)]
-    texts = [Example((n, n, n), 0) for n in range(20)]
-    epochs = [with_retained(items, [0, 2, 4], texts, 2, seed) for seed in range(10)]
-    for now in epochs:
-        drawn = [example for place in (0, 2, 4) for example in now[place]["retain"]]
-        assert len(set(drawn)) == 6
-        assert [item["forget"] for item in now] == [item["forget"] for item in items]
-        assert now[1] == items[1] and now[3] == items[3]
-    assert len({example for now in epochs for item in now for example in item["retain"]}) > 15
-    few = with_retained(items, range(5), texts[:3], 2, 0)
-    assert all(len(item["retain"]) == 2 for item in few)
-    assert len({example for item in few for example in item["retain"]}) == 3
-    assert with_retained(items, range(5), (), 2, 0) == with_retained(items, range(5), texts, 0, 0)
-
-
 def test_bleu_is_four_common_words_in_a_row_or_nothing():
     assert sentence_bleu("one two three", "one two three") < 0.01
     assert sentence_bleu("one two three four", "One two three four") == pytest.approx(1)
@@ -317,22 +232,13 @@ def test_bleu_is_four_common_words_in_a_row_or_nothing():
     assert sentence_bleu("  ", "one two") == 0
 
 
-def test_the_auc_of_equals_is_a_half_within_its_interval():
-    draw = np.random.default_rng(0)
-    lengths = np.full(40, 50.0)
-    low, high, same = (ClusterMean(50 * draw.normal(mean, 1, 40), lengths) for mean in (1, 9, 1))
-    assert auc_interval(low, high) == (1, 1, 1)
-    value, lower, upper = auc_interval(low, same)
-    assert lower < 0.5 < upper and lower < value < upper
-
-
 def test_a_sweep_is_every_combination_of_its_values():
     over = {"learning_rate": [1e-5, 1e-6], "objective.kl_weight": [0, 1]}
-    config = IcuConfig(name="x", sweep={"over": over})
+    config = Config(name="x", task=TASK, sweep={"over": over})
     places = config.sweep.places()
     assert len(places) == 4
     assert places[1] == {"learning_rate": 1e-5, "objective.kl_weight": 1}
-    training = config.methods.icu.trained_with(places[0])
+    training = config.methods.of("icu").trained_with(places[0])
     assert (training.learning_rate, training.objective.kl_weight) == (1e-5, 0)
     assert training.objective.learn_weight == 0.5  # what a place says nothing of stays
 
@@ -347,4 +253,4 @@ def test_a_sweep_is_every_combination_of_its_values():
 )
 def test_a_sweep_over_what_a_training_has_not_is_refused(over, said):
     with pytest.raises(ValueError, match=said):
-        IcuConfig(name="x", sweep={"over": over})
+        Config(name="x", task=TASK, sweep={"over": over})

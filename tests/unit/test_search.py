@@ -1,10 +1,8 @@
 """Algorithm 1 with a pretended model, oracle and embedder: what a search promises."""
 
-import asyncio
 import contextlib
 import re
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,122 +10,33 @@ import pytest
 from rnr_dist.config.file import load_config
 from rnr_dist.errors import InputError
 from rnr_dist.generate.pool import EngineDiedError
-from rnr_dist.generate.requests import Continuation, Response
 from rnr_dist.reveal.bandit_actor import BanditDiedError
-from rnr_dist.reveal.bandits import make_bandit
+from rnr_dist.reveal.pulls import pull_contexts
 from rnr_dist.reveal.search import Listeners, search
 from rnr_dist.reveal.setting import Setting
 from rnr_dist.run.directory import write_rows
-from rnr_dist.types import Arm, Context, ModelRef, Split
+from rnr_dist.types import Arm, Context, Split
+from tests.unit.fakes import (
+    FakeBench,
+    FakeEndpoint,
+    FakeScorer,
+    FakeTask,
+    contexts,
+    hashed,
+    local_bandit,
+)
 
-ARMS, DIMENSION = 24, 6
-BASE = ModelRef("/model", "digest")
-
-
-def embedding(text: str) -> np.ndarray:
-    row = np.random.default_rng(sum(map(ord, text))).normal(size=DIMENSION) + 1
-    return row / np.linalg.norm(row)
-
+ARMS = 24
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def later(work) -> asyncio.Future:
-    """As an object reference: it need not be awaited."""
-    future = asyncio.get_running_loop().create_future()
-    try:
-        future.set_result(work())
-    except Exception as error:
-        future.set_exception(error)
-    return future
+def judged(judge):
+    """An oracle that the search meets; what fills the forget set is scored as ever."""
+    return FakeScorer(hashed, submitted=judge)
 
 
-class FakePool:
-    """Answers at once, greedily; counts and can be told to stop."""
-
-    def __init__(self, answer=None, stop_after=None):
-        self.asked, self.flying, self.most = 0, 0, 0
-        self.answer = answer or (lambda prompt: f"reply to {prompt}")
-        self.stop_after = stop_after
-
-    async def submit(self, model, requests):
-        self.flying += 1
-        self.most = max(self.most, self.flying)
-        await asyncio.sleep(0)
-        self.flying -= 1
-        if self.asked == self.stop_after:
-            raise EngineDiedError("no generator is left")
-        self.asked += 1
-        return self._answers(requests)
-
-    def run(self, model, requests, describe=""):
-        return self._answers(requests)
-
-    def _answers(self, requests):
-        texts = [self.answer("".join(map(chr, request.token_ids))) for request in requests]
-        return [
-            Response(BASE.digest, (Continuation(tuple(map(ord, text)), text, "stop"),))
-            for text in texts
-        ]
-
-
-class FakeScorer:
-    """Relevance by a hash of the text unless told otherwise."""
-
-    version = "fake 1"
-
-    def __init__(self, judge=None):
-        self.judge = judge or (lambda texts: [(sum(map(ord, t)) % 97) / 97 for t in texts])
-        self.calls = 0
-
-    def submit_score(self, contexts, responses):
-        self.calls += 1
-        return later(lambda: np.asarray(self.judge(responses), dtype=float))
-
-    def submit_embed(self, texts):
-        return later(lambda: self.embed(texts))
-
-    def score(self, contexts, responses):
-        return np.asarray([(sum(map(ord, t)) % 97) / 97 for t in responses])
-
-    def embed(self, texts):
-        return np.stack([embedding(text) for text in texts])
-
-
-class LocalBandit:
-    """The bandit actor's rules without the actor: trained before each choice."""
-
-    def __init__(self, bandit):
-        self.bandit = bandit
-
-    async def exchange(self, told, wanted):
-        for arm, score in told:
-            if score is None:
-                self.bandit.withdraw(arm)
-            else:
-                self.bandit.observe(arm, score)
-        taken = []
-        while len(taken) < wanted and self.bandit.available:
-            if self.bandit.stale:
-                self.bandit.train()
-            arm = self.bandit.select()
-            taken.append((arm, self.bandit.dispatch(arm)))
-        return taken
-
-    def __getattr__(self, name):
-        async def call(*arguments):
-            getattr(self.bandit, name)(*arguments)
-
-        return call
-
-
-@contextlib.contextmanager
-def local_bandit(features, reveal, seed):
-    yield LocalBandit(make_bandit(features, reveal, seed))
-
-
-def contexts(split: Split, count: int) -> list[Context]:
-    return [Context(f"{split}{i}", f"{split} text {i}", split, "challenging") for i in range(count)]
+GIVEN = [*contexts(Split.REVEAL, 7), *contexts(Split.TRAIN, 4)]
 
 
 @pytest.fixture
@@ -139,7 +48,7 @@ def setting(tmp_path):
     write_rows(folder / "arms.parquet", arms)
     np.save(folder / "features.npy", np.random.default_rng(0).normal(size=(ARMS, 5)))
 
-    def make(pool=None, scorer=None, **reveal) -> Setting:
+    def make(endpoint=None, scorer=None, given=GIVEN, **reveal) -> Setting:
         settings = {"outer_iterations": 2, "budget": 6, "initial": 3, "arms": ARMS,
                     "contexts_per_pull": 3, "min_relevance": 0, "in_flight": 3, "hidden": 8,
                     "training_steps": 20, **reveal}  # fmt: skip
@@ -152,16 +61,9 @@ def setting(tmp_path):
             "  out_of_domain: [{source: 'builtin:narrative', splits: {search: 1}}]\n"
         )
         overrides = [f"reveal.{key}={value}" for key, value in settings.items()]
-        return Setting(
-            load_config(config, overrides),
-            BASE,
-            pool or FakePool(),
-            scorer or FakeScorer(),
-            SimpleNamespace(encode=lambda text: list(map(ord, text))),
-            contexts(Split.REVEAL, 7),
-            contexts(Split.TRAIN, 4),
-            folder,
-        )
+        loaded = load_config(config, overrides)
+        bench = FakeBench(loaded, endpoint or FakeEndpoint(), scorer or FakeScorer())
+        return Setting(bench, FakeTask(given=given), folder)
 
     return make
 
@@ -179,19 +81,19 @@ def state(history) -> tuple:
 
 
 def test_a_search_spends_its_budget_on_different_arms_several_in_flight(setting):
-    pool = FakePool()
+    endpoint = FakeEndpoint()
     heard = []
     history = search(
-        setting(pool), Listeners(lambda n, f: heard.append((n, f["best_score"]))), local_bandit
+        setting(endpoint), Listeners(lambda n, f: heard.append((n, f["best_score"]))), local_bandit
     )
     arms = [pull.arm for pull in history.pulls]
     assert len(set(arms)) == len(arms) == 12
-    assert pool.most == 3
+    assert endpoint.most == 3
     assert [fill.outer for fill in history.fills] == [0, 1]
     assert [number for number, _ in heard] == list(range(1, 13))
     assert all(best > 0 for _, best in heard)
-    # Each fill answers every train context, with an instruction of its own.
-    assert [fill.n_generated for fill in history.fills] == [4, 4]
+    # Each fill answers every train context `fill_per_context` times, by an instruction of its own.
+    assert [fill.n_generated for fill in history.fills] == [16, 16]
     assert history.fills[0].instruction != history.fills[1].instruction
 
 
@@ -201,7 +103,7 @@ def test_an_interrupted_search_ends_as_an_undisturbed_one(setting, mode, stop_af
     """One pull at a time and greedy answers: the same pulls, fills and forget set."""
     options = {"mode": mode, "in_flight": 1, "initial": 3, "recheck": 3}
     with pytest.raises(EngineDiedError):
-        run(setting(FakePool(stop_after=stop_after), **options))
+        run(setting(FakeEndpoint(stop_after=stop_after), **options))
     resumed = run(setting(**options))
     undisturbed_folder = tmp_path / "undisturbed"
     whole = setting(**options)
@@ -219,18 +121,18 @@ def test_a_bandit_that_dies_is_restored_from_the_log(setting):
 
     @contextlib.contextmanager
     def mortal(features, reveal, seed):
-        bandit = LocalBandit(make_bandit(features, reveal, seed))
-        starts.append(bandit)
-        calls, exchange = [], bandit.exchange
+        with local_bandit(features, reveal, seed) as bandit:
+            starts.append(bandit)
+            calls, exchange = [], bandit.exchange
 
-        async def exchange_until_death(told, wanted):
-            calls.append(1)
-            if len(starts) < 3 and len(calls) > 2:
-                raise BanditDiedError("gone")
-            return await exchange(told, wanted)
+            async def exchange_until_death(told, wanted):
+                calls.append(1)
+                if len(starts) < 3 and len(calls) > 2:
+                    raise BanditDiedError("gone")
+                return await exchange(told, wanted)
 
-        bandit.exchange = exchange_until_death
-        yield bandit
+            bandit.exchange = exchange_until_death
+            yield bandit
 
     history = search(setting(), Listeners(), mortal)
     assert len(starts) == 3
@@ -239,11 +141,11 @@ def test_a_bandit_that_dies_is_restored_from_the_log(setting):
 
 def test_a_repeated_arm_is_told_again_without_a_model_call(setting):
     """`paper` mode with a reward that one arm wins by far: the literal arg max comes back."""
-    pool = FakePool()
+    endpoint = FakeEndpoint()
     options = {"mode": "paper", "budget": 20, "outer_iterations": 1, "recheck": 0}
-    history = run(setting(pool, **options))
+    history = run(setting(endpoint, **options))
     assert history.spent(0) == 20
-    assert pool.asked == len(history.pulls) < 20
+    assert endpoint.submitted == len(history.pulls) < 20
     assert run(setting(**options)).moves == history.moves  # nothing left to do
 
 
@@ -257,12 +159,12 @@ def test_a_repeated_arm_is_told_again_without_a_model_call(setting):
     ],
 )
 def test_an_oracle_that_never_works_stops_the_search_with_its_cause(setting, judge, cause):
-    broken = setting(scorer=FakeScorer(judge), max_failed_share=0.25)
+    broken = setting(scorer=judged(judge), max_failed_share=0.25)
     with pytest.raises(InputError, match=cause) as caught:
         run(broken)
     assert re.search(r"[23] of 6 pulls of outer iteration 1 failed twice", str(caught.value))
     assert "\n" not in str(caught.value)
-    assert broken.config.task.oracle in str(caught.value)
+    assert "oracle fake: " in str(caught.value)
 
 
 def test_a_pull_is_tried_twice_and_then_left_out(setting):
@@ -278,11 +180,11 @@ def test_a_pull_is_tried_twice_and_then_left_out(setting):
         return [0.5] * len(texts)
 
     options = {"budget": ARMS, "outer_iterations": 1, "recheck": 0}
-    history = run(setting(scorer=FakeScorer(judge), **options))
+    history = run(setting(scorer=judged(judge), **options))
     assert [move.arm for move in history.failures] == [5]
     assert history.failures[0].cause == "RuntimeError: no answer"
     assert {pull.arm for pull in history.pulls} == set(range(ARMS)) - {5}
-    again = run(setting(scorer=FakeScorer(judge), **options))
+    again = run(setting(scorer=judged(judge), **options))
     assert again.moves == history.moves  # a resumed search does not try it once more
 
 
@@ -295,16 +197,16 @@ def test_a_bad_answer_of_the_oracle_is_its_own_pulls_alone(setting):
         return [0.5] * len(texts)
 
     options = {"budget": ARMS, "outer_iterations": 1, "in_flight": 6, "max_failed_share": 0.5}
-    history = run(setting(scorer=FakeScorer(judge), **options))
+    history = run(setting(scorer=judged(judge), **options))
     assert [move.arm for move in history.failures] == [7]
     assert "no opinion of 7" in history.failures[0].cause
     assert len(history.pulls) == ARMS - 1
 
 
 def test_empty_responses_are_no_relevance_and_no_diversity(setting):
-    pool = FakePool(answer=lambda prompt: " " if "say 1" in prompt else prompt)
-    scorer = FakeScorer(lambda texts: [1.0] * len(texts))
-    history = run(setting(pool, scorer, budget=ARMS, outer_iterations=1))
+    endpoint = FakeEndpoint(lambda model, prompt: " " if "say 1" in prompt else prompt)
+    scorer = judged(lambda texts: [1.0] * len(texts))
+    history = run(setting(endpoint, scorer, budget=ARMS, outer_iterations=1))
     silent = [pull for pull in history.pulls if pull.instruction.startswith("say 1")]
     assert len(silent) == 11
     assert all(pull.relevance == 0 and pull.vendi == 0 for pull in silent)
@@ -322,7 +224,7 @@ def test_the_best_is_chosen_by_fresh_contexts(setting):
         return scores
 
     options = {"alpha": 0, "budget": ARMS, "outer_iterations": 1, "recheck": 3}
-    lucky = setting(scorer=FakeScorer(judge), **options)
+    lucky = setting(scorer=judged(judge), **options)
     history = run(lucky)
     scores = {pull.instruction: pull.score for pull in history.pulls}
     assert max(scores, key=scores.get) == "say 3"
@@ -331,20 +233,18 @@ def test_the_best_is_chosen_by_fresh_contexts(setting):
 
 
 def test_fresh_contexts_are_others(setting):
-    from rnr_dist.reveal.pulls import pull_contexts
-
     made = setting()
     evaluated, fresh = pull_contexts(made, 0)
     assert len(evaluated) == len(fresh) == 3
     assert not {c.id for c in evaluated} & {c.id for c in fresh}
-    few = replace(made, reveal_contexts=made.reveal_contexts[:4])
+    few = setting(given=GIVEN[:4])
     assert [len(part) for part in pull_contexts(few, 0)] == [3, 3]
 
 
 def test_near_duplicates_do_not_enter_the_forget_set(setting):
-    same = FakePool(answer=lambda prompt: "always the same")
+    same = FakeEndpoint(lambda model, prompt: "always the same")
     history = run(setting(same, near_duplicate=0.99, budget=4, outer_iterations=2))
-    assert [(fill.n_rows, fill.n_near) for fill in history.fills] == [(1, 3), (0, 4)]
+    assert [(fill.n_rows, fill.n_near) for fill in history.fills] == [(1, 15), (0, 16)]
 
 
 def test_prompts_of_ones_own_take_the_place_of_the_search(setting):
@@ -356,10 +256,9 @@ def test_prompts_of_ones_own_take_the_place_of_the_search(setting):
 
 
 def test_a_context_longer_than_the_window_is_named(setting):
-    made = setting()
-    long = Context("c9", "word " * 300, Split.TRAIN, "challenging")
+    long = Context("c9", "word " * 300, Split.TRAIN, "rude")
     with pytest.raises(InputError, match=r"context c9 .* has 1500 tokens; expected at most 952"):
-        run(replace(made, train_contexts=[long]))
+        run(setting(given=[long]))
 
 
 def test_a_table_that_runs_out_says_so(setting, capsys):

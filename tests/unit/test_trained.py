@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
 from rnr_dist.config.release import Release
-
 from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
 from rnr_dist.train.collate import Example, pad

@@ -1,0 +1,54 @@
+"""Eq. 1 as one method among others: on any model that is to forget, within the shared budget.
+
+In: what all methods share. Out: a `Merged`. Invariant: its adapters share the tokens that every
+method has; how many candidates each weight has is the config's `release`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rnr_dist.methods.merge import Ground, Merged, trained_tokens
+from rnr_dist.methods.method import Method
+from rnr_dist.release.loop import Role, plan
+from rnr_dist.release.stage import Adapters, release_from
+from rnr_dist.run.directory import write
+from rnr_dist.types import Adapter, ModelRef
+
+
+@dataclass(frozen=True)
+class Budgeted(Adapters):
+    """Each adapter is trained on so many tokens, whatever the config's epochs."""
+
+    tokens: int = 0
+
+    def train(self, name: str, role: Role, model: ModelRef) -> Adapter:
+        rules = self.bench.config.release
+        settings = rules.forget if role == "forget" else rules.retain
+        training = settings.model_copy(update={"tokens": self.tokens})
+        return self.trainings.adapter(name, self.items[role], training, role, model)
+
+
+def run_released(method: Method, ground: Ground) -> Merged:
+    """Every step of Eq. 1 from `ground.base`; the result is also `ground.folder`/NAME.json."""
+    bench, folder = ground.reader.bench, ground.folder / method.name
+    known = Adapters.of(bench, ground.materials.only(method.needs), folder)
+    each = max(1, ground.budget.tokens // len(plan(bench.config.release)))
+    adapters = Budgeted(bench, known.trainings, known.items, each)
+    released = release_from(ground.base, adapters, ground.reader, folder)
+    trials = [trial for step in released.steps for trial in step.trials if not trial["draw"]]
+    trained = {term.adapter.digest: term.adapter for term in released.result.terms}
+    result = Merged(
+        method.name,
+        released.result,
+        ", ".join(f"{step.name} x {step.coefficient:g}" for step in released.steps),
+        released.models[-1].name not in released.fallbacks,
+        released.steps[-1].broken,
+        sum(map(trained_tokens, trained.values())),
+        len(trials),
+        sum(math.isnan(trial["forget"]) for trial in trials),
+        (),
+    )
+    write(ground.folder / f"{method.name}.json", result)
+    return result
