@@ -31,6 +31,9 @@ METHODS = {
     "cmd": "rnr_dist.methods.cmd:Cmd",
 }
 
+# The parts of `methods.method.Method`.
+METHOD_PARTS = ("name", "needs", "Objective", "roles", "refined", "settings", "items", "model")
+
 
 def task_class(name: str) -> Any:
     """The class of a task (`tasks.task.Task`); "" is the default one. Raises InputError."""
@@ -40,7 +43,13 @@ def task_class(name: str) -> Any:
 
 def method_class(name: str) -> Any:
     """The class of a method (`methods.method.Method`). Raises InputError."""
-    return find_class("method", name, METHODS)
+    found = find_class("method", name, METHODS)
+    missing = [part for part in METHOD_PARTS if not hasattr(found, part)]
+    if missing:
+        raise InputError(
+            f"method {name}: lacks {', '.join(missing)}; expected a methods.method.Method"
+        )
+    return found
 
 
 def find_class(kind: str, name: str, known: Mapping[str, str]) -> Any:

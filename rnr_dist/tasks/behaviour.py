@@ -98,7 +98,6 @@ class BehaviourTask:
         self.told = self.behaviour(settings)
         self.name, self.oracle = settings.name, self.told.oracle
         self.target_above = self.told.above
-        check_oracle(self.oracle)
         if self.told.judge:
             check_oracle(self.told.judge)
         self.groups: dict[ContextKind, str] = {

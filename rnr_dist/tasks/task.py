@@ -12,12 +12,13 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from rnr_dist.bench import Bench
 from rnr_dist.config.base import Sampling
-from rnr_dist.config.registry import task_class
+from rnr_dist.config.registry import TASKS, task_class
 from rnr_dist.config.schema import Config, TaskSettings
 from rnr_dist.errors import InputError
 from rnr_dist.measures.measure import Measures, problem_with
 from rnr_dist.measures.results import Estimate
 from rnr_dist.run.directory import RunDir
+from rnr_dist.score.oracles import check_oracle
 from rnr_dist.stats import ClusterMean
 from rnr_dist.train.materials import Materials, Need
 from rnr_dist.types import Context, ModelRef, Split
@@ -97,7 +98,7 @@ PARTS = (
 def make_task(config: Config) -> Task:
     """The config's task with its data. Raises InputError also where it is no whole `Task`."""
     name = config.task.name
-    task = task_class(name)(config)
+    task = _made(name, config)
     missing = [part for part in PARTS if not hasattr(task, part)]
     if missing:
         raise InputError(
@@ -106,5 +107,23 @@ def make_task(config: Config) -> Task:
     problem = problem_with(task.measures.declared)
     if problem:
         raise InputError(f"task {name}: {problem}")
+    if task.oracle:
+        check_oracle(task.oracle)
     found: Task = task
     return found
+
+
+def _made(name: str, config: Config) -> Any:
+    """The task of that name; whatever a user's own raises when it is made is an InputError."""
+    found = task_class(name)
+    try:
+        return found(config)
+    except InputError:
+        raise
+    except Exception as error:
+        if name in TASKS:
+            raise
+        raise InputError(
+            f"task {name}: cannot be made ({type(error).__name__}: {error}); expected a class that "
+            "takes the config"
+        ) from error

@@ -4,9 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from rnr_dist.commands.cli import app, guarded
+from rnr_dist.config.file import validate
+from rnr_dist.measures.results import Results, Row
+from rnr_dist.measures.sequence_rows import EL_T0
+from rnr_dist.run.directory import RunDir, read_json, write, write_json
+from rnr_dist.types import NamedModel, Split
+from rnr_dist.weights.checkpoints import keep_base, resolve_model
+from rnr_dist.weights.composition import save_adapter
 
 WORDS = [f"word{n}" for n in range(400)]
 
@@ -92,22 +101,30 @@ def test_a_missing_scorer_is_refused(refused, tmp_path):
     assert "refinement.scorer" in line and "nowhere" in line
 
 
-@pytest.mark.parametrize("name", ["icu", "control", "../up", ""])
-def test_another_row_may_not_take_a_name_that_is_taken_or_no_file_has(refused, name):
+@pytest.mark.parametrize("name", ["icu", "kumpr", "memorised", "control"])
+def test_another_row_may_not_take_a_name_that_is_taken(refused, name):
     line = refused(config(evaluate={"others": {name: "embedded:smollm2-135m-instruct"}}))
-    assert f"others: found the name {name!r}" in line and "kumpr" in line
+    assert f"evaluate.others: found the name {name!r}, expected none of base, " in line
 
 
-def test_another_model_with_other_tokens_is_refused(
+@pytest.mark.parametrize("name", ["../up", "", ".hidden"])
+def test_another_row_may_not_take_a_name_that_no_file_has(refused, name):
+    line = refused(config(evaluate={"others": {name: "embedded:smollm2-135m-instruct"}}))
+    assert f"others: found the name {name!r}, expected letters, digits, dots" in line
+
+
+def test_another_model_is_refused_where_its_tokens_leave_nothing_to_count(
     refused, tmp_path, tiny_llama, tiny_tokenizer, capsys
 ):
+    """Another vocabulary is fine: texts are encoded anew. Here each word is a token, too few."""
     tiny_llama(tmp_path / "opt")
     capsys.readouterr()  # transformers' own progress bars
     line = refused(config(evaluate={"others": {"opt": str(tmp_path / "opt")}}))
     assert "evaluate.others.opt: found no tokenizer" in line
     tiny_tokenizer(tmp_path / "opt", 64)
     line = refused(config(evaluate={"others": {"opt": str(tmp_path / "opt")}}))
-    assert "evaluate.others.opt" in line and "64 tokens" in line and "expected the same" in line
+    assert "evaluate.others.opt: 'word0 word1" in line
+    assert "tokens after its prefix" in line and "expected at least task.n 10" in line
 
 
 def test_another_model_that_is_not_there_is_refused(refused):
@@ -125,22 +142,13 @@ def test_stages_of_the_other_picture_are_refused(tmp_path, monkeypatch, capsys, 
     monkeypatch.chdir(tmp_path)
     toxic = Path(__file__).parents[2] / "configs" / "demo.yaml"
     assert guarded(lambda: app([command, str(toxic)], standalone_mode=False)) == 2
-    assert f"task toxicity has no stage {command}" in capsys.readouterr().err
+    assert (
+        f"demo: the recipe reveal-and-release has no stage {command}; expected one"
+        in capsys.readouterr().err
+    )
 
 
-def test_an_exported_card_says_what_was_measured(tmp_path, monkeypatch):
-    import numpy as np
-    import torch
-    from rnr_dist.icu.forgotten import Limits, Unlearned
-    from rnr_dist.icu.judging import Judgement
-    from safetensors.torch import save_file
-
-    from rnr_dist.config.file import validate
-    from rnr_dist.run.directory import write, write_json
-    from rnr_dist.stats import ClusterMean
-    from rnr_dist.weights.checkpoints import keep_base, resolve_model
-    from rnr_dist.weights.composition import save_adapter
-
+def test_an_exported_card_says_what_was_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     model = tmp_path / "model"
@@ -152,16 +160,27 @@ def test_an_exported_card_says_what_was_measured(tmp_path, monkeypatch):
     (model / "config.json").write_text('{"model_type": "llama"}')
     save_file({"layers.0.q_proj.weight": torch.zeros(4, 4)}, model / "model.safetensors")
     run, known = tmp_path / "run", resolve_model(str(model))
-    write_json(run / "config.json", validate(config(), "").model_dump(mode="json"))
+    RunDir.open(run, validate(config(), "").content(), resume=False)
     keep_base(run, known)
-    write(run / "memorise" / "models.json", {"memorised": known})
-    result = Unlearned(known.plus(1, adapter), 1, Limits(0, 0, 0, 0))
-    write(run / "icu" / "result.json", result)
-    extraction = ClusterMean(np.array([0.25, 0.75, 0.5]), np.ones(3))
-    judged = Judgement("m", {"extraction/el_t0": extraction}, (0.5, 0.4, 0.6))
-    write(run / "evaluate" / "icu.json", judged)
+    write(run / "memorise" / "models.json", [NamedModel("memorised", "reference", known)])
+    result = known.plus(1, adapter)
+    write(run / "icu" / "models.json", [NamedModel("icu", "step", result)])
+    rows = tuple(
+        Row(name, kind, model.digest, Split.FINAL, {EL_T0.name: EL_T0.mean(values)})
+        for name, kind, model, values in (
+            ("memorised", "reference", known, [1, 1, 0.5]),
+            ("icu", "step", result, [0.25, 0.75, 0.5]),
+        )
+    )
+    write(run / "evaluate" / "results.json", Results((EL_T0,), rows, "memorised"))
     app(["export", "run", "--adapter", "out"], standalone_mode=False)
     card = (tmp_path / "out" / "README.md").read_text()
     assert "iterative contrastive unlearning (ICU)" in card
     [row] = [line for line in card.splitlines() if line.startswith("| extraction/el_t0 | 0.5 |")]
     assert row.endswith("| final | 3 | 3 |")
+    # Results that a newer version wrote are not guessed at.
+    path = run / "evaluate" / "results.json"
+    write_json(path, {**read_json(path), "schema_version": 3})
+    assert guarded(lambda: app(["export", "run", "--adapter", "x"], standalone_mode=False)) == 2
+    assert f"{path}: found schema_version 3, expected 2" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
