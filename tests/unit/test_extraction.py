@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
@@ -239,12 +238,6 @@ def test_another_model_that_cannot_read_the_sequences_is_refused(
     more = {**change, "evaluate": {"others": named}}
     with pytest.raises(InputError, match=message):
         make_task(Config.model_validate({**content, **more}))
-
-
-def test_a_row_takes_no_other_rows_name(content, folders):
-    more = {"evaluate": {"others": {"memorised": str(folders[0])}}}
-    with pytest.raises(ValidationError, match="others: found the name 'memorised'"):
-        Config.model_validate({**content, **more})
 
 
 def test_materials_are_found_once_and_anew_for_other_settings(
