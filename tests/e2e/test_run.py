@@ -157,7 +157,7 @@ def test_baselines_stand_beside_the_result_at_its_budget(killed_and_resumed):
     run, _, _, log = killed_and_resumed
     content = json.loads((run / "baselines" / "baselines.json").read_text())
     rows = {row["name"]: row for row in content["rows"]}
-    assert list(rows) == ["base", "retain-only", "release", "cmd"]
+    assert list(rows) == ["base", "retain-only", "release", "cmd", "icu"]
     ours = rows["release"]["notes"]
     row = rows["cmd"]
     assert row["notes"]["candidates"] == ours["candidates"] == 5
