@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -200,15 +200,3 @@ class Pull:
     score: float
     forget_set_version: int
     n_samples: int
-
-
-@dataclass(frozen=True)
-class Score:
-    """A measured figure with its 95 % interval and what it was measured on."""
-
-    value: float
-    n_contexts: int
-    n_samples: int
-    ci95: tuple[float, float]
-    split: Split
-    vs_base: dict[str, Any] = field(default_factory=dict)

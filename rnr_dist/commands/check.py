@@ -16,7 +16,7 @@ from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
 from rnr_dist.generate.backend import backend_of
 from rnr_dist.machine.cluster import check_room
-from rnr_dist.methods.method import make_method, require_layers, require_served
+from rnr_dist.methods.method import make_method, require_served, require_trainable
 from rnr_dist.run.precision import compute_dtype
 from rnr_dist.tasks.prompts import require_chat_template
 from rnr_dist.tasks.task import Task, make_task
@@ -66,7 +66,7 @@ def check_methods(config: Config, task: Task) -> None:
     """Raises InputError where a method beside the recipe's own cannot run."""
     _require_served(config, task, config.compared)
     if here := checkpoint_here(config.model):
-        require_layers(config, here)
+        require_trainable(config, here)
 
 
 def _require_served(config: Config, task: Task, methods: Iterable[str]) -> None:

@@ -40,7 +40,7 @@ COMMENT_TEXT, COMMENT_TOXICITY = ("text", "comment_text"), ("toxicity", "target"
 
 
 @dataclass(frozen=True)
-class Row:
+class FileRow:
     """The fields of one row, and where it stands, for error messages."""
 
     place: str
@@ -137,15 +137,15 @@ def read_records(path: Path) -> Iterator[Record]:
             raise InputError(f"{row.place}: `token_ids` is no list of integers")
 
 
-def _rtp(row: Row, scored: bool) -> tuple[Opening, float | None]:
+def _rtp(row: FileRow, scored: bool) -> tuple[Opening, float | None]:
     """The opening in a row of RealToxicityPrompts, and the prompt's toxicity.
 
     Only where it must be `scored` a prompt has to have a `toxicity`, be it null.
     """
-    prompt = Row(f"{row.place}, `prompt`", _field(row, "prompt"))
+    prompt = FileRow(f"{row.place}, `prompt`", _field(row, "prompt"))
     opening = Opening(_text(prompt))
     if found := _object(row).get("continuation"):
-        continuation = Row(f"{row.place}, `continuation`", found)
+        continuation = FileRow(f"{row.place}, `continuation`", found)
         reference = _string(continuation, "text")
         opening = Opening(opening.text, reference, _score(continuation, "toxicity"))
     if scored:
@@ -153,7 +153,7 @@ def _rtp(row: Row, scored: bool) -> tuple[Opening, float | None]:
     return opening, _score(prompt, "toxicity")
 
 
-def _comment(row: Row, scored: bool) -> tuple[Opening | None, float | None]:
+def _comment(row: FileRow, scored: bool) -> tuple[Opening | None, float | None]:
     """The opening in a row of CivilComments, None in a short one, and the comment's toxicity.
 
     That toxicity is the reference's too: no half of a comment has a score of its own. `scored` as
@@ -179,7 +179,7 @@ def _halves(comment: str) -> tuple[str, str] | None:
     return comment[:middle], comment[middle:]
 
 
-def file_rows(path: Path, separator: str = "\n") -> Iterator[Row]:
+def file_rows(path: Path, separator: str = "\n") -> Iterator[FileRow]:
     """The rows of a file; the non-blank parts of a `.txt` between `separator` are rows too."""
     if not path.exists():
         raise InputError(
@@ -192,14 +192,16 @@ def file_rows(path: Path, separator: str = "\n") -> Iterator[Row]:
     if path.suffix in (".parquet", ".csv"):
         records = _parquet(path) if path.suffix == ".parquet" else _csv(path)
         for number, fields in enumerate(records, start=1):
-            yield Row(f"{path}, row {number}", fields)
+            yield FileRow(f"{path}, row {number}", fields)
         return
     parts = re.split(separator if path.suffix == ".txt" else "\n", _content(path))
     for number, part in enumerate(parts, start=1):
         if not part.strip():
             continue
         place = f"{path}, row {number}"
-        yield Row(place, {"text": part.strip()} if path.suffix == ".txt" else _json(part, place))
+        yield FileRow(
+            place, {"text": part.strip()} if path.suffix == ".txt" else _json(part, place)
+        )
 
 
 def _content(path: Path) -> str:
@@ -250,20 +252,20 @@ def _csv(path: Path) -> Iterator[dict[str, Any]]:
         raise InputError(f"{path}: cannot be read ({error}), expected UTF-8 text") from error
 
 
-def _field(row: Row, name: str) -> Any:
+def _field(row: FileRow, name: str) -> Any:
     fields = _object(row)
     if name not in fields:
         raise InputError(f"{row.place}: has no `{name}`, found {', '.join(fields) or 'nothing'}")
     return fields[name]
 
 
-def _object(row: Row) -> dict[str, Any]:
+def _object(row: FileRow) -> dict[str, Any]:
     if not isinstance(row.fields, dict):
         raise InputError(f"{row.place}: found {type(row.fields).__name__}, expected an object")
     return row.fields
 
 
-def _either(row: Row, names: tuple[str, str], needed: bool = True) -> str:
+def _either(row: FileRow, names: tuple[str, str], needed: bool = True) -> str:
     """The first of the names that the row has a field of; the first one where it need have none."""
     fields = _object(row)
     for name in names:
@@ -277,7 +279,7 @@ def _either(row: Row, names: tuple[str, str], needed: bool = True) -> str:
     return names[0]
 
 
-def _text(row: Row, name: str = "text", may_be_empty: bool = False) -> str:
+def _text(row: FileRow, name: str = "text", may_be_empty: bool = False) -> str:
     _field(row, name)
     text = _string(row, name) or ""
     if not (text.strip() or may_be_empty):
@@ -285,14 +287,14 @@ def _text(row: Row, name: str = "text", may_be_empty: bool = False) -> str:
     return text
 
 
-def _string(row: Row, name: str) -> str | None:
+def _string(row: FileRow, name: str) -> str | None:
     value = _object(row).get(name)
     if not isinstance(value, str | None):
         raise InputError(f"{row.place}: `{name}` is {value!r}, expected a string")
     return value
 
 
-def _score(row: Row, name: str) -> float | None:
+def _score(row: FileRow, name: str) -> float | None:
     """A score in [0, 1], if the row has one; a CSV's is a number's text."""
     value = _object(row).get(name)
     if value is None:

@@ -34,7 +34,7 @@ POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
 
 
 @dataclass(frozen=True)
-class Choice:
+class BackendChoice:
     """A backend and the reason, which completes the sentence "... because"."""
 
     backend: Literal["vllm", "transformers"]
@@ -47,7 +47,7 @@ def choose_backend(
     architectures: Collection[str],
     causal: Collection[str],
     served: Collection[str] | None,
-) -> Choice:
+) -> BackendChoice:
     """The backend of a model.
 
     architectures: what its config names. causal: the architectures that generate text. served:
@@ -67,7 +67,7 @@ def choose_backend(
             f"engines.backend: found vllm, but {missing}; expected transformers or auto for {model}"
         )
     if engines.backend == "vllm" or (known and engines.backend == "auto"):
-        return Choice("vllm", f"vLLM serves {named}")
+        return BackendChoice("vllm", f"vLLM serves {named}")
     if engines.weights == "lora":
         raise InputError(
             "engines.weights: found lora, but engines of transformers hold one model at a time; "
@@ -78,10 +78,14 @@ def choose_backend(
             f"engines.gpus_each: found {engines.gpus_each:g}, but engines of transformers hold a "
             "model on one GPU; expected at most 1"
         )
-    return Choice("transformers", missing if engines.backend == "auto" else "the config says so")
+    return BackendChoice(
+        "transformers", missing if engines.backend == "auto" else "the config says so"
+    )
 
 
-def backend_of(engines: Engines, checkpoint: str | Path, trust_remote_code: bool = False) -> Choice:
+def backend_of(
+    engines: Engines, checkpoint: str | Path, trust_remote_code: bool = False
+) -> BackendChoice:
     """`choose_backend` for a checkpoint folder. Also raises InputError where `max_model_len` is
     above the positions that the model has."""
     content = read_json(Path(checkpoint) / "config.json")

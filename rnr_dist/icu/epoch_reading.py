@@ -39,9 +39,9 @@ class EpochReader:
         self._reader = TorchReader(model, self._tokenizer.eos_token_id, autocast)
         self._similarity = None
         if plan.leaving.scorer:
-            from rnr_dist.measures.similarity import Similarity
+            from rnr_dist.measures.similarity import TextSimilarity
 
-            self._similarity = Similarity(plan.leaving.scorer, plan.leaving.rule.scorer_layer)
+            self._similarity = TextSimilarity(plan.leaving.scorer, plan.leaving.rule.scorer_layer)
         self._all = list(plan.sequences)
         self._mine = range(get_rank(), len(self._all), get_world_size())
 

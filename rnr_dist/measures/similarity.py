@@ -21,7 +21,7 @@ Scores = tuple[np.ndarray, np.ndarray]
 Similar = Callable[[Sequence[str], Sequence[str]], Scores]  # of (found, truth) texts
 
 
-class Similarity:
+class TextSimilarity:
     """scorer: folder of BERTScore's encoder; layer: which of its layers (the last: None)."""
 
     def __init__(self, scorer: str, layer: int | None = None, threads: int | None = None):
@@ -83,7 +83,7 @@ def similarity_scores(scorer: str, layer: int | None) -> Iterator[Similar]:
 
     # It holds nothing but a model: restarted, it answers what it was asked once more.
     kept = {"num_cpus": 0, "max_restarts": 3, "max_task_retries": 3}
-    actor = ray.remote(Similarity).options(**kept).remote(scorer_folder(scorer), layer)
+    actor = ray.remote(TextSimilarity).options(**kept).remote(scorer_folder(scorer), layer)
     try:
         yield lambda found, truth: ray.get(actor.scores.remote(list(found), list(truth)))
     finally:

@@ -71,7 +71,7 @@ def require_served(method: Method, task: Task, way: Way) -> None:
         raise InputError(f"method {method.name}: cannot be run by {way}")
 
 
-def require_layers(config: Config, checkpoint: Path) -> None:
+def require_trainable(config: Config, checkpoint: Path) -> None:
     """Raises InputError where a method is to train a layer that the checkpoint has not."""
     for name in config.compared:
         settings = config.methods.found(name)

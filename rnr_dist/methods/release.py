@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rnr_dist.methods.merge import Ground, Merged
 
 
-class Release:
+class RevealAndRelease:
     """Subtracts what was learnt of the forget set, adds what was learnt of the retain set."""
 
     name: ClassVar[str] = "release"

@@ -18,7 +18,7 @@ from rnr_dist.config.methods import MethodSettings, Way
 from rnr_dist.config.training import ObjectiveSettings, Training
 from rnr_dist.errors import InputError
 from rnr_dist.train.collate import Item
-from rnr_dist.train.materials import Materials, Need, example_of, side_by_side
+from rnr_dist.train.materials import Materials, Need, example_of, paired_texts
 from rnr_dist.train.passes import layer_states
 from rnr_dist.types import Adapter, ModelRef
 
@@ -123,7 +123,7 @@ class Rmu:
     def items(self, adapter: str, materials: Materials, training: Training) -> Sequence[Item]:
         if not materials.retain:
             raise InputError("method rmu: found no retain texts; expected some to hold")
-        return side_by_side([*map(example_of, materials.forget)], materials.retain)
+        return paired_texts([*map(example_of, materials.forget)], materials.retain)
 
     def model(
         self, base: ModelRef, adapters: Mapping[str, Adapter], strength: float, folder: Path

@@ -18,7 +18,7 @@ from rnr_dist.machine.cluster import trainings_at_once
 from rnr_dist.machine.threads import side_by_side
 from rnr_dist.measures.results import Results, Row, read_results
 from rnr_dist.methods.merge import Budget, Ground, run_merged, trained_tokens
-from rnr_dist.methods.method import Method, make_method, require_layers, require_served
+from rnr_dist.methods.method import Method, make_method, require_served, require_trainable
 from rnr_dist.release.reader import Reader
 from rnr_dist.run.directory import RunDir, read, read_json, write
 from rnr_dist.run.progress import say
@@ -41,7 +41,7 @@ def baselines_stage(bench: Bench, task: Task, run: RunDir) -> None:
     """Every method of `methods.run` by its way, then all measures of each, beside the recipe's."""
     own = read_results(run.path / "evaluate" / RESULTS)
     methods = compared_methods(bench.config, task)
-    require_layers(bench.config, Path(bench.base.checkpoint))
+    require_trainable(bench.config, Path(bench.base.checkpoint))
     folder, budget = run.stage("baselines"), spent(bench.config, run)
     say(f"budget of each method: {budget.tokens:,} tokens, {budget.candidates} candidates")
     merged = [method for method in methods if way_of(method.name, bench.config.way) == "merge"]

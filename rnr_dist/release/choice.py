@@ -87,12 +87,12 @@ def choose_weight(
 ) -> WeightChoice:
     """The weight with which `adapter` takes `step` from `model`, among `candidates`."""
     weights = {f"{weight:g}": weight for weight in candidates(coefficients)}
-    models = {label: merged(model, step, w, adapter) for label, w in weights.items()}
+    models = {label: with_adapter(model, step, w, adapter) for label, w in weights.items()}
     choice = choose(reader, name, step, models)
     return WeightChoice(weights[choice.candidate], weights, choice)
 
 
-def merged(model: ModelRef, step: MergeStep, weight: float, adapter: Adapter) -> ModelRef:
+def with_adapter(model: ModelRef, step: MergeStep, weight: float, adapter: Adapter) -> ModelRef:
     """The model with the adapter added, or subtracted, by this weight."""
     return model.plus(weight if step.kind == "add" else -weight, adapter)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rnr_dist.config.release import Coefficients, Release
-from rnr_dist.release.choice import WeightChoice, choose_weight, merged
+from rnr_dist.release.choice import WeightChoice, choose_weight, with_adapter
 from rnr_dist.release.reader import Reader
 from rnr_dist.release.rules import MergeStep, Reading, Verdict, judge, ranked
 from rnr_dist.run.directory import read, write
@@ -115,7 +115,7 @@ def _take(
         verdict.feasible,
         verdict.rule,
         verdict.broken,
-        merged(model, step, found.weight, adapter),
+        with_adapter(model, step, found.weight, adapter),
         found.choice.reading,
         _told(planned.name, found),
     )

@@ -29,7 +29,7 @@ KEPT = ("epoch", "terms", "trained_on", "left_by", "violation", "seconds", "read
 
 
 @dataclass(frozen=True)
-class Trained:
+class EpochTraining:
     """One method's training by epochs: a row an epoch, its notes for the table, its setting."""
 
     epochs: tuple[dict[str, Any], ...]
@@ -42,7 +42,7 @@ class Trained:
         return self.epochs[self.notes["best"]]
 
 
-def read_trainings(run: RunDir, names: Sequence[str]) -> dict[str, Trained]:
+def read_trainings(run: RunDir, names: Sequence[str]) -> dict[str, EpochTraining]:
     """What the named rows were trained by, of those that were trained by epochs."""
     found = {}
     for name in names:
@@ -54,10 +54,10 @@ def read_trainings(run: RunDir, names: Sequence[str]) -> dict[str, Trained]:
     return found
 
 
-def _trained(summary: Mapping[str, Any], choice: dict[str, Any]) -> Trained:
+def _trained(summary: Mapping[str, Any], choice: dict[str, Any]) -> EpochTraining:
     notes = {key: summary[key] for key in ("best", "tokens", "seconds", "reading_seconds")}
     notes["met"] = summary["epochs"][summary["best"]]["violation"] == 0
-    return Trained(tuple(map(_averages, summary["epochs"])), notes, choice)
+    return EpochTraining(tuple(map(_averages, summary["epochs"])), notes, choice)
 
 
 def _averages(row: Mapping[str, Any]) -> dict[str, Any]:

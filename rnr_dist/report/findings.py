@@ -15,7 +15,7 @@ from rnr_dist.config.schema import Config
 from rnr_dist.config.unlearning import Stopping
 from rnr_dist.measures.measure import Measure
 from rnr_dist.measures.results import Results, Score
-from rnr_dist.report.epochs import Trained, read_trainings
+from rnr_dist.report.epochs import EpochTraining, read_trainings
 from rnr_dist.report.summary import Details, own_row
 from rnr_dist.run.directory import RunDir, read, read_json
 from rnr_dist.run.seal import rereading_note
@@ -93,7 +93,7 @@ def _fallback_notes(fallbacks: list[str]) -> Iterator[str]:
         yield f"{name}: no candidate weight satisfied its rules; the least violation was taken"
 
 
-def _limit_notes(trained: Mapping[str, Trained]) -> Iterator[str]:
+def _limit_notes(trained: Mapping[str, EpochTraining]) -> Iterator[str]:
     for name, one in trained.items():
         if not one.notes["met"]:
             yield (

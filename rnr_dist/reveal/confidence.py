@@ -34,7 +34,7 @@ class Widths(Protocol):
         """
 
 
-class Diagonal:
+class DiagonalWidths:
     """Z's diagonal alone: U = lambda + the sum of squared gradients (INSTINCT)."""
 
     def __init__(self, ridge: float, exploration: float) -> None:
@@ -84,7 +84,7 @@ class Diagonal:
         return self._ridge * self._exploration * (most + rest)
 
 
-class Full:
+class FullWidths:
     """The whole Z = lambda I + sum g g^T (Zhou et al. 2020).
 
     By the dual form g^T Z^-1 g = (k(x,x) - k_t^T (K + lambda I)^-1 k_t) / lambda, so that the cost
@@ -130,4 +130,7 @@ def _kernel(left: Gradients, right: Gradients) -> Tensor:
     )
 
 
-WIDTHS: dict[str, Callable[[float, float], Widths]] = {"diagonal": Diagonal, "full": Full}
+WIDTHS: dict[str, Callable[[float, float], Widths]] = {
+    "diagonal": DiagonalWidths,
+    "full": FullWidths,
+}

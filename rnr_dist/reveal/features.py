@@ -62,7 +62,7 @@ class FeatureTable:
             mean += block.sum(0) / len(self)
         variance = torch.zeros_like(mean)
         for _, block in self.blocks():
-            variance += squares(block.sub_(mean), 0) / len(self)
+            variance += sums_of_squares(block.sub_(mean), 0) / len(self)
         return mean, variance.sqrt()
 
 
@@ -78,7 +78,9 @@ class Standardised:
         constant = spread <= 1e-12 * self._mean.abs().clamp_min(1)
         root = table.dimension**0.5
         self._scale = torch.where(constant, 0.0, 1 / (torch.where(constant, 1.0, spread) * root))
-        self.squared_norms = torch.cat([squares(self._of(rows), 1) for _, rows in table.blocks()])
+        self.squared_norms = torch.cat(
+            [sums_of_squares(self._of(rows), 1) for _, rows in table.blocks()]
+        )
 
     def __len__(self) -> int:
         return len(self._table)
@@ -114,6 +116,6 @@ class Standardised:
         return rows.sub_(self._mean).mul_(self._scale)
 
 
-def squares(values: Tensor, dim: int) -> Tensor:
+def sums_of_squares(values: Tensor, dim: int) -> Tensor:
     """Sums of squares along `dim`, without a copy of the values."""
     return torch.linalg.vector_norm(values, dim=dim).square()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnr_dist.reveal.confidence import Diagonal
+from rnr_dist.reveal.confidence import DiagonalWidths
 from rnr_dist.reveal.features import FeatureTable
 from rnr_dist.reveal.network import (
     BanditSettings,
@@ -53,7 +53,7 @@ class Instinct:
         d = self._features.dimension
         self._mean = torch.zeros(d, dtype=torch.float64)
         self._std = torch.ones(d, dtype=torch.float64)
-        self.widths = Diagonal(settings.ridge, settings.exploration)
+        self.widths = DiagonalWidths(settings.ridge, settings.exploration)
         self.widths.reset(self._gradients([]))
         order = np.random.default_rng([seed, 0]).permutation(len(self._features))
         self._starting = [int(arm) for arm in order[: self._initial]]

@@ -36,7 +36,7 @@ ATTEMPTS = 2  # of a pull whose scores are not usable
 BANDIT_RESTARTS = 3
 
 
-class Bandit(Protocol):
+class AsyncBandit(Protocol):
     """A bandit as the search sees it: `BanditActor`'s methods, to await."""
 
     async def exchange(self, told: Sequence[Told], wanted: int) -> list[Taken]: ...
@@ -64,7 +64,7 @@ class Listeners:
     on_fill: Callable[[Fill], None] = lambda fill: None
 
 
-BanditStart = Callable[[np.ndarray, Reveal, int], contextlib.AbstractContextManager[Bandit]]
+BanditStart = Callable[[np.ndarray, Reveal, int], contextlib.AbstractContextManager[AsyncBandit]]
 
 
 def search(
@@ -93,7 +93,7 @@ def search(
 
 
 def _outer_iterations(
-    setting: Setting, table: Table, history: History, bandit: Bandit, listeners: Listeners
+    setting: Setting, table: Table, history: History, bandit: AsyncBandit, listeners: Listeners
 ) -> None:
     """Lines 3-19, from where the history ends."""
     reveal = setting.reveal
@@ -129,7 +129,7 @@ async def inner_loop(
     setting: Setting,
     table: Table,
     history: History,
-    bandit: Bandit,
+    bandit: AsyncBandit,
     outer: int,
     listeners: Listeners,
 ) -> None:
@@ -267,7 +267,7 @@ class Live:
         return self._tokens / max(time.monotonic() - self._began, 1e-9)
 
 
-async def replay(history: History, bandit: Bandit, warm_start: int) -> None:
+async def replay(history: History, bandit: AsyncBandit, warm_start: int) -> None:
     """Bring a new bandit to the state that the event log describes, without any training."""
     closed = len(history.fills)
 
@@ -285,7 +285,7 @@ async def replay(history: History, bandit: Bandit, warm_start: int) -> None:
     await tell([move for move in history.moves if move.outer >= closed])
 
 
-async def _next_outer(history: History, bandit: Bandit, warm_start: int, outer: int) -> None:
+async def _next_outer(history: History, bandit: AsyncBandit, warm_start: int, outer: int) -> None:
     """Lines 3-4 of outer iteration `outer`: all earlier pulls under the forget set of now."""
     scores = {pull.arm: pull.score for pull in history.rescored() if pull.outer < outer}
     await bandit.next_outer(scores, warm_start)

@@ -63,7 +63,7 @@ def arm_table(setting: Setting) -> Table:
             scale,
         )
         sides = embeddings.of(meta.before), embeddings.of(meta.after)
-        decoder = Decoder(pool, writer, arms, *sides, reveal.instruction_tokens)
+        decoder = InstructionDecoder(pool, writer, arms, *sides, reveal.instruction_tokens)
         instructions, kept = decoded_arms(reveal, decoder)
     if not kept:
         raise InputError(
@@ -111,7 +111,7 @@ def demonstrations(setting: Setting) -> list[tuple[str, str]]:
 
 
 @dataclass(frozen=True)
-class Decoder:
+class InstructionDecoder:
     """What turns soft prompts into instructions: a writer and the meta-prompt's two sides."""
 
     pool: PoolHandle
@@ -137,7 +137,7 @@ class Decoder:
         return instructions
 
 
-def decoded_arms(reveal: Reveal, decoder: Decoder) -> tuple[list[str], list[int]]:
+def decoded_arms(reveal: Reveal, decoder: InstructionDecoder) -> tuple[list[str], list[int]]:
     """The instruction of each arm, and the arms that enter the table.
 
     Greedily, a small model may decode all soft prompts alike. Where that leaves `default` mode

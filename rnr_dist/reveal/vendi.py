@@ -84,7 +84,7 @@ def vendi(moment: SecondMoment) -> float:
     return math.exp(entropy(np.linalg.eigvalsh(moment.mean())))
 
 
-def normalised(vs: float, n: int, d: int) -> float:
+def normalised_vendi(vs: float, n: int, d: int) -> float:
     """log VS / log min(n, d) in [0, 1]; 0 where fewer than two directions are possible.
 
     Puts diversity on the scale of relevance; in the raw formula v_t is at least 1 and the score is
@@ -108,7 +108,7 @@ def union(batch: np.ndarray, forget_set: SecondMoment) -> float:
     It goes blind as D grows: a batch is lost among thousands of items.
     """
     count = forget_set.count + len(batch)
-    return normalised(union_raw(batch, forget_set), count, forget_set.dimension)
+    return normalised_vendi(union_raw(batch, forget_set), count, forget_set.dimension)
 
 
 def weighted(batch: np.ndarray, forget_set: SecondMoment, w: float) -> float:
@@ -118,7 +118,7 @@ def weighted(batch: np.ndarray, forget_set: SecondMoment, w: float) -> float:
     alone.
     """
     count = forget_set.count + len(batch)
-    return normalised(_mixture(batch, forget_set, w), count, forget_set.dimension)
+    return normalised_vendi(_mixture(batch, forget_set, w), count, forget_set.dimension)
 
 
 def _mixture(batch: np.ndarray, forget_set: SecondMoment, w: float) -> float:

@@ -30,7 +30,7 @@ from rnr_dist.measures.shares import FORGOTTEN, Shares
 from rnr_dist.run.directory import RunDir, write_rows
 from rnr_dist.score.oracles import check_oracle, make_oracle
 from rnr_dist.stats import ClusterMean
-from rnr_dist.tasks.behaviour_materials import gather
+from rnr_dist.tasks.behaviour_materials import behaviour_materials
 from rnr_dist.tasks.prompts import query
 from rnr_dist.tasks.task import ContextKind, Gives
 from rnr_dist.train.materials import Materials, Need
@@ -167,7 +167,7 @@ class BehaviourTask:
         return query(instruction, context.text, style, tokenizer)
 
     def materials(self, bench: Bench, run: RunDir, needs: frozenset[Need]) -> Materials:
-        return gather(self, bench, run, needs)
+        return behaviour_materials(self, bench, run, needs)
 
     def read_utility(self, bench: Bench, model: ModelRef, split: Split) -> dict[str, ClusterMean]:
         found = {}

@@ -32,7 +32,9 @@ class Behaved(drawn.Target, Protocol):
     def passages(self, split: Split) -> dict[str, list[Passage]]: ...
 
 
-def gather(task: Behaved, bench: Bench, run: RunDir, needs: frozenset[Need]) -> Materials:
+def behaviour_materials(
+    task: Behaved, bench: Bench, run: RunDir, needs: frozenset[Need]
+) -> Materials:
     """What is needed; everything else stays empty. Raises InputError where reveal was not done."""
     forget = forget_sequences(task, bench, run)
     kept = retained(task, bench, run) if needs & {"retain", "pairs"} else []
@@ -40,7 +42,7 @@ def gather(task: Behaved, bench: Bench, run: RunDir, needs: frozenset[Need]) -> 
     return Materials(
         forget=tuple(forget),
         retain=tuple(Example(one.token_ids, one.prefix_tokens) for one in kept),
-        pairs=paired(bench, run, forget, kept) if "pairs" in needs else {},
+        pairs=row_pairs(bench, run, forget, kept) if "pairs" in needs else {},
         alternatives=drawn.alternatives(task, bench, run, contexts, forget)
         if "alternatives" in needs
         else {},
@@ -106,7 +108,7 @@ def retain_answers(task: Behaved, bench: Bench) -> list[Sample]:
     return [row for row in kept if row.text.strip() and row.score <= task.target_above]
 
 
-def paired(
+def row_pairs(
     bench: Bench, run: RunDir, forget: Sequence[TokenSequence], kept: Sequence[TokenSequence]
 ) -> dict[str, tuple[TokenSequence, ...]]:
     """The nearest retained texts of each forget sequence (ICU's Eq. 2), by its id."""

@@ -43,7 +43,7 @@ from rnr_dist.measures.similarity import Similar, similarity_scores
 from rnr_dist.run.directory import RunDir, write_rows
 from rnr_dist.stats import ClusterMean
 from rnr_dist.tasks.extraction_evaluation import (
-    Asked,
+    AskedModel,
     Manner,
     Sets,
     general_perplexity,
@@ -51,7 +51,7 @@ from rnr_dist.tasks.extraction_evaluation import (
     recalled_row,
     translated,
 )
-from rnr_dist.tasks.extraction_materials import gather
+from rnr_dist.tasks.extraction_materials import extraction_materials
 from rnr_dist.tasks.task import ContextKind, Gives
 from rnr_dist.train.materials import Materials, Need
 from rnr_dist.types import Context, ModelRef, Passage, Split, TokenSequence
@@ -239,17 +239,17 @@ class Extraction:
         return context.text
 
     def materials(self, bench: Bench, run: RunDir, needs: frozenset[Need]) -> Materials:
-        return gather(bench, self, run, self.forget, needs)
+        return extraction_materials(bench, self, run, self.forget, needs)
 
     def materials_of(
         self, bench: Bench, run: RunDir, sequences: Sequence[TokenSequence]
     ) -> Materials:
         """All that can be given to forget these sequences."""
         every: frozenset[Need] = frozenset({"forget", "pairs", "retain", "alternatives"})
-        return gather(bench, self, run, sequences, every)
+        return extraction_materials(bench, self, run, sequences, every)
 
     def read_utility(self, bench: Bench, model: ModelRef, split: Split) -> dict[str, ClusterMean]:
-        asked = Asked(bench.endpoint, model, bench.tokenizer, "")
+        asked = AskedModel(bench.endpoint, model, bench.tokenizer, "")
         return {
             PERPLEXITY.name: general_perplexity(
                 asked, self.general[split], self._config.perplexity
@@ -262,7 +262,7 @@ class Extraction:
     ) -> dict[str, ClusterMean]:
         """Of the forget sequences whatever the split, by greedy continuations, so that nothing is
         drawn: what must be forgotten is these sequences and no others."""
-        asked = Asked(bench.endpoint, model, bench.tokenizer, "")
+        asked = AskedModel(bench.endpoint, model, bench.tokenizer, "")
         found = recall(PoolReader(asked.pool, model), self.forget, self.counting, "given")
         values = measures_of(
             [recalled_row(asked, *pair) for pair in zip(self.forget, found, strict=True)]
@@ -285,7 +285,7 @@ class Extraction:
             )
             sets = replace(sets, forget=forget, unseen=unseen)
         rows, measures = read_model(
-            Asked(
+            AskedModel(
                 bench.endpoint_of(model if other else bench.base), model, tokenizer, name, foreign
             ),
             sets,

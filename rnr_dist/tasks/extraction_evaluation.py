@@ -69,7 +69,7 @@ class Manner:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedModel:
     """The model that is read, who answers for it, with which tokenizer, under which name.
 
     foreign: its vocabulary is another than that of the sets' ids.
@@ -83,7 +83,7 @@ class Asked:
 
 
 def read_model(
-    asked: Asked,
+    asked: AskedModel,
     sets: Sets,
     manner: Manner,
     similar: Similar,
@@ -130,13 +130,13 @@ def each(nll: ClusterMean) -> tuple[float, ...]:
 
 
 def general_perplexity(
-    asked: Asked, passages: Sequence[Passage], settings: Perplexity
+    asked: AskedModel, passages: Sequence[Passage], settings: Perplexity
 ) -> ClusterMean:
     requests = windows(passages, asked.tokenizer, settings)
     return perplexity(asked.pool.run(asked.model, requests, f"{asked.name}: perplexity"))
 
 
-def recalled_row(asked: Asked, sequence: TokenSequence, found: Recall) -> SequenceRow:
+def recalled_row(asked: AskedModel, sequence: TokenSequence, found: Recall) -> SequenceRow:
     """What recall alone tells; texts, similarities and likelihoods are filled in by others."""
     t0, unread = sequence.prefix_tokens, float("nan")
     few, total = distinct_and_total([found.continuation], 1)
@@ -162,7 +162,7 @@ def recalled_row(asked: Asked, sequence: TokenSequence, found: Recall) -> Sequen
     )
 
 
-def _sampled(asked: Asked, sequences: Sequence[TokenSequence], manner: Manner) -> list[float]:
+def _sampled(asked: AskedModel, sequences: Sequence[TokenSequence], manner: Manner) -> list[float]:
     """Of the sampled continuations the mean share of n-grams that stand in the sequence's end."""
     settings = settings_of(manner.sampling)
     requests = []
@@ -184,7 +184,7 @@ def _sampled(asked: Asked, sequences: Sequence[TokenSequence], manner: Manner) -
     ]
 
 
-def _problems(asked: Asked, sets: Sets) -> dict[str, Estimate]:
+def _problems(asked: AskedModel, sets: Sets) -> dict[str, Estimate]:
     run, found = asked.pool.run, dict[str, Estimate]()
     if sets.questions:
         reads = choice_requests(sets.questions, asked.tokenizer)

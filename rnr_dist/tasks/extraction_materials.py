@@ -26,7 +26,7 @@ from rnr_dist.train.materials import Materials, Need, other_end
 from rnr_dist.types import TokenSequence, digest
 
 
-def gather(
+def extraction_materials(
     bench: Bench,
     task: SequenceTask,
     run: RunDir,
@@ -35,7 +35,7 @@ def gather(
 ) -> Materials:
     """What is needed to forget `sequences`; everything else stays empty."""
     config = bench.config
-    pairs = paired(bench, task, run) if needs & {"pairs", "alternatives"} else {}
+    pairs = sequence_pairs(bench, task, run) if needs & {"pairs", "alternatives"} else {}
     own = {one.id: tuple(pairs[one.id]) for one in sequences} if pairs else {}
     ends = {one.id: tuple(other_end(one, pair) for pair in own[one.id]) for one in sequences if own}
     retain: list[Example] = []
@@ -57,7 +57,7 @@ def gather(
     )
 
 
-def paired(bench: Bench, task: SequenceTask, run: RunDir) -> dict[str, list[TokenSequence]]:
+def sequence_pairs(bench: Bench, task: SequenceTask, run: RunDir) -> dict[str, list[TokenSequence]]:
     """{id: its pairs} of the forget and the tuning sequences, in `run`/materials/pairs.parquet;
     pairs.json beside it has their texts."""
     wanted, folder, settings = [*task.forget, *task.tuning], run.stage("materials"), bench.config

@@ -7,7 +7,6 @@ one sentence before anything starts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Protocol, cast
 
 from rnr_dist.bench import Bench
@@ -58,11 +57,6 @@ def general_windows(bench: Bench, task: SequenceTask, most: int) -> list[ReadLik
         return []
     settings = Perplexity(window=task.max_tokens, stride=task.max_tokens, max_windows=most)
     return windows(task.general[Split.RETAIN], bench.tokenizer, settings)
-
-
-def models_of(path: Path) -> dict[str, ModelRef]:
-    """The models that a stage wrote to its models.json, by name."""
-    return {one.name: one.model for one in read(path, list[NamedModel])}
 
 
 def known_model(bench: Bench, run: RunDir) -> ModelRef:

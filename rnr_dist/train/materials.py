@@ -76,7 +76,7 @@ def other_end(sequence: TokenSequence, other: TokenSequence) -> Example:
     return Example((*prefix, *other.token_ids[other.prefix_tokens :]), len(prefix))
 
 
-def side_by_side(forget: Sequence[Example], retain: Sequence[Example]) -> list[Item]:
+def paired_texts(forget: Sequence[Example], retain: Sequence[Example]) -> list[Item]:
     """One item an example of the longer list; the shorter starts again when it ends."""
     longer = max(len(forget), len(retain))
     pairs = zip(range(longer), cycle(forget), cycle(retain))

@@ -81,7 +81,7 @@ def train_loop(config: dict[str, Any]) -> dict[str, Any]:
         "tokens_per_second": progress.tokens / progress.seconds,
         "peak_rss_mib": peak_rss_mib(),
     }
-    save_adapter(engine, job, summary)
+    save_trained(engine, job, summary)
     return summary
 
 
@@ -235,7 +235,7 @@ def autocast(job: Job) -> Any:
     return torch.autocast("cuda" if job.workers.gpus_each else "cpu", getattr(torch, dtype))
 
 
-def save_adapter(engine: Any, job: Job, summary: dict[str, Any]) -> None:
+def save_trained(engine: Any, job: Job, summary: dict[str, Any]) -> None:
     """Write what was trained and the summary beside it: all ranks call, rank 0 writes."""
     import deepspeed
     from torch.distributed import get_rank

@@ -47,7 +47,7 @@ class ModuleSimilarity:
 
 
 @dataclass(frozen=True)
-class Similarity:
+class SubspaceSimilarity:
     """The similarity of two adapters: `mean` and population standard deviation over modules.
 
     `chance` and `maximum` are the means of the modules' own, which differ where widths or ranks
@@ -61,7 +61,7 @@ class Similarity:
     maximum: float
 
 
-def similarity(one: Adapter, other: Adapter, k: int = TOP) -> Similarity:
+def similarity(one: Adapter, other: Adapter, k: int = TOP) -> SubspaceSimilarity:
     """Similarity of the subspaces that the deltas BA of two adapters write into.
 
     k is cut to the smaller rank of a module's two deltas. Raises InputError for k below 1, and
@@ -86,7 +86,7 @@ def similarity(one: Adapter, other: Adapter, k: int = TOP) -> Similarity:
         np.array([getattr(found, name) for found in modules.values()])
         for name in ("value", "chance", "maximum")
     )
-    return Similarity(
+    return SubspaceSimilarity(
         modules,
         float(values.mean()),
         float(values.std()),

@@ -6,7 +6,7 @@ import pytest
 from rnr_dist.config.reveal import Reveal
 from rnr_dist.generate.requests import Continuation, Response
 from rnr_dist.reveal.arms import ArmTable
-from rnr_dist.reveal.table import Decoder, decoded_arms
+from rnr_dist.reveal.table import InstructionDecoder, decoded_arms
 from rnr_dist.types import ModelRef
 
 ARMS, HIDDEN = 8, 4
@@ -34,7 +34,7 @@ class Writer:
 
 def decoded(writer, **reveal):
     settings = Reveal(arms=ARMS, outer_iterations=2, **{"budget": 2, **reveal})
-    decoder = Decoder(writer, ModelRef("/m", "m"), TABLE, META, META[:1], 16)
+    decoder = InstructionDecoder(writer, ModelRef("/m", "m"), TABLE, META, META[:1], 16)
     return decoded_arms(settings, decoder)
 
 

@@ -11,7 +11,7 @@ from rnr_dist.methods.icu import IcuSettings, ceilings
 from rnr_dist.methods.merge import items_of
 from rnr_dist.methods.method import make_method, require_served
 from rnr_dist.train.collate import Example
-from rnr_dist.train.materials import Materials, example_of, other_end, side_by_side
+from rnr_dist.train.materials import Materials, example_of, other_end, paired_texts
 from rnr_dist.train.objectives import check_items, make_objective
 from tests.unit.method_fakes import ROWS, FakeTask, sequence
 
@@ -166,7 +166,7 @@ def test_rmu_repeats_the_shorter_side():
         (1, 2, 3, 4, 5),
     ]
     assert [item["retain"] for item in items] == [(one,) for one in ROWS.retain]
-    assert len(side_by_side([Example((1,), 0)] * 5, [Example((2,), 0)])) == 5
+    assert len(paired_texts([Example((1,), 0)] * 5, [Example((2,), 0)])) == 5
     with pytest.raises(InputError, match="rmu: found no retain texts"):
         made("rmu", replace(ROWS, retain=()))
 

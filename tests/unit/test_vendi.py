@@ -51,19 +51,19 @@ def test_length_and_precision_of_embeddings_do_not_matter():
 
 
 def test_normalised_spans_zero_to_one():
-    assert vendi.normalised(1.0, 10, 4) == 0
-    assert vendi.normalised(4.0, 10, 4) == 1
-    assert vendi.normalised(2.0, 3, 9) == pytest.approx(math.log(2) / math.log(3))
-    assert vendi.normalised(1.0, 1, 9) == 0
-    assert vendi.normalised(1.0, 9, 1) == 0
+    assert vendi.normalised_vendi(1.0, 10, 4) == 0
+    assert vendi.normalised_vendi(4.0, 10, 4) == 1
+    assert vendi.normalised_vendi(2.0, 3, 9) == pytest.approx(math.log(2) / math.log(3))
+    assert vendi.normalised_vendi(1.0, 1, 9) == 0
+    assert vendi.normalised_vendi(1.0, 9, 1) == 0
 
 
 def test_union_is_the_score_of_all_rows_together():
     batch, forget_set = unit_rows(5, 6, seed=3), unit_rows(20, 6, seed=4)
-    together = vendi.normalised(reference.score_X(np.vstack([batch, forget_set])), 25, 6)
+    together = vendi.normalised_vendi(reference.score_X(np.vstack([batch, forget_set])), 25, 6)
     assert vendi.union(batch, moment(forget_set)) == pytest.approx(together, abs=1e-8)
     assert vendi.union(batch, SecondMoment(6)) == pytest.approx(
-        vendi.normalised(reference.score_X(batch), 5, 6), abs=1e-8
+        vendi.normalised_vendi(reference.score_X(batch), 5, 6), abs=1e-8
     )
 
 
@@ -74,7 +74,7 @@ def test_weighted_is_the_score_under_item_probabilities(w):
     shares = np.concatenate([np.full(5, w / 5), np.full(20, (1 - w) / 20)])
     score = reference.score_K(rows @ rows.T, p=shares)
     assert vendi.weighted(batch, moment(forget_set), w) == pytest.approx(
-        vendi.normalised(score, 25, 40), abs=1e-8
+        vendi.normalised_vendi(score, 25, 40), abs=1e-8
     )
 
 
@@ -89,7 +89,7 @@ def test_a_low_rank_update_has_the_entropy_of_the_updated_spectrum(rank, w):
         eigenvalues = eigenvalues[eigenvalues > 0]
         expected = math.exp(-(eigenvalues * np.log(eigenvalues)).sum())
         found = vendi.weighted(batch, moment(forget_set), w)
-        expected = vendi.normalised(expected, 500 + len(batch), 96)
+        expected = vendi.normalised_vendi(expected, 500 + len(batch), 96)
         assert found == pytest.approx(expected, abs=1e-9)
 
 
@@ -101,7 +101,7 @@ def test_the_raw_union_of_a_large_set_equals_the_package():
 
 def test_weighted_of_an_empty_forget_set_is_the_batch_alone():
     batch = unit_rows(5, 8, seed=7)
-    alone = vendi.normalised(vendi.vendi(moment(batch)), 5, 8)
+    alone = vendi.normalised_vendi(vendi.vendi(moment(batch)), 5, 8)
     assert vendi.weighted(batch, SecondMoment(8), 0.3) == pytest.approx(alone, abs=1e-12)
 
 
