@@ -16,6 +16,7 @@ from rnr_dist.bench import Bench
 from rnr_dist.config.methods import MethodSettings
 from rnr_dist.config.schema import Config
 from rnr_dist.config.training import Training
+from rnr_dist.config.unlearning import Refinement
 from rnr_dist.generate.requests import Response
 from rnr_dist.icu.epochs import train_by_epochs
 from rnr_dist.icu.job import Counted, Ending, EpochPlan, Leaving
@@ -285,7 +286,8 @@ def test_a_sweep_trains_each_place_once_and_a_lost_one_ends_no_other(
     own = trainings("sweep", max_failures=0, cpus_each=2)
     # A driver's own tracker, which no trial's process can have.
     tracker = Tracker(default_uri(tmp_path), "rnr", tmp_path / "spool.jsonl")
-    bench, base = Bench(own.bench.config, "", tracker), own.bench.base
+    whole = {"refinement": Refinement(enabled=False)}  # nothing leaves, so no text is scored
+    bench, base = Bench(own.bench.config.model_copy(update=whole), "", tracker), own.bench.base
     bench.__dict__["base"] = base
     bench._serving = base.checkpoint_digest, NoPool()
     run = RunDir.open(tmp_path / "run", {}, resume=False)

@@ -67,6 +67,7 @@ def adapters(folder, hear=lambda report: None, **workers):
     config = Config(
         name="t",
         task={"name": "extraction"},
+        recipe="reveal-and-release",
         seed=SEED,
         workers={"cpus_each": 1, "dtype": "float32", **workers},
     )
