@@ -30,8 +30,8 @@ from scipy.sparse.csgraph import connected_components
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "rnr_dist"
 
-# Where the words of a task are at home.
-TASK_ROOMS = ("tasks", "measures", "methods", "data", "score/oracles")
+# Where the words of a task are at home; `config/sources` names the formats of data sets.
+TASK_ROOMS = ("tasks", "measures", "methods", "data", "config/sources", "score/oracles")
 GROUPS = {"challenging", "ordinary"}
 # What stands before the slash of a measure's name.
 FAMILIES = (

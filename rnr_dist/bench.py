@@ -105,16 +105,23 @@ class Bench:
 
         if self._serving is None or self._serving[0] != checkpoint.checkpoint_digest:
             _ = self.ray
-            self.end_endpoint()
+            self._serving = None
+            self._engines.close()
             say(f"starting {self.config.engines.count} generators")
             pool = self._engines.enter_context(generator_pool(self.config, checkpoint))
             self._serving = checkpoint.checkpoint_digest, pool
         return self._serving[1]
 
-    def end_endpoint(self) -> None:
-        """End the generators: who asks next is answered by new ones for the base."""
-        self._serving = None
-        self._engines.close()
+    def beside(self, model: ModelRef) -> Bench:
+        """As a bench of a model with an architecture, and perhaps a vocabulary, of its own.
+
+        It holds until this bench is asked for an endpoint again.
+        """
+        _ = self.endpoint_of(model), self.oracle and self.scorer  # both benches share one
+        other = object.__new__(type(self))
+        other.__dict__.update({**self.__dict__, "base": model})
+        other.__dict__.pop("tokenizer", None)
+        return other
 
     @cached_property
     def scorer(self) -> Any:

@@ -102,7 +102,7 @@ def paired_ratio(
     """measure / base with its paired percentile interval (same contexts in every draw).
 
     Where a proportion's count is small the upper end is at least the exact upper bound over the
-    base's value, so that zero toxic continuations of few do not read as certainty.
+    base's value, so that none of few continuations does not read as certainty.
     """
     weights = resampling_counts(measure.n_contexts)
     below = base.draws(weights)

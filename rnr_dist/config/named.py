@@ -43,13 +43,3 @@ def by_name(find: Callable[[str], type[Section]], default: str) -> Callable[[Any
         return validated(schema, content)
 
     return validate
-
-
-def first_problem(error: ValidationError) -> tuple[str, str]:
-    """Dotted key and message of the first error, that inside a section by name where it has one."""
-    path: list[Any] = []
-    found: Any = error.errors()[0]
-    while found["type"] == NESTED:
-        path += found["loc"]
-        found = found["ctx"]["errors"][0]
-    return ".".join(map(str, [*path, *found["loc"]])), str(found["msg"])

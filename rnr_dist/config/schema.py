@@ -34,7 +34,6 @@ from rnr_dist.errors import InputError
 from rnr_dist.types import digest
 
 RecipeName = Literal["reveal-and-release", "unlearn-sequences"]
-DEFAULT_TASK = "toxicity"
 WAYS: dict[str, Way] = {"reveal-and-release": "merge", "unlearn-sequences": "epochs"}
 # The recipe's own method, and those of its paper that it is compared with.
 OWN = {"reveal-and-release": "release", "unlearn-sequences": "icu"}
@@ -55,7 +54,7 @@ class TaskSettings(Section):
     """What every task's own settings extend."""
 
     name: str
-    """`toxicity`, `extraction`, or `package.module:Class` for a task of your own."""
+    """A name in `tasks.TASKS`, or `package.module:Class` for a task of your own."""
 
 
 def _task_schema(name: str) -> type[TaskSettings]:
@@ -84,9 +83,7 @@ class Config(Section):
     """`embedded:NAME`, a local folder, or a hub name."""
     trust_remote_code: bool = False
     """Run code that a hub model brings. Off unless you trust its author."""
-    task: Annotated[
-        SerializeAsAny[TaskSettings], BeforeValidator(by_name(_task_schema, DEFAULT_TASK))
-    ]
+    task: Annotated[SerializeAsAny[TaskSettings], BeforeValidator(by_name(_task_schema, ""))]
     """What must be forgotten, and how it is told."""
     engines: Engines = Engines()
     workers: Workers = Workers()
@@ -111,7 +108,7 @@ class Config(Section):
             return content
         task = content.get("task")
         if "recipe" not in content and isinstance(task, Mapping):
-            name = str(task.get("name", DEFAULT_TASK))
+            name = str(task.get("name", ""))
             recipe = getattr(task_class(name), "recipe", None)
             content = {**content, "recipe": recipe} if recipe else content
         recipe = content.get("recipe", "reveal-and-release")

@@ -148,17 +148,10 @@ async def inner_loop(
         return Arrival(row, pick, found)
 
     def commit(arrival: Arrival) -> Told:
-        row, found = arrival.row, arrival.found
-        if isinstance(found, Move):
-            history.add_failure(outer, row, found.pull_id, found.cause)
-            return row, None
-        if isinstance(found, Pull):
-            history.add_repeat(found, row, arrival.pick)
-            return row, found.score
-        # D may not have grown since: an outer iteration's pulls all share one.
-        history.add_pull(found.pull, found.samples, found.embeddings, arrival.pick)
-        listeners.on_pull(len(history.moves), live.figures(found, len(flying)))
-        return row, found.pull.score
+        told = _committed(history, outer, arrival)
+        if isinstance(arrival.found, Evaluated):
+            listeners.on_pull(len(history.moves), live.figures(arrival.found, len(flying)))
+        return told
 
     with progress_bar(f"outer iteration {outer + 1}: pulls", reveal.budget) as advance_to:
         told: list[Told] = []
@@ -189,6 +182,20 @@ async def inner_loop(
             await asyncio.gather(*flying, return_exceptions=True)
     if exhausted and history.spent(outer) < reveal.budget:
         say(f"all {len(table.arms)} instructions were tried: {history.spent(outer)} pulls")
+
+
+def _committed(history: History, outer: int, arrival: Arrival) -> Told:
+    """Commit what came of a pull; what the bandit is told of it."""
+    row, found = arrival.row, arrival.found
+    if isinstance(found, Move):
+        history.add_failure(outer, row, found.pull_id, found.cause)
+        return row, None
+    if isinstance(found, Pull):
+        history.add_repeat(found, row, arrival.pick)
+        return row, found.score
+    # D may not have grown since: an outer iteration's pulls all share one.
+    history.add_pull(found.pull, found.samples, found.embeddings, arrival.pick)
+    return row, found.pull.score
 
 
 async def _found(evaluator: Evaluator, row: int, instruction: str) -> Evaluated | Pull | Move:

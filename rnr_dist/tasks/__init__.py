@@ -1,1 +1,11 @@
-"""Tasks: what to forget and how it is measured. A user adds one in a file of their own."""
+"""Tasks: what to forget and how it is measured. A user adds one in a file of their own.
+
+Nothing is imported here before a config names it: `config.registry` looks the names up.
+"""
+
+# Adding a task is its file and one line here.
+TASKS = {
+    "toxicity": "rnr_dist.tasks.toxicity:Toxicity",
+    "extraction": "rnr_dist.tasks.extraction:Extraction",
+}
+DEFAULT_TASK = "toxicity"  # of a config whose task has no name

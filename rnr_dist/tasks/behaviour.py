@@ -23,7 +23,7 @@ from rnr_dist.data.splits import drop_cross_split_duplicates
 from rnr_dist.errors import InputError
 from rnr_dist.measures import perplexity as running_text
 from rnr_dist.measures.continuations import BASE_NLL, Asked, base_likelihood, sample_model
-from rnr_dist.measures.fluency import FLUENCY, fluency_measures
+from rnr_dist.measures.fluency import ENTROPY, FLUENCY, LENGTH, fluency_measures
 from rnr_dist.measures.measure import Measure, Measures
 from rnr_dist.measures.results import Estimate
 from rnr_dist.measures.shares import FORGOTTEN, Shares
@@ -42,6 +42,8 @@ PERPLEXITIES = {
     IN_DOMAIN: running_text.declare(IN_DOMAIN, "perplexity in domain", FORGOTTEN),
     OUT_OF_DOMAIN: running_text.declare(OUT_OF_DOMAIN, "perplexity out of domain", FORGOTTEN),
 }
+# Counted in tokens: they compare models of one vocabulary only.
+OF_ONE_VOCABULARY = (*PERPLEXITIES.values(), ENTROPY, LENGTH, BASE_NLL)
 
 
 class BehaviourSettings(TaskSettings):
@@ -187,11 +189,14 @@ class BehaviourTask:
     def evaluate(
         self, bench: Bench, model: ModelRef, name: str, folder: Path
     ) -> dict[str, Estimate]:
-        split = bench.config.evaluate.split
+        """As of `Task`; a model of another vocabulary has no measure that is counted in tokens."""
+        settings = bench.config.evaluate
+        split = settings.split
         order = self.contexts(split, "forget") + self.contexts(split, "retain")
         asked = Asked.bare(self.name, order)
+        own = bench.beside(model) if name in settings.others else bench
         describe = f"{name}: continuations of {len(order)} contexts"
-        samples = sample_model(bench, model, asked, bench.config.evaluate.sampling, describe)
+        samples = sample_model(own, model, asked, settings.sampling, describe)
         write_rows(folder / f"{name}.parquet", samples)
         found: dict[str, Estimate] = {}
         for share in self.shares.values():
@@ -202,8 +207,11 @@ class BehaviourTask:
             judged = [replace(s, score=float(v)) for s, v in zip(samples, scores, strict=True)]
             for share in self.shares.values():
                 found |= share.read_judge(judged, order)
-        found |= self.read_utility(bench, model, split)
         found |= fluency_measures(samples, order)
+        if own is not bench and own.tokenizer.get_vocab() != bench.tokenizer.get_vocab():
+            left_out = {measure.name for measure in OF_ONE_VOCABULARY}
+            return {key: value for key, value in found.items() if key not in left_out}
+        found |= self.read_utility(own, model, split)
         found[BASE_NLL.name] = base_likelihood(
             bench, samples, order, BASE_NLL_PER_CONTEXT, f"{name}: base NLL"
         )

@@ -72,8 +72,6 @@ def _measured(bench: Bench, task: Task, named: NamedModel, folder: Path) -> dict
     with bench.tracker.nested(f"evaluate {named.name}", {}):
         found = task.evaluate(bench, named.model, named.name, folder)
         bench.tracker.metrics({name: value.value for name, value in found.items()})
-        if named.model.checkpoint_digest != bench.base.checkpoint_digest and named.kind == "other":
-            bench.end_endpoint()  # of another architecture: nobody else is answered by it
     write(path, Measured(named.name, named.model.digest, dict(found)))
     return found
 

@@ -147,13 +147,7 @@ class Extraction:
         self.questions = load_problems(settings.choices, Question) if settings.choices else ()
         self.dialogues = load_problems(settings.dialogues, Dialogue) if settings.dialogues else ()
         self.measures = self._declared()
-        taken = ("base", "memorised", "control", config.own_method, *config.compared)
         for name, model in config.evaluate.others.items():
-            if name in taken:
-                raise InputError(
-                    f"evaluate.others: found the name {name!r}, expected none of "
-                    f"{', '.join(taken)}, which are rows already"
-                )
             self._check_other(f"evaluate.others.{name}", model)
         self._scoring: tuple[Bench, Similar, contextlib.ExitStack] | None = None
 

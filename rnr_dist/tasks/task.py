@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from rnr_dist.bench import Bench
 from rnr_dist.config.base import Sampling
-from rnr_dist.config.registry import TASKS, task_class
+from rnr_dist.config.registry import task_class
 from rnr_dist.config.schema import Config, TaskSettings
 from rnr_dist.errors import InputError
 from rnr_dist.measures.measure import Measures, problem_with
@@ -20,6 +20,7 @@ from rnr_dist.measures.results import Estimate
 from rnr_dist.run.directory import RunDir
 from rnr_dist.score.oracles import check_oracle
 from rnr_dist.stats import ClusterMean
+from rnr_dist.tasks import TASKS
 from rnr_dist.train.materials import Materials, Need
 from rnr_dist.types import Context, ModelRef, Split
 

@@ -22,6 +22,7 @@ from rnr_dist.measures.continuations import Asked, sample_model
 from rnr_dist.measures.fluency import FLUENCY, fluency_measures
 from rnr_dist.measures.measure import Measures
 from rnr_dist.measures.shares import Shares
+from rnr_dist.release.reader import Reader
 from rnr_dist.reveal.bandit_actor import BanditActor
 from rnr_dist.tasks.prompts import query
 from rnr_dist.train.materials import Materials
@@ -47,6 +48,9 @@ class Characters:
 
     def decode(self, ids: Any, **options: Any) -> str:
         return "".join(map(chr, ids))
+
+    def get_vocab(self) -> dict[str, int]:
+        return {chr(place): place for place in range(128)}
 
 
 def contexts(split: Split, count: int, group: str = "rude") -> list[Context]:
@@ -154,7 +158,7 @@ def bad_words(texts) -> list[float]:
 class FakeScorer:
     """Relevance of each text by `judge`, embeddings drawn by the text's letters.
 
-    asked: when `submit_score` should be judged otherwise than `score`, as an oracle that breaks.
+    submitted: judges what comes by `submit_score`, where that shall differ: an oracle that breaks.
     """
 
     version = "fake 1"
@@ -239,11 +243,14 @@ class FakeBench:
     ray: None = None
     tracker: FakeTracker = field(default_factory=FakeTracker)
 
-    def endpoint_of(self, checkpoint):
-        return self.endpoint
+    others: dict[str, Any] = field(default_factory=dict)
+    """Benches of further models, by the digest of their checkpoint."""
 
-    def end_endpoint(self):
-        pass
+    def endpoint_of(self, checkpoint):
+        return self.beside(checkpoint).endpoint
+
+    def beside(self, model):
+        return self.others.get(model.checkpoint_digest, self)
 
 
 class FakeTask:
@@ -288,6 +295,14 @@ class FakeTask:
         settings = bench.config.evaluate
         target = self.read_target(bench, model, settings.split, settings.sampling)
         return {**target, **self.read_utility(bench, model, settings.split)}
+
+
+class Direct(Reader):
+    """Reads without Tune."""
+
+    def _run_trials(self, name, models, draw, step):
+        for model in models.values():
+            self.read(model, draw, step)
 
 
 # The bandit

@@ -8,16 +8,18 @@ import numpy as np
 
 from rnr_dist.config.release import Release
 from rnr_dist.measures.measure import Measure, Measures, Role
-from rnr_dist.release.reader import Reader
-from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.train.collate import Example
+from rnr_dist.train.materials import Contrast, Materials
+from rnr_dist.types import Adapter, TokenSequence
+from tests.unit import fakes
+from tests.unit.fakes import Direct
 
-MODEL = ModelRef("/base", "base")
 TARGET = Measure("target", "target", "share", "lower", Role.TARGET, adds="share")
 PERPLEXITY = Measure("perplexity", "text", "perplexity", "lower", Role.UTILITY, adds="exp")
 LENGTH = Measure("length", "tokens", "tokens", "higher", Role.GUARD)
 
 
-class FakeTask:
+class FakeTask(fakes.FakeTask):
     """Subtracting forgets and costs perplexity; adding an adapter of a method does the same."""
 
     name, oracle, target_above = "fake", "", 0.5
@@ -38,12 +40,24 @@ class FakeTask:
         }
 
 
-class Direct(Reader):
-    """Reads without Tune."""
+def sequence(name, *ids, prefix):
+    return TokenSequence(name, "c", ids, name, prefix)
 
-    def _run_trials(self, name, models, draw, step):
-        for model in models.values():
-            self.read(model, draw, step)
+
+# Rows: a prompt of its own length each; what is retained may have none.
+ROWS = Materials(
+    forget=(sequence("r0", 1, 2, 3, 4, 5, prefix=2), sequence("r1", 6, 7, 8, prefix=1)),
+    retain=(Example((30, 31, 32), 1), Example((33, 34), 0), Example((35, 36, 37), 2)),
+    pairs={
+        "r0": (sequence("k0", 30, 31, 32, prefix=1),),
+        "r1": (sequence("k1", 33, 34, prefix=0), sequence("k0", 30, 31, 32, prefix=1)),
+    },
+    alternatives={"r0": (Example((1, 2, 20), 2), Example((1, 2, 21), 2))},
+    others=(sequence("k0", 30, 31, 32, prefix=1), sequence("k1", 33, 34, prefix=0)),
+    external=(Example((40, 41, 42), 1),),
+    contrasts=(Contrast(Example((1, 2, 22), 2), tuple(Example((1, 2, n), 2) for n in range(5))),),
+    seed=3,
+)
 
 
 def reader(folder, **rules):

@@ -30,8 +30,8 @@ from rnr_dist.types import (
     Split,
     TokenSequence,
 )
-from tests.unit.method_fakes import MODEL, FakeTask, FakeTrainings, reader
-from tests.unit.test_method_items import ROWS
+from tests.unit.fakes import MODEL
+from tests.unit.method_fakes import ROWS, FakeTask, FakeTrainings, reader
 
 TOKENIZER = SimpleNamespace(encode=lambda text: [ord(c) for c in text], eos_token_id=0)
 CONTEXTS = [Context(f"c{i}", f"text {i}", Split.TRAIN, "bad") for i in range(3)]

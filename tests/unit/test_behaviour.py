@@ -12,7 +12,7 @@ from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.measures.measure import Role
 from rnr_dist.run.directory import RunDir, read_rows, write_rows
 from rnr_dist.tasks.task import make_task
-from rnr_dist.types import Sample, Split
+from rnr_dist.types import ModelRef, Sample, Split
 from tests.unit.fakes import MODEL, Characters, FakeBench, FakeScorer, SharedOut
 from tests.unit.own_tasks import BadWords, Loud
 
@@ -140,6 +140,44 @@ def test_every_model_is_read_on_the_same_clusters(config, tmp_path):
     assert [row.context_id for row in rows[0]] == [row.context_id for row in rows[1]]
     assert {row.oracle for row in rows[0]} == {"fake 1"}
     assert two["loud/forget/fraction_gt_0.5"].value == 0.25
+
+
+class Bytes(Characters):
+    """Another vocabulary: each character is twice its number."""
+
+    def encode(self, text, add_special_tokens=True):
+        return [2 * one for one in super().encode(text)]
+
+    def get_vocab(self):
+        return {key: 2 * place for key, place in super().get_vocab().items()}
+
+
+def test_a_model_of_another_vocabulary_is_asked_in_its_own_and_has_no_counts_of_tokens(
+    config, tmp_path
+):
+    made = config(evaluate={"sampling": {"n": 4}, "others": {"far": "far", "near": "near"}})
+    task, bench = make_task(made), bench_of(made)
+    prompts = []
+
+    class Told(SharedOut):
+        def continuations(self, model, request):
+            prompts.append(request.token_ids)
+            return super().continuations(model, request)
+
+    for name, tokenizer in (("far", Bytes()), ("near", Characters())):
+        bench.others[name] = FakeBench(made, Told(), bench.scorer, tokenizer)
+    declared = {measure.name for measure in task.measures}
+    far = task.evaluate(bench, ModelRef("/far", "far"), "far", tmp_path)
+    assert declared - far.keys() == {
+        "perplexity/in_domain", "perplexity/out_of_domain", "output/entropy", "output/mean_length",
+        "output/base_nll",
+    }  # fmt: skip
+    [first, *_] = task.contexts(Split.FINAL, "forget")
+    assert prompts[0] == tuple(2 * ord(letter) for letter in first.text)
+    assert not bench.endpoint.asked  # the base knows nothing of its tokens
+    near = task.evaluate(bench, ModelRef("/near", "near"), "near", tmp_path)
+    assert near.keys() == declared
+    assert {model for model, _ in bench.endpoint.asked} == {MODEL.digest}  # the base's NLL
 
 
 # Materials

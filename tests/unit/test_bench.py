@@ -46,6 +46,26 @@ def test_engines_of_another_architecture_take_the_place_of_those_that_are_up(tol
     assert told == ["+ray", "+/base", "-/base", "+/other", "-/other", "+/base", "-/base", "-ray"]
 
 
+def test_a_bench_beside_has_the_others_engines_and_tokenizer_until_the_base_is_asked(
+    told, monkeypatch
+):
+    monkeypatch.setattr(
+        "transformers.AutoTokenizer.from_pretrained",
+        lambda checkpoint, **options: f"tokenizer of {checkpoint}",
+    )
+    starts = []
+    monkeypatch.setattr("rnr_dist.score.actors.start_scorer", lambda *_: starts.append(1) or starts)
+    with bench() as one:
+        assert (one.endpoint, one.tokenizer) == ("/base", "tokenizer of /base")
+        other = one.beside(OTHER)
+        assert (other.endpoint, other.tokenizer) == ("/other", "tokenizer of /other")
+        assert other.scorer is one.beside(OTHER).scorer is one.scorer and len(starts) == 1
+        assert (one.base, one.tokenizer) == (BASE, "tokenizer of /base")
+        assert told == ["+ray", "+/base", "-/base", "+/other"]
+        assert one.endpoint == "/base"
+    assert told[4:] == ["-/other", "+/base", "-/base", "-ray"]
+
+
 def test_engines_that_do_not_come_up_leave_none_behind(told, monkeypatch):
     @contextlib.contextmanager
     def broken(config, base):

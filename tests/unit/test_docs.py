@@ -13,9 +13,10 @@ from docs.results.tables import print_stored
 from rnr_dist.commands.cli import app
 from rnr_dist.config.base import Section
 from rnr_dist.config.methods import Methods
-from rnr_dist.config.registry import METHODS, TASKS, task_class
+from rnr_dist.config.registry import METHODS, task_class
 from rnr_dist.config.schema import Config
 from rnr_dist.recipes.pipeline import RECIPES
+from rnr_dist.tasks import TASKS
 from rnr_dist.tasks.behaviour import OwnSettings
 
 ROOT = Path(__file__).parents[2]

@@ -240,12 +240,6 @@ def test_another_model_that_cannot_read_the_sequences_is_refused(
         make_task(Config.model_validate({**content, **more}))
 
 
-def test_a_row_takes_no_other_rows_name(content, folders):
-    more = {"evaluate": {"others": {"memorised": str(folders[0])}}}
-    with pytest.raises(InputError, match="others: found the name 'memorised'"):
-        make_task(Config.model_validate({**content, **more}))
-
-
 def test_materials_are_found_once_and_anew_for_other_settings(
     bench, content, tmp_path, monkeypatch
 ):

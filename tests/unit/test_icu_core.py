@@ -241,16 +241,3 @@ def test_a_sweep_is_every_combination_of_its_values():
     training = config.methods.of("icu").trained_with(places[0])
     assert (training.learning_rate, training.objective.kl_weight) == (1e-5, 0)
     assert training.objective.learn_weight == 0.5  # what a place says nothing of stays
-
-
-@pytest.mark.parametrize(
-    ("over", "said"),
-    [
-        ({"objective.alpha": [1]}, r"sweep.over objective.*alpha: Extra inputs"),
-        ({"learning_rate": [-1]}, r"sweep.over learning_rate: Input should be greater than 0"),
-        ({}, r"at least 1 item"),
-    ],
-)
-def test_a_sweep_over_what_a_training_has_not_is_refused(over, said):
-    with pytest.raises(ValueError, match=said):
-        Config(name="x", task=TASK, sweep={"over": over})

@@ -11,7 +11,6 @@ from rnr_dist.config.release import Joint, Release
 from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.release.joint import AS_IT_WAS, Point, pareto, scaled, search_jointly
 from rnr_dist.release.loop import release
-from rnr_dist.release.reader import Reader
 from rnr_dist.report.search_figures import front_figure
 from rnr_dist.types import Split
 from tests.unit.fakes import (
@@ -20,6 +19,7 @@ from tests.unit.fakes import (
     RETAIN,
     SHARES,
     Composed,
+    Direct,
     FakeBench,
     FakeScorer,
     FakeTask,
@@ -28,14 +28,6 @@ from tests.unit.fakes import (
 )
 
 EQ1 = MODEL.plus(-1.0, FORGET).plus(0.5, RETAIN)
-
-
-class Direct(Reader):
-    """Reads without Tune."""
-
-    def _run_trials(self, name, models, draw, step):
-        for model in models.values():
-            self.read(model, draw, step)
 
 
 def reader(folder, endpoint=None, seed=0, **rules):

@@ -11,32 +11,13 @@ from rnr_dist.methods.icu import IcuSettings, ceilings
 from rnr_dist.methods.merge import items_of
 from rnr_dist.methods.method import make_method, require_served
 from rnr_dist.train.collate import Example
-from rnr_dist.train.materials import Contrast, Materials, example_of, other_end, side_by_side
+from rnr_dist.train.materials import Materials, example_of, other_end, side_by_side
 from rnr_dist.train.objectives import check_items, make_objective
-from rnr_dist.types import TokenSequence
-from tests.unit.method_fakes import FakeTask
+from tests.unit.method_fakes import ROWS, FakeTask, sequence
 
 every_method = pytest.mark.parametrize("name", METHODS)
 
 
-def sequence(name, *ids, prefix):
-    return TokenSequence(name, "c", ids, name, prefix)
-
-
-# Rows: a prompt of its own length each; what is retained may have none.
-ROWS = Materials(
-    forget=(sequence("r0", 1, 2, 3, 4, 5, prefix=2), sequence("r1", 6, 7, 8, prefix=1)),
-    retain=(Example((30, 31, 32), 1), Example((33, 34), 0), Example((35, 36, 37), 2)),
-    pairs={
-        "r0": (sequence("k0", 30, 31, 32, prefix=1),),
-        "r1": (sequence("k1", 33, 34, prefix=0), sequence("k0", 30, 31, 32, prefix=1)),
-    },
-    alternatives={"r0": (Example((1, 2, 20), 2), Example((1, 2, 21), 2))},
-    others=(sequence("k0", 30, 31, 32, prefix=1), sequence("k1", 33, 34, prefix=0)),
-    external=(Example((40, 41, 42), 1),),
-    contrasts=(Contrast(Example((1, 2, 22), 2), tuple(Example((1, 2, n), 2) for n in range(5))),),
-    seed=3,
-)
 # Sequences: t0 is the same for all, and the pool holds more than the pairs.
 T0 = 2
 SEQUENCES = Materials(

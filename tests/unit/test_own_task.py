@@ -23,7 +23,8 @@ def elsewhere(tmp_path, monkeypatch):
     for name in ("own_task.py", "own_task.yaml"):
         shutil.copy(EXAMPLES / name, tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place != str(EXAMPLES)])
+    monkeypatch.delitem(sys.modules, "own_task", raising=False)
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:
