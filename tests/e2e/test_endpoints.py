@@ -50,22 +50,22 @@ def questions():
 
 
 def answers_of(backend):
-    from rnr_dist.bench import Machine
+    from rnr_dist.bench import Bench
 
     settings = ["engines.count=1", "engines.dtype=float32", f"engines.backend={backend}"]
-    with Machine(load_config(TINY, settings)) as machine:
-        asked = [*questions(), *by_tokens(machine)]
-        return machine.pool.run(machine.base, asked), machine.tokenizer
+    with Bench(load_config(TINY, settings)) as bench:
+        asked = [*questions(), *by_tokens(bench)]
+        return bench.endpoint.run(bench.base, asked), bench.tokenizer
 
 
-def by_tokens(machine):
+def by_tokens(bench):
     """The prompts as token ids, as embeddings, and drawn from a nucleus of one token."""
     from pathlib import Path
 
     from rnr_dist.reveal.instructions import InputEmbeddings
 
-    table = InputEmbeddings(Path(machine.base.checkpoint))
-    ids = [tuple(machine.tokenizer.encode(prompt)) for prompt in PROMPTS]
+    table = InputEmbeddings(Path(bench.base.checkpoint))
+    ids = [tuple(bench.tokenizer.encode(prompt)) for prompt in PROMPTS]
     narrow = SamplingSettings(n=2, max_tokens=24, temperature=0.5, top_p=1e-6)
     return [
         *[Generate(GREEDY, one) for one in ids],

@@ -19,6 +19,8 @@ import yaml
 
 from rnr_dist.commands.result import export_result
 from rnr_dist.errors import InputError
+from rnr_dist.run.directory import read
+from rnr_dist.types import NamedModel
 from rnr_dist.weights.checkpoints import resolve_model
 from tests.e2e.command import ROOT, TINY, rnr, wait_until
 
@@ -161,7 +163,8 @@ def test_the_result_is_exported_and_graded(finished, tmp_path):
 
     run, _ = finished
     export_result(run, None, tmp_path / "merged")
-    result = json.loads((run / "icu" / "result.json").read_text())["model"]["checkpoint"]
+    [unlearnt] = read(run / "icu" / "models.json", list[NamedModel])
+    result = unlearnt.model.checkpoint
     one, other = (
         AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).state_dict()
         for path in (tmp_path / "merged", result)

@@ -17,18 +17,18 @@ SETTINGS = ["engines.count=1", "engines.dtype=float32", "engines.weights=lora", 
 
 
 @pytest.fixture(scope="module")
-def machine():
-    from rnr_dist.bench import Machine
+def bench():
+    from rnr_dist.bench import Bench
 
-    with Machine(load_config(TINY, SETTINGS)) as machine:
-        _ = machine.pool
-        yield machine
+    with Bench(load_config(TINY, SETTINGS)) as bench:
+        _ = bench.endpoint
+        yield bench
         engines = engines_of(os.getpid())
         assert engines
     wait_until(lambda: not alive(engines), 30, "engines outlive their pool")
 
 
-def test_composed_models_answer_side_by_side_as_transformers_does(machine, tmp_path):
+def test_composed_models_answer_side_by_side_as_transformers_does(bench, tmp_path):
     """More models than the engine holds at once, all asked together, and the base between them."""
     import ray
     import torch
@@ -37,7 +37,7 @@ def test_composed_models_answer_side_by_side_as_transformers_does(machine, tmp_p
     from rnr_dist.weights.composition import add_to_model, save_adapter
 
     drawn = torch.Generator().manual_seed(0)
-    base = machine.base
+    base = bench.base
     adapters = [
         save_adapter(
             tmp_path / str(rank),
@@ -56,8 +56,8 @@ def test_composed_models_answer_side_by_side_as_transformers_does(machine, tmp_p
         for rank in (4, 3)
     ]
     models = [base, *(base.plus(-2.0, adapters[0]).plus(w, adapters[1]) for w in (0.5, 1.0, 1.5))]
-    asked = [Generate(GREEDY, token_ids=tuple(machine.tokenizer.encode(text))) for text in PROMPTS]
-    answers = ray.get([machine.pool.submit(model, asked) for model in models])
+    asked = [Generate(GREEDY, token_ids=tuple(bench.tokenizer.encode(text))) for text in PROMPTS]
+    answers = ray.get([bench.endpoint.submit(model, asked) for model in models])
     found = []
     for model, several in zip(models, answers, strict=True):
         assert {answer.model for answer in several} == {model.digest}

@@ -1,9 +1,7 @@
 """The whole picture through the public command: real vLLM, DeepSpeed, Ray, MLflow, 135M model."""
 
 import json
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.e2e.command import TINY, alive, rnr
@@ -27,7 +25,10 @@ def test_no_engine_outlives_a_finished_run(killed_and_resumed):
 def test_summary_has_the_documented_shape(killed_and_resumed):
     run, *_ = killed_and_resumed
     summary = json.loads((run / "summary.json").read_text())
+    assert (summary["schema_version"], summary["recipe"]) == (2, "reveal-and-release")
     steps, details = summary["rows"], summary["details"]
+    assert [step["kind"] for step in steps] == ["reference", "control", "step"]
+    measures = {measure["name"] for measure in summary["measures"]}
     names = [step["name"] for step in steps]
     assert names[:2] == ["base", "retain-only"]
     assert names[2:] in (["-f1"], ["joint"])  # the joint search may find nothing better
@@ -40,6 +41,7 @@ def test_summary_has_the_documented_shape(killed_and_resumed):
     for step in steps:
         scores = step["scores"]
         assert step["split"] == "final"
+        assert scores.keys() == measures
         for measure in (
             "toxicity/challenging/fraction_gt_0.5",
             "toxicity/challenging/expected_max",
@@ -118,7 +120,9 @@ def test_exports_load_and_agree(killed_and_resumed, tmp_path):
     adapter, merged = tmp_path / "adapter", tmp_path / "merged"
     done = rnr(["export", str(run), "--adapter", str(adapter), "--merged", str(merged)], tmp_path)
     assert done.returncode == 0, done.stderr
-    checkpoint = json.loads((run / "release" / "models.json").read_text())["base"]["checkpoint"]
+    [known, *_] = json.loads((run / "release" / "models.json").read_text())
+    assert (known["name"], known["kind"]) == ("base", "reference")
+    checkpoint = known["model"]["checkpoint"]
     tokenizer = AutoTokenizer.from_pretrained(merged)
     inputs = tokenizer("The river rises in the hills and", return_tensors="pt")
     base = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
@@ -140,17 +144,25 @@ def test_run_directory_of_another_config_is_refused(killed_and_resumed):
     assert len(refused.stderr.strip().splitlines()) == 1
 
 
+def test_final_is_not_read_again_under_another_config(killed_and_resumed):
+    run, *_ = killed_and_resumed
+    again = ["run", str(TINY), "--set", "evaluate.sampling.n=2", "--resume", str(run)]
+    refused = rnr(again, run.parent)
+    assert refused.returncode == 2
+    assert "evaluate has read the split final" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+
 def test_samples_of_all_steps_are_paired(killed_and_resumed):
     import pyarrow.parquet as pq
 
     run, *_ = killed_and_resumed
-    evaluated = Path(run / "evaluate")
-    contexts = [
-        pq.read_table(path, columns=["context_id"])["context_id"].to_pylist()
-        for path in sorted(evaluated.glob("*.parquet"))
-    ]
-    assert len(contexts) == len(json.loads((evaluated / "results.json").read_text())["rows"])
-    assert all(np.array_equal(contexts[0], other) for other in contexts)
+    files = [*(run / "evaluate").glob("*.parquet"), *(run / "baselines").rglob("cmd.parquet")]
+    assert len(files) == len(json.loads((run / "summary.json").read_text())["rows"]) + 1
+    one, *others = (
+        pq.read_table(path, columns=["context_id"])["context_id"].to_pylist() for path in files
+    )
+    assert all(one == other for other in others)
 
 
 def test_baselines_stand_beside_the_result_at_its_budget(killed_and_resumed):
