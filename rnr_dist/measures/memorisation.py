@@ -154,18 +154,6 @@ def grams(ids: Ids, n: int) -> list[Ids]:
     return [ids[place : place + n] for place in range(len(ids) - n + 1)]
 
 
-def naive_overlaps(reader: ModelReader, ids: Ids, counting: Counting) -> np.ndarray:
-    """(prefixes,) OVERLAP_n by generating from every prefix: what `recall` must equal."""
-    prefixes = range(1, len(ids) - counting.n + 1)
-    answers = reader.greedy([(ids, length, len(ids) - length) for length in prefixes])
-    eos = counting.eos
-    cut = [a[: a.index(eos) + 1] if eos in a else a for a in answers]
-    pairs = zip(cut, prefixes, strict=True)
-    return np.array(
-        [overlap(answer, ids[i:], counting.n, counting.denominator) for answer, i in pairs]
-    )
-
-
 def token_nats(
     sequences: Sequence[Sequence[int]], log_likelihoods: Sequence[Sequence[float]]
 ) -> dict[int, float]:

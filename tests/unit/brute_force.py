@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from rnr_dist.measures.memorisation import overlap
 from rnr_dist.reveal.network import Parameters
 
 
@@ -31,3 +32,15 @@ def autograd_gradient(x: torch.Tensor, theta: Parameters, gain: float) -> torch.
 
 def flat(parameters: Parameters) -> torch.Tensor:
     return torch.cat([part.flatten() for part in parameters])
+
+
+def naive_overlaps(reader, ids, counting):
+    """(prefixes,) OVERLAP_n by generating from every prefix: what `recall` must equal."""
+    prefixes = range(1, len(ids) - counting.n + 1)
+    answers = reader.greedy([(ids, length, len(ids) - length) for length in prefixes])
+    eos = counting.eos
+    cut = [a[: a.index(eos) + 1] if eos in a else a for a in answers]
+    pairs = zip(cut, prefixes, strict=True)
+    return np.array(
+        [overlap(answer, ids[i:], counting.n, counting.denominator) for answer, i in pairs]
+    )

@@ -12,13 +12,13 @@ from rnr_dist.icu.torch_reader import TorchReader
 from rnr_dist.measures.memorisation import (
     Counting,
     mismatches_needed,
-    naive_overlaps,
     overlap,
     recall,
     token_nats,
 )
 from rnr_dist.measures.results import Auc
 from rnr_dist.types import TokenSequence
+from tests.unit.brute_force import naive_overlaps
 from tests.unit.tiny_models import gpt_neo
 
 pytestmark = pytest.mark.usefixtures("one_thread")
