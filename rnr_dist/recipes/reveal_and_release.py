@@ -23,7 +23,7 @@ RECIPE = Recipe(
         Stage("report", ("evaluate",), (), report_stage),
         Stage(
             "baselines",
-            ("evaluate",),
+            ("report",),
             ("methods", "pairing"),
             in_order(baselines_stage, comparison_stage),
             judges=True,

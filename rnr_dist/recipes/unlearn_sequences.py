@@ -20,7 +20,7 @@ RECIPE = Recipe(
         Stage("report", ("evaluate",), (), report_stage),
         Stage(
             "baselines",
-            ("evaluate",),
+            ("report",),
             ("methods", "retain", "release"),
             in_order(baselines_stage, comparison_stage),
             judges=True,
