@@ -155,7 +155,7 @@ def _scores(scores: Mapping[str, CardScore]) -> list[str]:
     return [
         "## Scores",
         "",
-        "| measure | value | 95 % interval | split | contexts | samples |",
+        "| measure | value | 95 % interval | split | clusters | samples |",
         "|---|---|---|---|---|---|",
         *(
             f"| {name} | {score.value:.4g} | {score.ci95[0]:.4g} to {score.ci95[1]:.4g} "

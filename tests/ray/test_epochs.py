@@ -36,7 +36,7 @@ from rnr_dist.train.materials import Materials
 from rnr_dist.train.trainings import Trainings
 from rnr_dist.types import ModelRef, Passage, Split, TokenSequence
 from rnr_dist.weights.checkpoints import checkpoint_digest
-from tests.ray.test_training import processes
+from tests.ray.processes import processes
 
 T0, T, N = 8, 24, 3
 LEVELS = Levels(Limits(0, 0, 0.5, 0.9), {})

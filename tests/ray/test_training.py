@@ -8,7 +8,6 @@ import signal
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -30,6 +29,7 @@ from rnr_dist.train.worker import build_engine
 from rnr_dist.types import ModelRef
 from rnr_dist.weights.checkpoints import checkpoint_digest
 from rnr_dist.weights.composition import adapter_digest, save_adapter
+from tests.ray.processes import processes
 
 SEED = 3
 # The norms of these gradients lie on both sides of the limit, so that a wrong scale shows, which
@@ -323,16 +323,6 @@ def test_ctrl_c_during_and_after_a_training_reaches_the_driver(
     while left := processes("TrainController"):
         assert time.monotonic() < deadline, left
         time.sleep(0.2)
-
-
-def processes(name):
-    """Processes that this test's own cluster started under such a name."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if name in " ".join(process.cmdline()):
-                found.append(process)
-    return found
 
 
 def test_the_lora_stays_fp32_above_bf16_weights(base, items, tmp_path, process_group):

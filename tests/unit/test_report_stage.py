@@ -31,7 +31,7 @@ from tests.unit.report_fakes import (
     sequence_results,
     sequence_row,
 )
-from tests.unit.test_report import FILLS, TRIALS
+from tests.unit.stage_findings import FILLS, TRIALS
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {"toxicity": "demo.yaml", "extraction": "icu_small.yaml"}
