@@ -1,4 +1,4 @@
-"""Made-up findings of reveal and release, as stages leave them: fills, and trials of merge weights."""
+"""Made-up findings of reveal and release as stages leave them: fills, trials of merge weights."""
 
 import math
 from types import SimpleNamespace

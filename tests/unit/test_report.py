@@ -49,7 +49,7 @@ from tests.unit.report_fakes import (
     behaviour_row,
     sequence_results,
 )
-from tests.unit.stage_findings import FILLS, TRIALS
+from tests.unit.stage_findings import FILLS, READER, TRIALS
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "docs" / "summary_schema.md"
