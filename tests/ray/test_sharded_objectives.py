@@ -7,11 +7,10 @@ from rnr_dist.config.training import Training, Workers
 from rnr_dist.train.collate import Example, Item, collate, texts
 from rnr_dist.train.job import Job
 from rnr_dist.train.objectives import make_objective
-from rnr_dist.train.worker import build_engine
-from rnr_dist.train.worker import save_trained as save_trained
+from rnr_dist.train.worker import build_engine, save_trained
 from rnr_dist.types import ModelRef
 from rnr_dist.weights.checkpoints import checkpoint_digest
-from rnr_dist.weights.composition import load_adapter, save_trained
+from rnr_dist.weights.composition import load_adapter, save_adapter
 
 A, B, C, D = (
     Example(tuple((7 * n + place * place) % 61 for place in range(length)), prompt)
@@ -47,7 +46,7 @@ def base(tmp_path_factory, tiny_llama):
     checkpoint = tiny_llama(folder / "base", vocabulary=61)
     ref = ModelRef(str(checkpoint), checkpoint_digest(checkpoint))
     factors = {"model.layers.1.self_attn.q_proj": (torch.randn(2, 32), torch.randn(32, 2) / 9)}
-    term = save_trained(
+    term = save_adapter(
         folder / "term", factors, alpha=2, base="", trained_on=ref.digest, role="forget"
     )
     return ref.plus(-0.5, term)
