@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from rnr_dist.config.schema import Config
 from rnr_dist.machine.cluster import ray_session
@@ -20,6 +21,7 @@ from rnr_dist.run.progress import say
 from rnr_dist.run.tracking import Tracker
 from rnr_dist.types import ModelRef
 
+Entered = TypeVar("Entered")
 Check = Callable[[Config, Path], None]  # of a checkpoint that had no folder here before
 
 
@@ -93,6 +95,11 @@ class Bench:
         say("starting Ray")
         self._stack.enter_context(ray_session(self.config))
         self._stack.enter_context(self._engines)  # ended before Ray
+
+    def enter(self, context: Callable[[], AbstractContextManager[Entered]]) -> Entered:
+        """Enter a context within Ray; it ends with the bench, before Ray does."""
+        _ = self.ray
+        return self._stack.enter_context(context())
 
     @property
     def endpoint(self) -> Any:

@@ -6,7 +6,6 @@ forget sequences are fixed token ids, and every model is read on the same ones.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -149,7 +148,7 @@ class Extraction:
         self.measures = self._declared()
         for name, model in config.evaluate.others.items():
             self._check_other(f"evaluate.others.{name}", model)
-        self._scoring: tuple[Bench, Similar, contextlib.ExitStack] | None = None
+        self._scoring: tuple[Bench, Similar] | None = None
 
     def _load(self, settings: ExtractionSettings) -> None:
         """The four sets. Raises InputError."""
@@ -301,12 +300,11 @@ class Extraction:
         return Sets(self.forget, self.unseen, self.pool, general, *texts)
 
     def _similar(self, bench: Bench) -> Similar:
-        """The scorer of texts, started once and ended with Ray."""
+        """The scorer of texts, started once and ended with the bench."""
         if self._scoring is None or self._scoring[0] is not bench:
-            _ = bench.ray
-            stack, rule = contextlib.ExitStack(), self._config.refinement
-            similar = stack.enter_context(similarity_scores(rule.scorer, rule.scorer_layer))
-            self._scoring = bench, similar, stack
+            rule = self._config.refinement
+            similar = bench.enter(lambda: similarity_scores(rule.scorer, rule.scorer_layer))
+            self._scoring = bench, similar
         return self._scoring[1]
 
 

@@ -83,6 +83,19 @@ def test_engines_that_do_not_come_up_leave_none_behind(told, monkeypatch):
     assert told[-2:] == ["-/base", "-ray"]
 
 
+def test_what_is_entered_within_ray_ends_before_it(told):
+    @contextlib.contextmanager
+    def scored():
+        told.append("+scores")
+        yield "scores"
+        told.append("-scores")
+
+    with bench() as one:
+        assert one.enter(scored) == "scores"
+        assert told == ["+ray", "+scores"]
+    assert told == ["+ray", "+scores", "-scores", "-ray"]
+
+
 def test_nothing_is_started_that_is_not_asked_for(told):
     with bench():
         pass
