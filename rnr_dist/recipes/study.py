@@ -131,9 +131,13 @@ def _run_cells(study: Study, cells: list[Cell], missing: list[int], work: Cells)
     from ray.tune import Callback
 
     def trial(setting: dict[str, Any], work: Cells) -> None:
+        import ray
         from ray import tune
 
-        work.run(setting["given"])
+        # What a trial starts has to fit into what the trial holds, and engines don't. What a task
+        # starts that was placed by default may be anywhere in the cluster.
+        placed = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": "DEFAULT"}
+        ray.get(ray.remote(Cells.run).options(**placed).remote(work, setting["given"]))
         tune.report({"done": 1})
 
     name = f"{study.study}-{digest(missing)}"
