@@ -246,6 +246,9 @@ class FakeBench:
     others: dict[str, Any] = field(default_factory=dict)
     """Benches of further models, by the digest of their checkpoint."""
 
+    def enter(self, context):
+        return context().__enter__()
+
     def endpoint_of(self, checkpoint):
         return self.beside(checkpoint).endpoint
 

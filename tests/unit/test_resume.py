@@ -70,8 +70,9 @@ def test_what_is_done_is_not_done_again(go, recipe):
 def test_a_stage_brings_what_it_needs_and_nothing_else(go, recipe):
     first = WHOLE[recipe][0]
     assert go(config(recipe), first) == [first]
-    assert go(config(recipe), "baselines") == [*WHOLE[recipe][1:3], "baselines"]
-    assert go(config(recipe)) == ["report"]
+    assert go(config(recipe), "evaluate") == WHOLE[recipe][1:3]
+    assert go(config(recipe), "baselines") == ["report", "baselines"]
+    assert go(config(recipe)) == []
 
 
 def test_a_sweep_needs_memorising_alone(go):
