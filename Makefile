@@ -18,7 +18,8 @@ demo: .venv/run.stamp  ## Run the whole pipeline on the embedded model; the last
 
 test: lint  ## Check style and types, then run every test
 	@$(BIN)/python -m pytest tests/unit tests/golden --numprocesses auto
-	@$(BIN)/python -m pytest tests/ray tests/e2e
+	@# Two at a time: each module has a Ray of its own, and half of a start is waiting.
+	@$(BIN)/python -m pytest tests/ray tests/e2e --numprocesses 2 --dist loadfile
 
 lint: .venv/dev.stamp  ## Check style and types
 	@$(BIN)/ruff check

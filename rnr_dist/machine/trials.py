@@ -37,6 +37,8 @@ def run_trials(
 ) -> None:
     """`trial({"given": one}, **shared)` for each of `given`."""
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # Tune 2.60 prints tables whatever `verbose` says
+    # Its CSV, JSON and TensorBoard files, which nobody reads: MLflow has the trials.
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     from ray import tune
 
     with _tuning:

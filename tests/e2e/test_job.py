@@ -3,6 +3,7 @@
 `ray job submit` runs the same as the command, so one run shows both.
 """
 
+import contextlib
 import csv
 import json
 import math
@@ -14,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -65,7 +67,11 @@ def head(tmp_path_factory):
         )
         yield address
     finally:
-        node.terminate()
+        # `ray start` would give each process half a minute to end.
+        family = [*psutil.Process(node.pid).children(recursive=True), node]
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         node.wait(60)
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -183,6 +189,7 @@ def test_cluster_without_engine_slots_is_refused(head, tmp_path):
     """Two engines on a node with one slot would wait for ever."""
     command = [RAY, "job", "submit", "--address", head, "--working-dir", ROOT, "--"]
     command += [sys.executable, "jobs/rnr.py", "reveal", TINY, "--run", tmp_path / "run"]
+    command += ["--set", "engines.count=2"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode != 0
     assert "rnr_engine" in done.stdout + done.stderr
