@@ -40,6 +40,13 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
+    def _seeds_stand_alone(self) -> Study:
+        for name, overrides in self.variants.items():
+            if "seed" in overrides:
+                raise ValueError(f"variants.{name}: found the key seed, expected it in seeds alone")
+        return self
+
+    @model_validator(mode="after")
     def _names_fit(self) -> Study:
         for name in self.variants:
             if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):

@@ -20,7 +20,8 @@ from rnr_dist.icu.job import Counted
 from rnr_dist.icu.leaving import Limits
 from rnr_dist.measures.memorisation import recall
 from rnr_dist.measures.pool_reader import PoolReader
-from rnr_dist.run.directory import read, write
+from rnr_dist.run.codec import from_plain, to_plain
+from rnr_dist.run.once import once
 from rnr_dist.run.progress import say
 from rnr_dist.tasks.sequences import SequenceTask
 from rnr_dist.types import ModelRef, TokenSequence
@@ -73,12 +74,18 @@ def reachable(own: Limits, average: Limits) -> Limits:
 def find_levels(bench: Bench, task: SequenceTask, known: ModelRef, folder: Path) -> Levels:
     """Limits of the config, and where it leaves one out what never-seen sequences reach.
 
-    Read once, into `folder`/levels.json.
+    Read once of these sequences by these settings, into `folder`/levels.json.
     """
-    path, given, stop = folder / "levels.json", bench.config.refinement, bench.config.stopping
-    if not path.exists():
-        write(path, _read(bench, task, known))
-    measured = read(path, Levels)
+    config = bench.config
+    given, stop = config.refinement, config.stopping
+    inputs = [
+        known.digest,
+        [[one.id for one in part] for part in (task.unseen, task.forget, task.tuning)],
+        *(part.model_dump(mode="json") for part in (given, stop, config.pairing)),
+    ]
+    path = folder / "levels.json"
+    found = once(path, inputs, lambda: to_plain(_read(bench, task, known)))
+    measured = from_plain(Levels, found, str(path))
     chosen = {
         "bertscore": given.bertscore_below,
         "bleu": given.bleu_below,

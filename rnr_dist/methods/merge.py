@@ -36,10 +36,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Budget:
-    """Trained tokens, and candidates read on `search` (readings on fresh samples come on top)."""
+    """Trained tokens, and candidates read on `search` (readings on fresh samples come on top).
+
+    dead: of the candidates, those that came to nothing; of what was spent, not of what is given.
+    """
 
     tokens: int
     candidates: int
+    dead: int = 0
 
 
 @dataclass(frozen=True)

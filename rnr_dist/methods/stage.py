@@ -81,7 +81,10 @@ def spent(config: Config, run: RunDir) -> Budget:
 
 
 def _spent_by_merge(run: RunDir) -> Budget:
-    """Tokens of every adapter of Eq. 1, candidates of every weight and of the front."""
+    """Tokens of every adapter of Eq. 1, candidates of every weight and of the front.
+
+    Dead are the weights that lost on utility before they generated.
+    """
     folder = run.path / "release"
     result = read(folder / "models.json", list[NamedModel])[-1].model
     found = read_json(folder / "search.json")
@@ -89,16 +92,25 @@ def _spent_by_merge(run: RunDir) -> Budget:
     first = [trial for trial in found["trials"] if not trial["draw"]]
     # The front's first point is the model that Eq. 1 ended with: no candidate of its own.
     front = max(0, len(found["front"]) - 1)
-    return Budget(sum(map(trained_tokens, trained.values())), len(first) + front)
+    dead = sum(trial["forget"] is None for trial in first)
+    return Budget(sum(map(trained_tokens, trained.values())), len(first) + front, dead)
 
 
 def _spent_by_epochs(config: Config, run: RunDir) -> Budget:
-    """A place of the grid takes what the last training took; each epoch is a candidate."""
     result = read(run.path / "icu" / "models.json", list[NamedModel])[-1].model
     trained = result.terms[-1].adapter.path if result.terms else result.checkpoint
-    summary = read_json(Path(trained) / SUMMARY)
-    places = len(config.methods.of(config.own_method).grid)
-    return Budget(places * int(summary["tokens"]), places * (len(summary["epochs"]) - 1))
+    return _by_places(config.own_method, run.path / "icu", read_json(Path(trained) / SUMMARY))
+
+
+def _by_places(name: str, folder: Path, summary: Mapping[str, Any]) -> Budget:
+    """What a method by epochs took: a place of its grid as much as its last training did.
+
+    Each epoch is a candidate. Dead are those of places whose loss was no number.
+    """
+    places = read_json(folder / f"{name}.json")["places"]
+    epochs, many = len(summary["epochs"]) - 1, max(1, len(places))
+    lost = sum("lost" in place for place in places)
+    return Budget(many * int(summary["tokens"]), many * epochs, lost * epochs)
 
 
 def shared_ground(
@@ -141,14 +153,15 @@ def _by_epochs(bench: Bench, task: Task, run: RunDir, method: Method) -> Forgott
 
     found = unlearn(bench, task, run, method)
     best = found.epochs[found.best]
+    took = _by_places(method.name, run.stage("baselines"), found.summary)
     notes = {
         "way": "epochs",
         "candidate": f"epoch {found.best}",
         "feasible": best["violation"] == 0,
         "broken": [],
-        "tokens": int(found.summary["tokens"]),
-        "candidates": len(found.epochs) - 1,
-        "dead": 0,
+        "tokens": took.tokens,
+        "candidates": took.candidates,
+        "dead": took.dead,
     }
     return Forgotten(method.name, found.model, notes)
 
@@ -156,7 +169,7 @@ def _by_epochs(bench: Bench, task: Task, run: RunDir, method: Method) -> Forgott
 def beside(own: Results, rows: Sequence[Row], budget: Budget) -> Results:
     """The recipe's rows, its result with what it took, and the methods' rows."""
     result = [row for row in own.rows if row.kind == "step"][-1]
-    took = {"tokens": budget.tokens, "candidates": budget.candidates}
+    took = {"tokens": budget.tokens, "candidates": budget.candidates, "dead": budget.dead}
     noted = replace(result, notes={**result.notes, **took})
     kept = [noted if row.name == result.name else row for row in own.rows]
     return replace(own, rows=(*kept, *rows))

@@ -23,12 +23,13 @@ from rnr_dist.machine.cluster import ray_session
 from rnr_dist.machine.trials import Search, run_trials
 from rnr_dist.measures.results import read_results
 from rnr_dist.recipes.pipeline import fingerprint, open_run, recipe_of, run_pipeline
+from rnr_dist.report.comparison import ends
 from rnr_dist.report.study import StudyRow, write_study
 from rnr_dist.run.directory import RunDir, read_json, write_json
 from rnr_dist.run.progress import progress_bar, say
-from rnr_dist.run.seal import commit, read_final, rereading_note
+from rnr_dist.run.seal import NOTE, commit, final_readings, read_final, rereading_note
 from rnr_dist.tasks.task import make_task
-from rnr_dist.types import Split, digest
+from rnr_dist.types import digest
 
 FROZEN = "frozen.json"
 
@@ -83,30 +84,47 @@ def run_study(path: Path, folder: Path, reread: bool = False, check: Check = no_
     """Run what is not done of a study and write its table; returns the file `study.json`."""
     study, cells = study_cells(path, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    freeze(study, cells, folder, reread)
+    mark = freeze(cells, folder, study.until, reread)
     missing = [number for number, cell in enumerate(cells) if not _done(cell, study.until)]
     say(f"study {study.study}: {len(cells)} runs, {len(missing)} of them to do")
     if missing:
         with ray_session(cells[0].config):
             _run_cells(study, cells, missing, Cells(tuple(cells), study.until, reread, check))
+    if _judged(folder):
+        read_final(folder, "study", mark, reread)
     rows = [row for cell in cells for row in _rows(cell, study.until)]
-    notes = [note for note in {rereading_note(folder)} if note]
+    notes = [note for note in (rereading_note(folder), _commits_note(cells)) if note]
     return write_study(folder / "study.json", study.study, rows, notes)
 
 
-def freeze(study: Study, cells: Sequence[Cell], folder: Path, reread: bool) -> None:
-    """Write down commit and configs before `final` is read.
+def freeze(cells: Sequence[Cell], folder: Path, until: str, reread: bool) -> str:
+    """Write down commit and configs before a run reads `final`; returns the digest of the configs.
 
-    Raises InputError where it was read under other ones and `reread` is off.
+    Raises InputError where a run has read it under other ones and `reread` is off.
     """
-    marks = [[cell.variant, fingerprint(cell.config, study.until)] for cell in cells]
-    mark = digest(marks)
-    if any(cell.config.evaluate.split is Split.FINAL for cell in cells):
+    marks = [[cell.variant, fingerprint(cell.config, until)] for cell in cells]
+    mark, known = digest(marks), folder / FROZEN
+    before = read_json(known)["digest"] if known.exists() else mark
+    if _judged(folder):  # by an earlier attempt, maybe of other configs
+        read_final(folder, "study", before, reread)
         read_final(folder, "study", mark, reread)
-    known = folder / FROZEN
-    if not known.exists() or read_json(known)["digest"] != mark:
+    if before != mark or not known.exists():
         configs = {cell.folder.name: cell.config.content() for cell in cells}
         write_json(known, {"commit": commit(), "digest": mark, "configs": configs})
+    return mark
+
+
+def _judged(folder: Path) -> bool:
+    """Whether a run below the study's folder has read `final`."""
+    return any(final_readings(note.parent) for note in folder.glob(f"*/{NOTE}"))
+
+
+def _commits_note(cells: Sequence[Cell]) -> str:
+    """What the table says where runs were judged by different commits; "" where they were not."""
+    read = {one.commit[:12] for cell in cells for one in final_readings(cell.folder)}
+    return (
+        f"runs were judged by different commits: {', '.join(sorted(read))}" if len(read) > 1 else ""
+    )
 
 
 @dataclass(frozen=True)
@@ -164,9 +182,8 @@ def _done(cell: Cell, until: str) -> bool:
 def _config(study: Study, path: Path, overrides: Mapping[str, Any], seed: int) -> Config:
     """The config of one run: a variant's keys, the seed, and what grows with it."""
     origin = path.parent / study.config
-    plain = load_config(origin)
-    content: dict[str, Any] = plain.model_dump(mode="json")
-    settings = {"seed": seed, **overrides}
+    settings = {**overrides, "seed": seed}
+    content: dict[str, Any] = load_config(origin, _overrides(settings)).model_dump(mode="json")
     for key, step in study.by_seed.items():
         value: Any = content
         for part in key.split("."):
@@ -174,11 +191,19 @@ def _config(study: Study, path: Path, overrides: Mapping[str, Any], seed: int) -
         if not isinstance(value, int | float):
             raise InputError(f"{path}: by_seed.{key}: found {value!r} there, expected a number")
         settings[key] = value + step * seed
-    return load_config(origin, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
+    return load_config(origin, _overrides(settings))
+
+
+def _overrides(settings: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
 def _rows(cell: Cell, until: str) -> list[StudyRow]:
-    """Every row of a finished run's table."""
+    """The rows of a finished run's table; of the steps the last one, which is the result.
+
+    It has its method's name: which step came last differs from seed to seed.
+    """
     place = "baselines" if until == "baselines" else "evaluate"
-    results = read_results(cell.folder / place / "results.json")
+    found = read_results(cell.folder / place / "results.json")
+    results = ends(found, cell.config.own_method)
     return [StudyRow(cell.variant, cell.seed, row, results) for row in results.rows]

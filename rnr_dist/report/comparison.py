@@ -30,7 +30,7 @@ def write_comparison(run: RunDir, results: Results, folder: Path) -> list[Path]:
     """
     marker = run.path / "config.json"
     config = validate(read_json(marker), str(marker))
-    found = findings_of(run, config, _ends(results, config.own_method))
+    found = findings_of(run, config, ends(results, config.own_method))
     curves = Details(
         limits=found.details.limits, curves=found.details.curves, tuning=found.details.tuning
     )
@@ -49,7 +49,7 @@ def write_comparison(run: RunDir, results: Results, folder: Path) -> list[Path]:
     return written
 
 
-def _ends(results: Results, method: str) -> Results:
+def ends(results: Results, method: str) -> Results:
     """Without the steps that led to the recipe's result, which is called by its method's name."""
     own = own_row(results.rows)
     return replace(

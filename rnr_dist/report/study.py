@@ -127,7 +127,7 @@ def _printed(name: str, entries: Sequence[dict[str, Any]]) -> Table:
 
 def _lines(measure: dict[str, Any]) -> list[str]:
     """Each seed's change, then the mean and its interval."""
-    told = [_percent(change) for change in measure["seeds"].values()]
+    told = [f"seed {seed} {_percent(change)}" for seed, change in measure["seeds"].items()]
     mean = f"mean {_percent(measure['mean'])}"
     if measure["ci95"]:
         low, high = measure["ci95"]

@@ -36,9 +36,9 @@ def final_readings(folder: Path) -> list[FinalReading]:
 
 
 def require_sealed(folder: Path, stage: str, fingerprint: str) -> None:
-    """Raises InputError where `stage` has read `final` under other fingerprints alone."""
+    """Raises InputError where `stage` has last read `final` under another fingerprint."""
     own = [reading for reading in final_readings(folder) if reading.stage == stage]
-    if own and all(reading.fingerprint != fingerprint for reading in own):
+    if own and own[-1].fingerprint != fingerprint:
         raise InputError(
             f"{folder}: {stage} has read the split final on {own[-1].at} under another config "
             f"(commit {own[-1].commit[:12]}); expected the same config, or --reread, which every "
@@ -54,7 +54,8 @@ def read_final(folder: Path, stage: str, fingerprint: str, reread: bool) -> None
     if not reread:
         require_sealed(folder, stage, fingerprint)
     before = final_readings(folder)
-    if any(one.stage == stage and one.fingerprint == fingerprint for one in before):
+    own = [one for one in before if one.stage == stage]
+    if own and own[-1].fingerprint == fingerprint:
         return
     now = FinalReading(stage, fingerprint, commit(), time.strftime("%Y-%m-%d %H:%M"))
     write(folder / NOTE, [*before, now])

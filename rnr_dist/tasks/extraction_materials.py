@@ -8,8 +8,7 @@ other data or settings.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,13 @@ from rnr_dist.bench import Bench
 from rnr_dist.data.pairing import Pair, apart, pair_up
 from rnr_dist.generate.requests import ReadLikelihood
 from rnr_dist.measures.memorisation import token_nats
-from rnr_dist.run.directory import RunDir, read_json, read_rows, write_json, write_rows
+from rnr_dist.run.directory import RunDir, read_rows, write_rows
+from rnr_dist.run.once import once
 from rnr_dist.run.progress import say
 from rnr_dist.tasks.sequences import SequenceTask, general_windows, known_model
 from rnr_dist.train.collate import Example
 from rnr_dist.train.materials import Materials, Need, other_end
-from rnr_dist.types import TokenSequence, digest
+from rnr_dist.types import TokenSequence
 
 
 def extraction_materials(
@@ -81,7 +81,7 @@ def sequence_pairs(bench: Bench, task: SequenceTask, run: RunDir) -> dict[str, l
         ]
 
     known = [[one.id for one in part] for part in (wanted, task.pool)]
-    _once(folder / "pairs.json", [known, settings.fingerprint("pairing")], find)
+    once(folder / "pairs.json", [known, settings.fingerprint("pairing")], find)
     by_id = {sequence.id: sequence for sequence in task.pool}
     pairs: dict[str, list[TokenSequence]] = {}
     for pair in read_rows(rows, Pair):
@@ -98,16 +98,8 @@ def unseen_nats(bench: Bench, task: SequenceTask, run: RunDir) -> dict[int, floa
         return token_nats(ids, [answer.log_likelihoods for answer in answers])
 
     inputs = [known.digest, [one.id for one in task.unseen]]
-    found = _once(run.stage("materials") / "token_nats.json", inputs, read)
+    found = once(run.stage("materials") / "token_nats.json", inputs, read)
     return {int(token): nats for token, nats in found.items()}
-
-
-def _once(path: Path, inputs: Any, find: Callable[[], Any]) -> Any:
-    """The content of `path`, found where it is not there or came from other inputs."""
-    fingerprint = digest(inputs)
-    if not (path.exists() and read_json(path)["fingerprint"] == fingerprint):
-        write_json(path, {"fingerprint": fingerprint, "content": find()})
-    return read_json(path)["content"]
 
 
 def retained_texts(

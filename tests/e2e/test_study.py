@@ -45,7 +45,7 @@ def test_its_table_compares_the_result_with_the_base(studied):
     folder, done = studied
     content = json.loads((folder / "found" / "study.json").read_text())
     [row] = [row for row in content["rows"] if row["kind"] == "step"]
-    assert row["name"] == "small: -f0"
+    assert row["name"] == "small: release"
     assert set(row["measures"]) == {
         "figures/forget/fraction_gt_0.5",
         "perplexity/in_domain",

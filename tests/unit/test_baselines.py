@@ -241,9 +241,9 @@ def test_what_eq_1_took_is_everyones_budget(tmp_path):
     result = MODEL.plus(-1.0, forget).plus(0.5, retain).plus(-0.1, forget)
     models = [NamedModel("base", "reference", MODEL), NamedModel("-f1", "step", result)]
     write(run.stage("release") / "models.json", models)
-    trials = [{"draw": draw} for draw in (0, 0, 0, 1, 1)]
+    trials = [{"draw": draw, "forget": lost} for draw, lost in zip((0, 0, 0, 1, 1), (1, None) * 3)]
     write_json(run.path / "release" / "search.json", {"trials": trials, "front": [{}, {}, {}]})
-    assert spent(SimpleNamespace(way="merge"), run) == Budget(140, 5)
+    assert spent(SimpleNamespace(way="merge"), run) == Budget(140, 5, dead=1)
 
 
 def test_what_the_last_training_by_epochs_took_is_so_for_each_place(tmp_path):
@@ -253,8 +253,13 @@ def test_what_the_last_training_by_epochs_took_is_so_for_each_place(tmp_path):
     (checkpoint / "training.json").write_text(json.dumps(summary))
     made = ModelRef(str(checkpoint), "icu")
     write(run.stage("icu") / "models.json", [NamedModel("icu", "step", made)])
+    places = [{"overrides": {}}, {"overrides": {}, "lost": "the loss is nan"}]
+    write_json(run.path / "icu" / "icu.json", {"chosen": {}, "places": places})
     config = validate({"name": "x", "task": {"name": "extraction"}}, "x.yaml")
-    assert spent(config, run) == Budget(1000, 6)  # 2 places, 3 epochs after the first reading
+    # 3 epochs after the first reading, of which the place that was lost has none to choose from.
+    assert spent(config, run) == Budget(1000, 6, dead=3)
+    write_json(run.path / "icu" / "icu.json", {"chosen": {}, "places": []})  # a grid of one place
+    assert spent(config, run) == Budget(500, 3)
 
 
 def test_the_recipes_result_says_what_it_took():
@@ -266,7 +271,7 @@ def test_the_recipes_result_says_what_it_took():
     found = beside(own, [method], Budget(10, 3))
     assert [one.name for one in found.rows] == ["base", "-f0", "+r1", "dpo"]
     assert [one.notes.get("tokens") for one in found.rows] == [None, None, 10, 9]
-    assert found.rows[2].notes == {"terms": [], "tokens": 10, "candidates": 3}
+    assert found.rows[2].notes == {"terms": [], "tokens": 10, "candidates": 3, "dead": 0}
 
 
 # The config

@@ -79,6 +79,14 @@ def test_what_grows_by_seed_gives_each_its_own_data(write_study_file, tmp_path):
     assert [cell.config.task.n for cell in cells] == [10, 11, 13]
 
 
+def test_what_grows_by_seed_grows_from_a_variants_value(write_study_file, tmp_path):
+    of = content("unlearn-sequences")
+    of["task"] = {"name": "extraction", "forget": {"first": 5}}
+    more = {"by_seed": {"task.forget.first": 32}, "variants": {"a": {"task.forget.first": 200}}}
+    _, cells = study_cells(write_study_file(of, seeds=[0, 1], **more), tmp_path)
+    assert [cell.config.task.forget.first for cell in cells] == [200, 232]
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [
@@ -94,6 +102,7 @@ def test_what_grows_by_seed_gives_each_its_own_data(write_study_file, tmp_path):
         ({"until": "reveal"}, "until reveal evaluates no model; expected evaluate"),
         ({"until": "sweep"}, "the recipe reveal-and-release has no stage sweep; expected one of"),
         ({"config": "nowhere.yaml"}, "nowhere.yaml: cannot be read"),
+        ({"variants": {"a": {"seed": 5}}}, "variants.a: found the key seed, expected it in seeds"),
     ],
 )
 def test_what_a_study_cannot_be_is_named(write_study_file, tmp_path, more, told):
@@ -192,9 +201,9 @@ def test_a_study_goes_on_with_the_runs_that_are_missing(go, write_study_file, tm
     go.lost.clear()
     ran, table = go(path)
     assert ran == [(f"seed-{n}", stage) for n in (1, 2) for stage in ("evaluate", "baselines")]
-    assert [row["name"] for row in table["rows"]] == ["retain-only", "-f0", "+r1", "dpo"]
-    assert table["rows"][3]["dead"] == [0, 1, 2]
-    assert [*table["rows"][3]["measures"][RUDE.name]["seeds"]] == ["0", "1", "2"]
+    assert [row["name"] for row in table["rows"]] == ["retain-only", "release", "dpo"]
+    assert table["rows"][2]["dead"] == [0, 1, 2]
+    assert [*table["rows"][2]["measures"][RUDE.name]["seeds"]] == ["0", "1", "2"]
     again, same = go(path)
     assert (again, same) == ([], table)
 
@@ -225,6 +234,44 @@ def test_a_study_reads_final_under_one_config(go, write_study_file, tmp_path):
     # The seal is on what was read, not on how many run at the same time, or on what engines.
     faster = content(evaluate={"steps": "ends"}, engines={"count": 1})
     assert go(write_study_file(faster, seeds=[0, 1], at_once=2))[0] == []
+
+
+def test_the_config_before_is_another_one_too(go, write_study_file):
+    other = content(evaluate={"steps": "ends"})
+    go(write_study_file())
+    go(write_study_file(other), True)
+    assert "has read the split final" in refusal(go, write_study_file())
+    _, table = go(write_study_file(), True)
+    assert table["notes"][0].startswith("the split final was read again 2 times")
+
+
+def test_a_study_that_judged_nothing_may_be_mended(go, write_study_file, monkeypatch):
+    """What fails before a run reads `final` has sealed nothing."""
+    broken = {name: replaced(recipe, {"reveal": lost}) for name, recipe in pipeline.RECIPES.items()}
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "RECIPES", broken)
+        with pytest.raises(RuntimeError, match="lost"):
+            go(write_study_file())
+    _, table = go(write_study_file(content(evaluate={"steps": "ends"})))
+    assert table["notes"] == []
+
+
+def lost(bench, task, run):
+    raise RuntimeError("lost")
+
+
+def test_seeds_that_two_commits_judged_are_told(go, write_study_file, monkeypatch):
+    path = write_study_file(seeds=[0, 1])
+    go.lost.add("seed-1")
+    monkeypatch.setattr("rnr_dist.run.seal.commit", lambda: "a" * 40)
+    with pytest.raises(RuntimeError, match="lost"):
+        go(path)
+    # The run that was lost had begun to read: its note stays that of the first commit.
+    go.lost.clear()
+    (path.parent / "runs" / "seed-1" / "final.json").unlink()
+    monkeypatch.setattr("rnr_dist.run.seal.commit", lambda: "b" * 40)
+    _, table = go(path)
+    assert table["notes"] == [f"runs were judged by different commits: {'a' * 12}, {'b' * 12}"]
 
 
 def test_another_seed_is_another_reading(go, write_study_file):
