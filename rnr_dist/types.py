@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 
 class Split(StrEnum):
-    """Disjoint parts of the data; who may read which is decision 8 of the design.
+    """Disjoint parts of the data; docs/design.md says who may read which.
 
     `reveal` contexts evaluate arms, `train` contexts fill the forget set, `retain` holds what is
     trained on to keep, merge weights are chosen on `search`, defaults are tuned on `dev`, and

@@ -101,13 +101,6 @@ class Generator:
         except self._engine.died:
             os._exit(1)
 
-    async def memory(self) -> int:
-        """Resident bytes of this actor and its engine's processes."""
-        import psutil
-
-        own = psutil.Process()
-        return sum(process.memory_info().rss for process in [own, *own.children(recursive=True)])
-
     async def shutdown(self) -> None:
         """End the engine's processes; the pool ends the actor afterwards."""
         self._engine.shutdown()

@@ -17,17 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from rnr_dist.measures.measure import Measure, Measures
-from rnr_dist.measures.results import Results, Score
-from rnr_dist.report.summary import Summary, SummaryRow, own_row, summary_rows
+from rnr_dist.measures.results import Score
+from rnr_dist.report.summary import Summary, SummaryRow, own_row
 
 NO_VALUE = "–"
 WIDE_COLUMNS = 5  # with more, 80 columns hold change and interval only below each other
 RULES = {"1": "meets rule 1", "2": "meets rule 2", "lambda": "meets λ's rule"}
-
-
-def results_tables(results: Results, preset: str = "") -> list[Table]:
-    """All tables of `results` that their measures ask for, in order."""
-    return measure_tables(summary_rows(results), results.declared, results.reference, preset)
 
 
 def measure_tables(

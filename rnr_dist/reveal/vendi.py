@@ -69,19 +69,14 @@ class SecondMoment:
             raise ValueError("no embeddings: the Vendi score of an empty set is undefined")
         return self.sum / self.count
 
-    def copy(self) -> SecondMoment:
-        twin = SecondMoment(self.dimension)
-        twin.sum, twin.count = self.sum.copy(), self.count
-        return twin
 
-
-def vendi(moment: SecondMoment) -> float:
+def vendi(density: np.ndarray) -> float:
     """Vendi score of a set, from 1 (all alike) to min(n, d): its effective number of items.
 
-    exp of the Shannon entropy (natural log) of the eigenvalues of S/n (paper section 3.1).
-    Raises ValueError for the empty set, which has no spectrum.
+    density: S/n (d, d), or the Gram matrix over n (n, n), which has the same spectrum but for
+    zeros. exp of the Shannon entropy (natural log) of the eigenvalues (paper section 3.1).
     """
-    return math.exp(entropy(np.linalg.eigvalsh(moment.mean())))
+    return math.exp(entropy(np.linalg.eigvalsh(density)))
 
 
 def normalised_vendi(vs: float, n: int, d: int) -> float:
@@ -126,9 +121,9 @@ def _mixture(batch: np.ndarray, forget_set: SecondMoment, w: float) -> float:
     rows = unit_rows(batch) / math.sqrt(len(batch))
     if not forget_set.count:
         gram = rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows
-        return math.exp(entropy(np.linalg.eigvalsh(gram)))
+        return vendi(gram)
     if LOW_RANK * len(rows) > rows.shape[1]:
         density = (1 - w) * forget_set.mean() + w * rows.T @ rows
-        return math.exp(entropy(np.linalg.eigvalsh(density)))
+        return vendi(density)
     values, vectors = forget_set.basis()
     return math.exp(updated_entropy((1 - w) * values, math.sqrt(w) * rows @ vectors))

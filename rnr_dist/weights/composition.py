@@ -167,12 +167,6 @@ def stack(terms: Iterable[Term], shapes: Shapes | None = None) -> Factors:
     return {module: (torch.cat(downs[module]), torch.cat(ups[module], dim=1)) for module in downs}
 
 
-def delta(terms: Iterable[Term], module: str) -> torch.Tensor:
-    """(out, in) fp32 sum of the terms' deltas of one module; KeyError where none touches it."""
-    a, b = stack(terms)[module]
-    return b @ a
-
-
 def adapter_pair(one: Adapter, other: Adapter) -> tuple[Factors, Factors]:
     """The two adapters' own deltas as {module: (A, scaling * B)}, for a comparison by module.
 

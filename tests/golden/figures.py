@@ -8,6 +8,7 @@ figures watch, so code that moves is followed here; `expected` stays.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -292,7 +293,7 @@ def reveal() -> dict[str, Any]:
     batches["alike"] = batches["few"][[0, 0, 0, 1]]
     batches["none"] = np.zeros((0, 64))
     held = {"empty": SecondMoment(64), "some": SecondMoment(64).add(draw.normal(size=(90, 64)))}
-    held["more"] = held["some"].copy().add(batches["many"])
+    held["more"] = copy.deepcopy(held["some"]).add(batches["many"])
     kinds: tuple[Any, ...] = ("weighted", "union", "union_raw")
     features, rewards = draw.normal(size=(60, 8)), draw.uniform(size=60)
     small = BanditSettings(hidden=12, initial=4, steps=40)

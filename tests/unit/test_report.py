@@ -28,7 +28,6 @@ from rnr_dist.report.table import (
     instructions_table,
     measure_tables,
     print_report,
-    results_tables,
     trials_table,
 )
 from rnr_dist.run.directory import write, write_json
@@ -46,6 +45,11 @@ from tests.unit.stage_findings import FILLS, READER, TRIALS
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "docs" / "summary_schema.md"
 STORED = ROOT / "docs" / "results"
+
+
+def results_tables(results, preset=""):
+    """All tables that the results' measures ask for."""
+    return measure_tables(summary_rows(results), results.declared, results.reference, preset)
 
 
 def summary_of(results, **details):

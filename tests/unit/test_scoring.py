@@ -1,5 +1,7 @@
 """The harmonic score: its limits, its monotony, and rescoring from what a pull stores."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -59,7 +61,7 @@ def test_cached_rescoring_equals_a_fresh_score(mode):
     grown.add(second)
     rescored = score_batch(stored, 0.6, grown, 0.5, mode, 0.5)
     fresh_forget_set = SecondMoment(16).add(np.vstack([first, second]))
-    fresh = score_batch(stored.copy(), 0.6, fresh_forget_set, 0.5, mode, 0.5)
+    fresh = score_batch(copy.deepcopy(stored), 0.6, fresh_forget_set, 0.5, mode, 0.5)
     assert rescored == pytest.approx(fresh, abs=1e-9)
     assert rescored != pytest.approx(at_start, abs=1e-3)
 
@@ -67,7 +69,7 @@ def test_cached_rescoring_equals_a_fresh_score(mode):
 @pytest.mark.parametrize("mode", ["weighted", "union", "union_raw"])
 def test_scoring_leaves_the_forget_set_alone(mode):
     forget_set = SecondMoment(8).add(embeddings(12, 8, 4))
-    before = forget_set.copy()
+    before = copy.deepcopy(forget_set)
     score_batch(embeddings(5, 8, 5), 0.5, forget_set, 0.5, mode, 0.5)
     assert forget_set.count == before.count
     np.testing.assert_array_equal(forget_set.sum, before.sum)
