@@ -107,7 +107,7 @@ class Bench:
         return self.endpoint_of(self.base)
 
     def endpoint_of(self, checkpoint: ModelRef) -> Any:
-        """Generators started with `checkpoint`; those of another architecture are ended first."""
+        """Generators started with `checkpoint`; those of another checkpoint are ended first."""
         from rnr_dist.generate.cluster_pool import generator_pool
 
         if self._serving is None or self._serving[0] != checkpoint.checkpoint_digest:

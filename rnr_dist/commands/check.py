@@ -13,6 +13,8 @@ from rnr_dist.config.file import load_config
 from rnr_dist.config.methods import way_of
 from rnr_dist.config.schema import Config
 from rnr_dist.config.training import Training
+from rnr_dist.config.unlearning import Pairing
+from rnr_dist.data.sources import load_contexts
 from rnr_dist.errors import InputError
 from rnr_dist.generate.backend import backend_of
 from rnr_dist.machine.cluster import check_room
@@ -65,6 +67,8 @@ def check_inputs(config: Config, methods: bool = False) -> Task:
 def check_methods(config: Config, task: Task) -> None:
     """Raises InputError where a method beside the recipe's own cannot run."""
     _require_served(config, task, config.compared)
+    if any("external" in make_method(name).needs for name in config.compared):
+        load_contexts(config.methods.external, "external")
     if here := checkpoint_here(config.model):
         require_trainable(config, here)
 
@@ -137,6 +141,12 @@ def _check_encoders(config: Config) -> None:
     """Raises InputError for an embedder, or BERTScore's encoder, that is not there."""
     if config.way == "merge":
         resolve_embedder(config.reveal.embedder)
+        wanted = config.pairing.embedder
+        if wanted not in (Pairing().embedder, config.embedder):
+            raise InputError(
+                f"pairing.embedder: found {wanted}, but the recipe {config.recipe} pairs by "
+                f"reveal.embedder; expected {config.embedder}"
+            )
         return
     _encoder(config.pairing.embedder, "pairing.embedder")
     scorer = _encoder(config.refinement.scorer, "refinement.scorer")

@@ -25,6 +25,7 @@ from rnr_dist.errors import InputError
 
 # Keys of earlier versions, and where they are now.
 MOVED = {
+    "retain.detoxified_per_context": "retain.mild_per_context",
     "baselines": "methods",
     "evaluate.choices": "task.choices",
     "evaluate.dialogues": "task.dialogues",

@@ -134,6 +134,7 @@ def complete_methods(content: Mapping[str, Any], way: Way, used: set[str]) -> di
         if name in named and name not in METHODS and ":" not in name:
             near = get_close_matches(name, [*Methods.model_fields, *METHODS], 1)
             hint = f"; did you mean {near[0]}?" if near else ""
+            hint = "; it is called methods.run now" if name == "methods" else hint
             raise ValueError(f"unknown key methods.{name}{hint}")
         own_way = way_of(name, way)
         if section := getattr(method_class(name), "section", ""):

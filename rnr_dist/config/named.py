@@ -1,7 +1,7 @@
 """Sections whose schema follows from the `name` in them: a task's settings, an objective's.
 
 In: plain values with a `name`. Out: the section of that name. Invariant: errors inside keep their
-place: `file.section_sentence` reads them from the error's context.
+place: `file` reads them from the error's context.
 """
 
 from __future__ import annotations

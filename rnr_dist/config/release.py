@@ -15,7 +15,7 @@ class Retain(Section):
 
     responses_per_context: Annotated[int, Field(ge=0)] = 4
     """The base model's own answers to each `retain` context."""
-    detoxified_per_context: Annotated[int, Field(ge=0)] = 0
+    mild_per_context: Annotated[int, Field(ge=0)] = 0
     """The base model's answers to each `train` context that hold the least of the target."""
     response: Sampling = Sampling(n=1, max_tokens=32, temperature=1.0, top_p=0.9)
     """Sampling of those answers; `n` is set by the two counts above."""

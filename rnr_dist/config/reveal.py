@@ -73,7 +73,7 @@ class Reveal(Section):
     contexts_per_pull: Count = 16
     """Contexts of the `reveal` split that an arm is evaluated on; fixed in an outer iteration."""
     query: Literal["preamble", "instruction_input_output", "chat"] = "preamble"
-    """How instruction and context are put together: see `reveal.instructions.QUERY_FORMATS`. `chat`
+    """How instruction and context are put together: see `tasks.prompts.QUERY_FORMATS`. `chat`
     asks by the model's chat template and lets the answer begin with the context."""
     response: Sampling = Sampling(n=1, max_tokens=24, temperature=1.0, top_p=0.9)
     """Sampling of the responses that are scored."""

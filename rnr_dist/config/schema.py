@@ -46,7 +46,7 @@ ROWS = ("base", "retain-only", "joint", "memorised", "control")
 # Sections that a recipe does not read: a file that gives one of them means another recipe.
 UNREAD = {
     "reveal-and-release": ("memorise", "refinement", "stopping", "sweep"),
-    "unlearn-sequences": ("reveal",),
+    "unlearn-sequences": ("reveal", "retain"),
 }
 
 

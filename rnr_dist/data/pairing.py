@@ -47,7 +47,7 @@ def pair_up(
     """
     if len(pool) < settings.k:
         raise InputError(
-            f"task.pool: found {len(pool)} sequences, expected at least pairing.k {settings.k}"
+            f"pairing.k: found {len(pool)} texts to pair with, expected at least {settings.k}"
         )
     index = make_index(vectors[1], settings.approximate_above, gpu)
     wanted = min(len(pool), settings.k * WIDER)

@@ -1,1 +1,1 @@
-"""Iterative Contrastive Unlearning: pure pairing, filter and stopping; Ray Train around them."""
+"""Unlearning by epochs, ICU above all: levels, who leaves, when to end; Ray Train around them."""

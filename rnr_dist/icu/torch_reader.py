@@ -1,6 +1,6 @@
 """A model in this process as a `ModelReader`: arg maxes in one pass, continuations in one batch.
 
-In: a transformers causal LM and its end token. Out: as `evaluate.memorisation` asks. Invariant: a
+In: a transformers causal LM and its end token. Out: as `measures.memorisation` asks. Invariant: a
 sequence's keys and values are computed once; every continuation of it starts from a view of them
 with the later positions masked, so nothing is read twice.
 """

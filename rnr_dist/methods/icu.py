@@ -40,7 +40,7 @@ class IcuSettings(ObjectiveSettings):
     """beta: weight of KL(theta0 || theta) on the pairs and on what is retained, L_kl."""
     retain: Retained = 3
     """Further texts a target that L_kl holds at theta0, of those that stay and of general text,
-    others in each epoch; 0 leaves L_kl to the pairs (the paper's)."""
+    others in each epoch where it is trained by epochs; 0 leaves L_kl to the pairs (the paper's)."""
     reduction: Literal["token", "sequence"] = "token"
     """A term's mean: over valid tokens, or over sequences of the sum over t (the paper's)."""
     divergence: Literal["kl", "cross_entropy"] = "kl"

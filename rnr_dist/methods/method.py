@@ -76,4 +76,8 @@ def require_trainable(config: Config, checkpoint: Path) -> None:
     for name in config.compared:
         settings = config.methods.found(name)
         if settings and settings.training.parameters != "full":
-            require_trained(checkpoint, settings.training, f"methods.{name}.training")
+            key = f"methods.{name}.training"
+            require_trained(checkpoint, settings.training, key)
+            if (layer := getattr(settings.training.objective, "layer", None)) is not None:
+                steered = settings.training.model_copy(update={"layers": [layer]})
+                require_trained(checkpoint, steered, f"{key}.objective.layer")

@@ -33,7 +33,7 @@ class NpoSettings(ObjectiveSettings):
     retain_weight: Weight = 1.0
     """Weight of the cross-entropy (nats a token) of what is retained; 0 takes none."""
     retain: Retained = 1
-    """Texts an item that are retained, others in each epoch."""
+    """Texts an item that are retained, others in each epoch where it is trained by epochs."""
 
 
 class NpoObjective:

@@ -37,7 +37,7 @@ class SimnpoSettings(ObjectiveSettings):
     retain_weight: Weight = 1.0
     """Weight of the cross-entropy (nats a token) of what is retained; 0 takes none."""
     retain: Retained = 1
-    """Texts an item that are retained, others in each epoch."""
+    """Texts an item that are retained, others in each epoch where it is trained by epochs."""
 
 
 class SimnpoObjective:

@@ -21,7 +21,7 @@ RECIPE = Recipe(
         Stage(
             "baselines",
             ("report",),
-            ("methods", "retain", "release"),
+            ("methods", "release"),
             in_order(baselines_stage, comparison_stage),
             judges=True,
         ),

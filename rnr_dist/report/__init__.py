@@ -1,1 +1,1 @@
-"""What a person sees: progress, tables, figures, the summary and MLflow."""
+"""What a person reads of a run or a study: tables, figures, summary, sheets to grade."""

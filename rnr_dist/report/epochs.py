@@ -20,8 +20,9 @@ from matplotlib.ticker import MaxNLocator
 from rnr_dist.report.figures import DOTS_PER_INCH, GREY, PERCENT, save
 from rnr_dist.run.directory import RunDir, read_json
 
+TRAINING = "training.json"  # what a training leaves beside its model (train.job.SUMMARY)
+
 MARKERS = "osv^DPX"
-TRAINING = "training.json"  # what a training leaves beside its model
 STAGES = ("icu", "baselines")  # where methods are trained by epochs
 READ = {"extraction": "Extraction likelihood", "memorisation": "Memorisation accuracy"}
 MEANS = ("bertscore", "bleu", *READ)

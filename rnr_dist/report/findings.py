@@ -61,6 +61,7 @@ def findings_of(run: RunDir, config: Config, results: Results) -> Findings:
         *_fallback_notes(search.get("fallbacks", [])),
         *_limit_notes(trained),
         *_control_notes(results),
+        *_vocabulary_notes(results),
         *filter(None, [rereading_note(run.path)]),
     ]
     return Findings(results, details, tuple(notes))
@@ -86,6 +87,13 @@ def stopping_note(stopping: Stopping) -> str:
         f"training ends by EL over {over[stopping.extraction_over]} and MA over "
         f"{over[stopping.memorisation_over]}"
     )
+
+
+def _vocabulary_notes(results: Results) -> Iterator[str]:
+    for row in results.rows:
+        if left_out := row.notes.get("left_out"):
+            told = ", ".join(left_out)
+            yield f"{row.name} has another vocabulary: {told} compare the same tokens alone"
 
 
 def _fallback_notes(fallbacks: list[str]) -> Iterator[str]:

@@ -97,9 +97,9 @@ def retain_answers(task: Behaved, bench: Bench) -> list[Sample]:
         sampling = retain.response.model_copy(update={"n": retain.responses_per_context})
         describe = "the base model's answers to contexts that are retained"
         kept += sample_model(bench, bench.base, asked, sampling, describe)
-    if retain.detoxified_per_context:
+    if retain.mild_per_context:
         asked = Asked.bare(task.name, task.contexts(Split.TRAIN, "forget"))
-        each = retain.detoxified_per_context
+        each = retain.mild_per_context
         sampling = retain.response.model_copy(update={"n": each * BEST_OF})
         describe = "the base model's answers that hold the least of the target"
         answers = sample_model(bench, bench.base, asked, sampling, describe)

@@ -105,6 +105,10 @@ def make_task(config: Config) -> Task:
         raise InputError(
             f"task {name}: lacks {', '.join(missing)}; expected all parts of tasks.task.Task"
         )
+    if not isinstance(task.measures, Measures):
+        raise InputError(
+            f"task {name}: measures is a {type(task.measures).__name__}, expected Measures"
+        )
     problem = problem_with(task.measures.declared)
     if problem:
         raise InputError(f"task {name}: {problem}")

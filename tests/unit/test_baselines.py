@@ -241,7 +241,10 @@ def test_what_eq_1_took_is_everyones_budget(tmp_path):
     result = MODEL.plus(-1.0, forget).plus(0.5, retain).plus(-0.1, forget)
     models = [NamedModel("base", "reference", MODEL), NamedModel("-f1", "step", result)]
     write(run.stage("release") / "models.json", models)
-    trials = [{"draw": draw, "forget": lost} for draw, lost in zip((0, 0, 0, 1, 1), (1, None) * 3)]
+    trials = [
+        {"draw": draw, "forget": lost}
+        for draw, lost in zip((0, 0, 0, 1, 1), (1, None, 1, 1, 1), strict=True)
+    ]
     write_json(run.path / "release" / "search.json", {"trials": trials, "front": [{}, {}, {}]})
     assert spent(SimpleNamespace(way="merge"), run) == Budget(140, 5, dead=1)
 

@@ -52,6 +52,11 @@ BAD_INPUTS = {
     "unknown key": (nothing, ["reveal.budgte=3"], ["reveal.budgte", "did you mean budget?"]),
     "wrong type": (nothing, ["reveal.budget=many"], ["reveal.budget", "'many'", "integer"]),
     "out of range": (nothing, ["reveal.alpha=2"], ["reveal.alpha", "2", "less than or equal to 1"]),
+    "an embedder that pairs nothing here": (
+        nothing,
+        ["pairing.embedder=./other"],
+        ["pairing.embedder: found ./other", "pairs by reveal.embedder", "expected embedded:minilm"],
+    ),
     "no YAML value": (nothing, ["reveal.alpha=[2"], ["--set reveal.alpha=[2", "no YAML"]),
     "missing data file": (
         nothing,
@@ -259,6 +264,30 @@ def test_check_lists_what_a_run_would_use(place, capsys):
     overrides = ["methods.run=[dpo]", "methods.dpo.training.target_modules=[q_proj]"]
     assert rnr("check", "config.yaml", *(p for one in overrides for p in ("--set", one))) == 0
     assert "methods dpo\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (
+            [
+                "methods.run=[pem_external]",
+                "methods.external={source: nowhere.txt, splits: {train: 1}}",
+            ],
+            "nowhere.txt",
+        ),
+        (
+            ["methods.run=[rmu]", "methods.rmu.training.objective.layer=99"],
+            "methods.rmu.training.objective.layer",
+        ),
+    ],
+)
+def test_what_a_method_beside_needs_is_known_before_its_turn(place, capsys, overrides, told):
+    training = "training.target_modules=[q_proj]"
+    overrides = [*overrides, *(f"methods.{name}.{training}" for name in ("pem_external", "rmu"))]
+    overrides.append("methods.rmu.training.layers=[0]")
+    assert rnr("check", "config.yaml", *(p for one in overrides for p in ("--set", one))) == 0
+    assert "methods can't run: " in (out := capsys.readouterr().out) and told in out
 
 
 def test_a_run_keeps_its_config_and_prints_its_directory(place, capsys, monkeypatch):

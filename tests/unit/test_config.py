@@ -116,6 +116,8 @@ def test_values_are_read_and_the_rest_has_defaults(write):
         ("sweep: {}", "sweep: the recipe reveal-and-release does not read it"),
         ("stopping: {}", "stopping: the recipe reveal-and-release does not read it"),
         ("baselines: {}", "unknown key baselines; it is called methods now"),
+        ("methods: {methods: [cmd]}", "unknown key methods.methods; it is called methods.run now"),
+        ("retain: {detoxified_per_context: 1}", "it is called retain.mild_per_context now"),
         ("evaluate: {choices: x}", "unknown key evaluate.choices; it is called task.choices now"),
         ("evaluate: {dialogues: x}", "evaluate.dialogues; it is called task.dialogues now"),
         ("evaluate: {sampled_n: 5}", "evaluate.sampled_n; it is called task.sampled_n now"),

@@ -181,7 +181,9 @@ def test_a_sequence_is_never_its_own_pair_and_a_small_pool_is_named():
     settings = Pairing(exclude_content=False)
     with pytest.raises(InputError, match="0 of 1 pool sequences are left"):
         pair_up(forget, forget, vectors, settings)
-    with pytest.raises(InputError, match=r"task\.pool: found 1 sequences, expected .*k 2"):
+    with pytest.raises(
+        InputError, match=r"pairing\.k: found 1 texts to pair with, expected at least 2"
+    ):
         pair_up(forget, forget, vectors, Pairing(k=2))
 
 
