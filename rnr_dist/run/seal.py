@@ -1,8 +1,8 @@
 """The seal on `final`: who read it, under which config, and how often.
 
-In: a stage that reads the split, and the fingerprint of all that went into it. Out: the note of
-every reading. Invariant: a stage reads `final` under one fingerprint; another one is refused unless
-it is asked for, and then every table tells that `final` was read again.
+In: a stage that reads the split, the fingerprint of its config, the models that it reads. Out: the
+note of every reading. Invariant: a stage reads `final` under one config, of one result; another is
+refused unless it is asked for, and then every table tells that `final` was read again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,15 @@ NOTE = "final.json"
 
 
 @dataclass(frozen=True)
+class SplitReader:
+    """Who reads: a stage under a config, of these models by one digest; "" where none are known."""
+
+    stage: str
+    fingerprint: str
+    models: str = ""
+
+
+@dataclass(frozen=True)
 class FinalReading:
     """One reading. commit: that was checked out, or the installed version, before it was read."""
 
@@ -27,6 +36,13 @@ class FinalReading:
     fingerprint: str
     commit: str
     at: str
+    models: str = ""
+
+    def by(self, reader: SplitReader) -> bool:
+        """Whether it was the same reader, as far as both know what is read."""
+        known = self.models and reader.models
+        same = (self.stage, self.fingerprint) == (reader.stage, reader.fingerprint)
+        return same and not (known and self.models != reader.models)
 
 
 def final_readings(folder: Path) -> list[FinalReading]:
@@ -35,28 +51,32 @@ def final_readings(folder: Path) -> list[FinalReading]:
     return read(path, list[FinalReading]) if path.exists() else []
 
 
-def require_sealed(folder: Path, stage: str, fingerprint: str) -> None:
-    """Raises InputError where `stage` has read `final` under other fingerprints alone."""
-    own = [reading for reading in final_readings(folder) if reading.stage == stage]
-    if own and all(reading.fingerprint != fingerprint for reading in own):
+def require_sealed(folder: Path, reader: SplitReader) -> None:
+    """Raises InputError where the stage has read `final` under another config, or of other models,
+    alone."""
+    own = [reading for reading in final_readings(folder) if reading.stage == reader.stage]
+    if own and not any(reading.by(reader) for reading in own):
+        same = any(reading.fingerprint == reader.fingerprint for reading in own)
+        other = "of another result, which was made anew since" if same else "under another config"
         raise InputError(
-            f"{folder}: {stage} has read the split final on {own[-1].at} under another config "
+            f"{folder}: {reader.stage} has read the split final on {own[-1].at} {other} "
             f"(commit {own[-1].commit[:12]}); expected the same config, or --reread, which every "
             "table then tells"
         )
 
 
-def read_final(folder: Path, stage: str, fingerprint: str, reread: bool) -> None:
-    """Note that `stage` reads `final` now. Goes on where it was interrupted without a new note.
+def read_final(folder: Path, reader: SplitReader, reread: bool) -> None:
+    """Note that a stage reads `final` now. Goes on where it was interrupted without a new note.
 
     Raises InputError where it was read under another fingerprint and `reread` is off.
     """
     if not reread:
-        require_sealed(folder, stage, fingerprint)
+        require_sealed(folder, reader)
     before = final_readings(folder)
-    if any(one.stage == stage and one.fingerprint == fingerprint for one in before):
+    if any(one.by(reader) for one in before):
         return
-    now = FinalReading(stage, fingerprint, commit(), time.strftime("%Y-%m-%d %H:%M"))
+    at = time.strftime("%Y-%m-%d %H:%M")
+    now = FinalReading(reader.stage, reader.fingerprint, commit(), at, reader.models)
     write(folder / NOTE, [*before, now])
 
 

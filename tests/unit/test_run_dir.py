@@ -7,7 +7,6 @@ import pytest
 from rnr_dist.errors import InputError
 from rnr_dist.run.directory import (
     LAYOUT_NOTE,
-    EventLog,
     RunDir,
     differing_keys,
     read_json,
@@ -17,6 +16,7 @@ from rnr_dist.run.directory import (
     write_json,
     write_rows,
 )
+from rnr_dist.run.events import EventLog
 from rnr_dist.types import Arm, Context, Sample, Split
 
 CONFIG = {"name": "one", "reveal": {"budget": 4, "arms": 8}}
