@@ -16,9 +16,7 @@ RECIPE = Recipe(
     "unlearn-sequences",
     (
         Stage("memorise", (), MEMORISED, memorise_stage),
-        Stage(
-            "icu", ("memorise",), (*UNLEARNT, "methods.icu"), icu_stage, beside=("materials",)
-        ),
+        Stage("icu", ("memorise",), (*UNLEARNT, "methods.icu"), icu_stage, beside=("materials",)),
         Stage("evaluate", ("icu",), ("evaluate",), evaluate_stage, judges=True),
         Stage("report", ("evaluate",), (), report_stage, beside=REPORTED),
         Stage(

@@ -151,8 +151,14 @@ def write_rows(path: Path, rows: Iterable[Any]) -> None:
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     """The rows of a Parquet file as dataclasses of `kind`; raises InputError as `read` does."""
+    rows = read_table(path).to_pylist()
+    return from_plain(list[kind], rows, str(path))  # type: ignore[valid-type]
+
+
+def read_table(path: Path) -> pa.Table:
+    """The table in a Parquet file. Raises InputError where it is not whole."""
     try:
-        rows = pq.read_table(path, page_checksum_verification=True).to_pylist()
+        return pq.read_table(path, page_checksum_verification=True)
     except FileNotFoundError:
         raise InputError(f"{path}: not there; expected a file that a run has written") from None
     except (OSError, ValueError) as error:  # Arrow's own errors are some of these
@@ -160,7 +166,6 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
             f"{path}: found no whole Parquet file ({_brief(error)}); expected what was "
             f"written{_mend(path)}"
         ) from None
-    return from_plain(list[kind], rows, str(path))  # type: ignore[valid-type]
 
 
 class RunDir:
@@ -291,7 +296,7 @@ class RunDir:
         return f"{first.path} is {first.kind}" if first else None
 
     def done(self, name: str, fingerprint: str, inputs: Mapping[str, str] | None = None) -> bool:
-        """Whether the stage finished with the same inputs and its files are still what they were."""
+        """Whether the stage finished with the same inputs and its files are what they were."""
         return self.undone(name, fingerprint, inputs) is None
 
     def finished(self) -> dict[str, str]:

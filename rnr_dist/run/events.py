@@ -44,13 +44,13 @@ class EventLog:
             handle.flush()
             os.fsync(handle.fileno())
 
-    def lines(self) -> list[Line]:
-        """All whole lines; one that a crash cut short is dropped from the file."""
+    def lines(self, mend: bool = True) -> list[Line]:
+        """All whole lines; one that a crash cut short is dropped from the file if `mend`."""
         if not self.path.exists():
             return []
         content = self.path.read_bytes()
         whole = content.rfind(b"\n") + 1
-        if whole < len(content):
+        if mend and whole < len(content):
             os.truncate(self.path, whole)
         found, offset = [], 0
         for line in content[:whole].splitlines(keepends=True):

@@ -207,14 +207,15 @@ class Tracker:
     def _waiting(self) -> list[dict[str, Any]]:
         """The spool's entries; a damaged one is told of, and kept among the rejected ones."""
         lines = self._spool.lines()
-        entries = [entry for entry in events_of(lines) if ENTRY <= entry.keys()]
+        entries = [entry for entry in events_of(lines) if entry.keys() >= ENTRY]
         if len(entries) < len(lines):
-            lost = [line for line in lines if not (line.event and ENTRY <= line.event.keys())]
+            lost = [line for line in lines if not (line.event and line.event.keys() >= ENTRY)]
             for line in lost:
                 told = line.content.decode("utf-8", "backslashreplace").rstrip("\n")
                 self._rejected.append({"line": told, "reason": "found no whole entry"})
             self._keep(entries)
-            say(f"{self._spool.path}: {len(lost)} damaged lines, kept in {self._rejected.path.name}")
+            kept = self._rejected.path.name
+            say(f"{self._spool.path}: {len(lost)} damaged lines are kept in {kept}")
         return entries
 
     def _keep(self, entries: Sequence[dict[str, Any]]) -> None:

@@ -140,10 +140,13 @@ def adapter_digest(path: str | Path) -> str:
     return digest([checksum(folder / WEIGHTS), scale])
 
 
-def is_whole(adapter: Adapter) -> bool:
-    """Whether the adapter's folder holds what its digest was taken of."""
+def is_whole(made: Adapter | ModelRef) -> bool:
+    """Whether the folder of an adapter, or of a checkpoint, holds what its digest was taken of."""
     try:
-        return adapter_digest(adapter.path) == adapter.digest
+        if isinstance(made, ModelRef):
+            require_content(made)
+            return True
+        return adapter_digest(made.path) == made.digest
     except InputError:
         return False
 
