@@ -24,6 +24,7 @@ from rnr_dist.run.directory import (
     RunDir,
     read,
     read_json,
+    read_manifest,
     read_table,
 )
 from rnr_dist.run.events import EventLog
@@ -56,11 +57,14 @@ class Findings:
             return None
 
     def lines(self) -> list[str]:
-        """A line for each problem, by path and each path once; a last one on all."""
-        by_path = {one.path: one for one in reversed(self.problems)}
-        told = [by_path[path].line for path in sorted(by_path)]
+        """A line for each problem, by path and each once; a last one on all."""
+        told = list(dict.fromkeys(one.line for one in sorted(self.problems, key=_place)))
         verdict = f"{len(told)} are not as they were left" if told else "all as they were left"
         return [*told, *self.notes, f"{self.files} files read: {verdict}"]
+
+
+def _place(problem: Problem) -> Path:
+    return problem.path
 
 
 def verify_run(path: Path) -> Findings:
@@ -94,7 +98,7 @@ def verify_run(path: Path) -> Findings:
 def _manifests(run: RunDir, found: Findings) -> Iterator[tuple[Path, Manifest]]:
     """The finished stages' manifests by folder, those of earlier attempts too."""
     for path in [*run.path.glob(f"*/{MANIFEST}"), *run.path.glob(f"{EARLIER}/*/{MANIFEST}")]:
-        manifest = found.asked(path, partial(read, path, Manifest))
+        manifest = found.asked(path, partial(read_manifest, path))
         if manifest and path.parent.parent != run.path:
             # What an earlier attempt wrote beside its folder was written again since.
             own = tuple(one for one in manifest.files if not one.path.startswith("../"))

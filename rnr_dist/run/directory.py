@@ -346,13 +346,21 @@ class RunDir:
         return earlier / f"{name}-{number}"
 
 
+def read_manifest(path: Path) -> Manifest:
+    """A manifest, or what a stage was begun with; it names no model, so needs no base to be read.
+
+    Raises InputError.
+    """
+    found: Manifest = _whole(path, Manifest)
+    return found
+
+
 def _note(path: Path) -> Manifest | None:
     """A manifest, or what a stage was begun with; None where it is damaged, which is told."""
     if not path.exists():
         return None
     try:
-        found: Manifest = _whole(path, Manifest)
-        return found
+        return read_manifest(path)
     except InputError as error:
         say(f"{error}; the stage is gone through again")
         return None

@@ -77,7 +77,9 @@ def test_a_data_file_that_was_edited_is_refused_until_it_is_what_it_was(
     go(config(), until)
     texts.write_text(before.replace("him", "her"))
     sentence = refusal(go, config())
-    assert f"{run}: the data openings.txt has another content than when reveal was begun" in sentence
+    assert (
+        f"{run}: the data openings.txt has another content than when reveal was begun" in sentence
+    )
     assert f"or remove {run / 'reveal'} to begin it anew" in sentence
     assert read_json(run / "config.json")["task"]["challenging"]["source"] == "openings.txt"
     texts.write_text(before)
@@ -96,9 +98,7 @@ def test_a_stage_that_was_interrupted_does_not_go_on_with_other_data(
     def broken(bench, task, run):
         raise RuntimeError("interrupted")
 
-    recipes = {
-        name: replaced(recipe, {"reveal": broken}) for name, recipe in pretended([]).items()
-    }
+    recipes = {name: replaced(recipe, {"reveal": broken}) for name, recipe in pretended([]).items()}
     go = runner(tmp_path / "run", monkeypatch, recipes=recipes)
     with pytest.raises(RuntimeError, match="interrupted"):
         go(config())
@@ -160,9 +160,7 @@ def test_a_stage_that_makes_the_same_again_leaves_those_after_it(go, config, run
     assert go(config()) == ["reveal"]
 
 
-def test_final_is_not_read_again_of_another_result_under_the_same_config(
-    go, config, run, tmp_path
-):
+def test_final_is_not_read_again_of_another_result_under_the_same_config(go, config, run, tmp_path):
     base = resolve_model(str(tmp_path / "model"))
 
     def released(other):
