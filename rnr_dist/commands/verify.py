@@ -29,6 +29,7 @@ from rnr_dist.run.directory import (
 )
 from rnr_dist.run.events import EventLog
 from rnr_dist.run.manifests import MANIFEST, Manifest, Problem, is_scratch, problems, results
+from rnr_dist.run.seal import NOTE, final_readings
 from rnr_dist.types import ModelRef, NamedModel
 
 SPOOL = "mlflow-spool.jsonl"
@@ -89,6 +90,7 @@ def verify_run(path: Path) -> Findings:
         _check_inputs(run, config, base, found)
     _check_models(run, found)
     found.problems += _foreign(run, names, manifests)
+    found.problems += _unsealed(run, found)
     for file in results(run.path):
         if not any(folder in manifests for folder in file.parents):
             _check_unlisted(file, found)
@@ -160,6 +162,18 @@ def _check_models(run: RunDir, found: Findings) -> None:
                     told = f"expected the adapter of digest {term.adapter.digest}"
                     kind = "damaged" if place.is_dir() else "missing"
                     found.problems.append(Problem(kind, place, told))
+
+
+def _unsealed(run: RunDir, found: Findings) -> Iterator[Problem]:
+    """Stages that have read `final`, of which the note of all readings knows nothing."""
+    from rnr_dist.recipes.pipeline import judged_on_final
+
+    note = run.path / NOTE
+    readings = found.asked(note, partial(final_readings, run.path)) or []
+    for name, _ in judged_on_final(run):
+        if name not in {reading.stage for reading in readings}:
+            told = f"the reading of {name}" if note.exists() else f"with the reading of {name}"
+            yield Problem("missing", note, told)
 
 
 def _foreign(

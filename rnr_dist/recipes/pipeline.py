@@ -12,6 +12,7 @@ from collections.abc import Set
 from pathlib import Path
 
 from rnr_dist.bench import Bench, Check, no_check
+from rnr_dist.config.file import validate
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
 from rnr_dist.recipes.inputs import inputs_of, require_inputs
@@ -21,7 +22,7 @@ from rnr_dist.recipes.unlearn_sequences import RECIPE as UNLEARN_SEQUENCES
 from rnr_dist.run.directory import RunDir, read_json, write_json
 from rnr_dist.run.meter import Meter
 from rnr_dist.run.progress import say
-from rnr_dist.run.seal import SplitReader, read_final, require_sealed
+from rnr_dist.run.seal import read_final, require_noted, require_sealed
 from rnr_dist.run.tracking import Tracker, default_uri
 from rnr_dist.tasks.evaluation import run_models
 from rnr_dist.tasks.task import Task
@@ -60,6 +61,7 @@ def open_run(path: Path, config: Config, resume: bool, reread: bool = False) -> 
     except InputError as error:  # what was made with which config, the stages know as well
         say(f"{error}; taken as the config that is given now")
         changed = ["config.json, which is damaged"]
+    _note_readings(run)
     if not changed:
         return run
     recipe, finished = RECIPES[config.recipe], run.finished()
@@ -78,10 +80,32 @@ def open_run(path: Path, config: Config, resume: bool, reread: bool = False) -> 
     if config.evaluate.split is Split.FINAL and not reread:
         for stage in recipe.stages:
             if stage.judges:
-                require_sealed(run.path, SplitReader(stage.name, fingerprint(config, stage.name)))
+                require_sealed(run.path, stage.name, fingerprint(config, stage.name))
     run.take_config(content)
     say(f"changed: {told}; made anew: {', '.join(anew) or 'nothing that is finished'}")
     return run
+
+
+def _note_readings(run: RunDir) -> None:
+    """Note what the run has read of `final` where the notes of that were lost."""
+    for name, mark in judged_on_final(run):
+        require_noted(run.path, name, mark)
+
+
+def judged_on_final(run: RunDir) -> list[tuple[str, str]]:
+    """The stages that have read `final` under the run's config, with their fingerprints."""
+    try:
+        config = validate(read_json(run.marker), str(run.marker))
+    except InputError:
+        return []  # with which config they were made is not known
+    if config.evaluate.split is not Split.FINAL:
+        return []
+    marks = [
+        (stage.name, fingerprint(config, stage.name), run.begun(stage.name))
+        for stage in RECIPES[config.recipe].stages
+        if stage.judges
+    ]
+    return [(name, mark) for name, mark, begun in marks if begun and begun.fingerprint == mark]
 
 
 def run_pipeline(
@@ -144,7 +168,7 @@ def _do(stage: Stage, bench: Bench, task: Task, run: RunDir, reread: bool) -> No
     mark, inputs = fingerprint(config, name), inputs_of(config, stage, bench.base, run)
     if stage.judges and config.evaluate.split is Split.FINAL:
         models = digest([named.model.digest for named in run_models(run)])
-        read_final(run.path, SplitReader(name, mark, models), reread)
+        read_final(run.path, name, mark, reread, models)
     before = run.begun(name)
     if moved := run.begin(name, mark, inputs):
         same = before is not None and before.fingerprint == mark

@@ -26,7 +26,7 @@ from rnr_dist.recipes.pipeline import fingerprint, open_run, recipe_of, run_pipe
 from rnr_dist.report.study import StudyRow, write_study
 from rnr_dist.run.directory import RunDir, read_json, write_json
 from rnr_dist.run.progress import progress_bar, say
-from rnr_dist.run.seal import SplitReader, commit, read_final, rereading_note
+from rnr_dist.run.seal import commit, read_final, rereading_note
 from rnr_dist.tasks.task import make_task
 from rnr_dist.types import Split, digest
 
@@ -102,7 +102,7 @@ def freeze(study: Study, cells: Sequence[Cell], folder: Path, reread: bool) -> N
     marks = [[cell.variant, fingerprint(cell.config, study.until)] for cell in cells]
     mark = digest(marks)
     if any(cell.config.evaluate.split is Split.FINAL for cell in cells):
-        read_final(folder, SplitReader("study", mark), reread)
+        read_final(folder, "study", mark, reread)
     known = folder / FROZEN
     if not known.exists() or read_json(known)["digest"] != mark:
         configs = {cell.folder.name: cell.config.content() for cell in cells}

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -168,6 +168,13 @@ def read_table(path: Path) -> pa.Table:
         ) from None
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What `layout.json` holds."""
+
+    layout: int
+
+
 class RunDir:
     """One run's folder, its stages and their manifests."""
 
@@ -214,7 +221,7 @@ class RunDir:
     def require_layout(self) -> None:
         """Raises InputError for a run whose files another version wrote in another way."""
         note = self.path / LAYOUT_NOTE
-        found = _whole(note, dict[str, int]).get("layout", 1) if note.exists() else 1
+        found = _whole(note, Layout).layout if note.exists() else 1
         if found != LAYOUT:
             raise InputError(
                 f"{self.path}: found a run of layout {found}, expected {LAYOUT}; "
@@ -332,10 +339,10 @@ class RunDir:
         """Raises InputError where a file of a finished stage is not what the stage wrote."""
         manifest = self.manifest(name)
         for one in problems(self.path / name, manifest) if manifest else ():
-            told = f"{one.kind}, {one.found}" if one.found else one.kind
+            told = f" ({one.found})" if one.found else ""
             raise InputError(
-                f"{one.path}: is {told}; expected what {name} wrote: restore it from a copy, or "
-                f"go on with --resume {self.path}, which makes it anew"
+                f"{one.path}: is {one.kind}{told}; expected what {name} wrote: restore it from a "
+                f"copy, or go on with --resume {self.path}, which makes it anew"
             )
 
     def _aside(self, name: str) -> Path:

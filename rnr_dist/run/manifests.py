@@ -102,5 +102,6 @@ def problems(folder: Path, manifest: Manifest) -> Iterator[Problem]:
             yield Problem("missing", path)
         elif (size := path.stat().st_size) != file.size:
             yield Problem("damaged", path, f"{size} bytes; expected {file.size}")
-        elif checksum(path) != file.sha256:
-            yield Problem("damaged", path, "another content than its stage wrote")
+        elif (found := checksum(path)) != file.sha256:
+            told = f"digest {found[:16]}; expected {file.sha256[:16]}"
+            yield Problem("damaged", path, told)

@@ -15,34 +15,22 @@ from pathlib import Path
 
 from rnr_dist.errors import InputError
 from rnr_dist.run.directory import read, write
+from rnr_dist.run.progress import say
 
 NOTE = "final.json"
-
-
-@dataclass(frozen=True)
-class SplitReader:
-    """Who reads: a stage under a config, of these models by one digest; "" where none are known."""
-
-    stage: str
-    fingerprint: str
-    models: str = ""
+UNKNOWN = "unknown"  # of a reading whose note was lost
 
 
 @dataclass(frozen=True)
 class FinalReading:
-    """One reading. commit: that was checked out, or the installed version, before it was read."""
+    """One reading. commit: that was checked out, or the installed version, before it was read.
+    models: digest of those that were read, "" where none is known."""
 
     stage: str
     fingerprint: str
     commit: str
     at: str
     models: str = ""
-
-    def by(self, reader: SplitReader) -> bool:
-        """Whether it was the same reader, as far as both know what is read."""
-        known = self.models and reader.models
-        same = (self.stage, self.fingerprint) == (reader.stage, reader.fingerprint)
-        return same and not (known and self.models != reader.models)
 
 
 def final_readings(folder: Path) -> list[FinalReading]:
@@ -51,43 +39,64 @@ def final_readings(folder: Path) -> list[FinalReading]:
     return read(path, list[FinalReading]) if path.exists() else []
 
 
-def require_sealed(folder: Path, reader: SplitReader) -> None:
-    """Raises InputError where the stage has read `final` under another config, or of other models,
-    alone."""
-    own = [reading for reading in final_readings(folder) if reading.stage == reader.stage]
-    if own and not any(reading.by(reader) for reading in own):
-        same = any(reading.fingerprint == reader.fingerprint for reading in own)
-        other = "of another result, which was made anew since" if same else "under another config"
+def require_sealed(folder: Path, stage: str, fingerprint: str) -> None:
+    """Raises InputError where `stage` has read `final` under other fingerprints alone."""
+    own = [reading for reading in final_readings(folder) if reading.stage == stage]
+    if own and all(reading.fingerprint != fingerprint for reading in own):
         raise InputError(
-            f"{folder}: {reader.stage} has read the split final on {own[-1].at} {other} "
+            f"{folder}: {stage} has read the split final on {own[-1].at} under another config "
             f"(commit {own[-1].commit[:12]}); expected the same config, or --reread, which every "
             "table then tells"
         )
 
 
-def read_final(folder: Path, reader: SplitReader, reread: bool) -> None:
-    """Note that a stage reads `final` now. Goes on where it was interrupted without a new note.
+def read_final(folder: Path, stage: str, fingerprint: str, reread: bool, models: str = "") -> None:
+    """Note that `stage` reads `final` now. Goes on where it was interrupted without a new note.
 
-    Raises InputError where it was read under another fingerprint and `reread` is off.
+    models: digest of those that are read. Another result under the same config, because a stage
+    before was made anew, is a reading of its own. Raises InputError where it was read under another
+    fingerprint and `reread` is off.
     """
     if not reread:
-        require_sealed(folder, reader)
+        require_sealed(folder, stage, fingerprint)
     before = final_readings(folder)
-    if any(one.by(reader) for one in before):
+    same = [one for one in before if (one.stage, one.fingerprint) == (stage, fingerprint)]
+    if any(not (models and one.models) or one.models == models for one in same):
         return
-    at = time.strftime("%Y-%m-%d %H:%M")
-    now = FinalReading(reader.stage, reader.fingerprint, commit(), at, reader.models)
-    write(folder / NOTE, [*before, now])
+    if same:
+        say(f"{stage}: reads the split final again, of another result than before")
+    _note(folder, FinalReading(stage, fingerprint, commit(), _now(), models))
+
+
+def require_noted(folder: Path, stage: str, fingerprint: str) -> None:
+    """Note once more that `stage`, which was done under this fingerprint, has read `final`.
+
+    Where the note is gone nothing else would tell that the split is no longer unread.
+    """
+    if not any(one.stage == stage for one in final_readings(folder)):
+        say(f"{folder / NOTE}: lacks what {stage} has read; noted again")
+        _note(folder, FinalReading(stage, fingerprint, UNKNOWN, UNKNOWN))
+
+
+def _note(folder: Path, reading: FinalReading) -> None:
+    write(folder / NOTE, [*final_readings(folder), reading])
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M")
 
 
 def rereading_note(folder: Path) -> str:
     """What tables say where `final` was read more than once; "" where it was not."""
     readings = final_readings(folder)
     again = len(readings) - len({reading.stage for reading in readings})
+    configs = len({(reading.stage, reading.fingerprint) for reading in readings})
+    same = len(readings) - configs  # of another result under a config that had read it
+    why = "of another result" if same == again else "under another config (--reread)"
+    if same and same != again:
+        why = f"of another result, or {why}"
     times = "once" if again == 1 else f"{again} times"
-    return (
-        f"the split final was read again {times} under another config (--reread)" if again else ""
-    )
+    return f"the split final was read again {times} {why}" if again else ""
 
 
 def commit() -> str:
@@ -104,4 +113,4 @@ def commit() -> str:
     try:
         return f"rnr-dist {metadata.version('rnr-dist')}"
     except metadata.PackageNotFoundError:
-        return "unknown"
+        return UNKNOWN

@@ -160,7 +160,9 @@ def test_a_stage_that_makes_the_same_again_leaves_those_after_it(go, config, run
     assert go(config()) == ["reveal"]
 
 
-def test_final_is_not_read_again_of_another_result_under_the_same_config(go, config, run, tmp_path):
+def test_another_result_under_the_same_config_is_another_reading_of_final_and_tables_say_so(
+    go, config, run, tmp_path, said
+):
     base = resolve_model(str(tmp_path / "model"))
 
     def released(other):
@@ -171,14 +173,31 @@ def test_final_is_not_read_again_of_another_result_under_the_same_config(go, con
     released(base)
     (run / "release" / "manifest.json").unlink()
     go(config())
+    (run / "evaluate" / "manifest.json").unlink()
+    assert "evaluate" in go(config()), "it goes on with what it has read"
     assert [one.stage for one in final_readings(run)] == ["evaluate"]
     released(replace(base, checkpoint_digest="another"))
     (run / "release" / "manifest.json").unlink()
-    sentence = refusal(go, config())
-    assert "evaluate has read the split final on" in sentence
-    assert "of another result, which was made anew since" in sentence
-    assert "evaluate" in go(config(), None, True)
-    assert "read again once" in rereading_note(run)
+    said()
+    assert "evaluate" in go(config())
+    assert "evaluate: reads the split final again, of another result than before" in said()
+    assert rereading_note(run) == "the split final was read again once of another result"
+    go(config(evaluate={"steps": "ends"}), None, True)
+    assert "2 times of another result, or under another config (--reread)" in rereading_note(run)
+
+
+@pytest.mark.parametrize("left", [None, "[]"])
+def test_a_lost_note_of_what_was_read_does_not_open_the_seal(go, config, run, left, said):
+    go(config())
+    if left is None:
+        (run / "final.json").unlink()
+    else:
+        (run / "final.json").write_text(left)
+    assert "evaluate has read the split final" in refusal(go, config(evaluate={"steps": "ends"}))
+    (run / "final.json").unlink()
+    assert go(config()) == []
+    assert [one.stage for one in final_readings(run)] == ["evaluate"]
+    assert "final.json: lacks what evaluate has read; noted again" in said()
 
 
 # Damage
@@ -244,6 +263,12 @@ def test_a_config_that_is_cut_is_the_one_that_is_given_if_the_stages_say_so(go, 
     assert marker.read_bytes() == whole
     marker.write_bytes(whole[: len(whole) // 2])
     assert "belongs to another config" in refusal(go, config(seed=5))
+
+
+def test_a_layout_without_its_number_is_named(go, config, run):
+    go(config(), "reveal")
+    (run / "layout.json").write_text("{}")
+    assert refusal(go, config()) == f"{run / 'layout.json'}: found no `layout`; expected one"
 
 
 @pytest.mark.parametrize("name", ["base.json", "layout.json", "final.json", "stages.json"])

@@ -18,7 +18,7 @@ from tests.unit.run_fakes import checkpoint, content, pretended, replaced, runne
 @pytest.fixture
 def config(tmp_path):
     (tmp_path / "openings.txt").write_text("So I told him\nAnd then she said\n")
-    plain = content(evaluate={"split": "dev"})
+    plain = content()
     source = {**plain["task"]["challenging"], "source": "openings.txt"}
     return validate({**plain, "task": {**plain["task"], "challenging": source}}, "")
 
@@ -157,12 +157,19 @@ def test_what_no_stage_wrote_is_foreign_and_what_a_kill_left_is_told(run):
 
 @pytest.mark.parametrize("name", ["base.json", "reveal/manifest.json", "stages.json", "final.json"])
 def test_a_damaged_note_is_told_beside_everything_else(run, name):
-    write_json(run / "final.json", [])
     (run / name).write_text('{"half": ')
     (run / "evaluate" / "made.txt").unlink()
     found = told(run)
     assert ("damaged", f"run/{name}") in found
     assert ("missing", "run/evaluate/made.txt") in found
+
+
+def test_a_reading_of_final_that_nobody_noted_is_missing(run):
+    assert len(read_json(run / "final.json")) == 2
+    write_json(run / "final.json", read_json(run / "final.json")[:1])
+    assert told(run) == [("missing", "run/final.json")]
+    (run / "final.json").unlink()
+    assert told(run) == [("missing", "run/final.json")] * 2
 
 
 def test_what_an_unfinished_stage_has_written_can_at_least_be_read(run):
