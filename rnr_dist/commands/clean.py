@@ -24,6 +24,7 @@ from rnr_dist.weights.node_cache import KINDS, cache_folder, clean
 ENGINE_SOCKET = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 YOUNG_SECONDS = 60.0  # a socket may be bound some time before someone listens
 SPOOL = "mlflow-spool.jsonl"
+LOCK = ".lock"  # beside it while a driver works there
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def _is_dead(path: Path) -> bool:
 def _spools(runs: Path, dry: bool) -> Iterator[Left]:
     """Spools of which MLflow has every entry."""
     for path in sorted(runs.glob(f"**/{SPOOL}")):
-        if path.is_file() and path.stat().st_size == 0:
+        driven = path.with_name(LOCK).exists()
+        if path.is_file() and path.stat().st_size == 0 and not driven:
             if not dry:
                 path.unlink(missing_ok=True)
             yield Left(path, "sent spool")

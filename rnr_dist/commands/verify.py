@@ -28,7 +28,7 @@ from rnr_dist.run.directory import (
     read_table,
 )
 from rnr_dist.run.events import EventLog
-from rnr_dist.run.manifests import MANIFEST, Manifest, Problem, is_scratch, problems, results
+from rnr_dist.run.manifests import MANIFEST, Manifest, Problem, cut_short, problems, results
 from rnr_dist.run.seal import NOTE, final_readings
 from rnr_dist.types import ModelRef, NamedModel
 
@@ -37,7 +37,6 @@ SPOOL = "mlflow-spool.jsonl"
 OWN_FILES = {"config.json", LAYOUT_NOTE, BASE_NOTE, "final.json", STAGES_NOTE, "summary.json"}
 OWN_FILES |= {SPOOL, f"{SPOOL}.id", f"{SPOOL}.rejected"}
 SHARED_FOLDERS = ("figures", "materials")
-CUT_SHORT = ".*.????????"  # what a file or folder is called until it is whole
 
 
 @dataclass
@@ -197,9 +196,8 @@ def _foreign(
             for file in results(path):
                 if file.resolve() not in listed:
                     yield Problem("foreign", file)
-    for path in sorted(run.path.rglob(CUT_SHORT)):
-        if not is_scratch(path.with_name(path.name.lstrip(".")), run.path):
-            yield Problem("left", path, "of a write that was cut short")
+    for path in cut_short(run.path):
+        yield Problem("left", path, "of a write that was cut short")
 
 
 def _check_unlisted(path: Path, found: Findings) -> None:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from rnr_dist.errors import InputError
 from rnr_dist.run.codec import absolute, from_plain, relative, run_of, to_plain
-from rnr_dist.run.manifests import MANIFEST, Manifest, listing, problems
+from rnr_dist.run.manifests import MANIFEST, Manifest, cut_short, listing, problems
 from rnr_dist.run.progress import say
 from rnr_dist.types import ModelRef
 
@@ -282,7 +282,9 @@ class RunDir:
                     place.parent.mkdir(parents=True, exist_ok=True)
                     one.path.rename(place)
                 say(f"{name}: what is damaged of it is kept in {aside}")
-        write(self.stage(name) / BEGUN_NOTE, Manifest(fingerprint, inputs=inputs))
+        for path in cut_short(self.stage(name)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        write(self.path / name / BEGUN_NOTE, Manifest(fingerprint, inputs=inputs))
         return moved
 
     def undone(

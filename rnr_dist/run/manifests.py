@@ -8,6 +8,7 @@ other.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from rnr_dist.types import digest
 MANIFEST = "manifest.json"
 # Folders of Ray Tune's and Ray Train's own state: they hold no results.
 SCRATCH = ("tune", "train")
+CUT_SHORT = re.compile(r"\..+\.[a-z0-9_]{8}")  # what something is called until it is whole
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,12 @@ def is_scratch(path: Path, folder: Path) -> bool:
     return any(part.startswith(".") and part != ".." for part in parts) or any(
         part in SCRATCH for part in parts[:-1]
     )
+
+
+def cut_short(folder: Path) -> list[Path]:
+    """Files and folders that a killed process was writing: they never got their names."""
+    found = [path for path in sorted(folder.rglob(".*")) if CUT_SHORT.fullmatch(path.name)]
+    return [path for path in found if not is_scratch(path.with_name("any"), folder)]
 
 
 def problems(folder: Path, manifest: Manifest) -> Iterator[Problem]:

@@ -71,6 +71,10 @@ def test_what_a_living_process_uses_stays(machine, tmp_path, capsys):
     alive, listener = bound(machine)
     young, other = bound(machine, old=False)
     other.close()
+    driven = tmp_path / "run" / "mlflow-spool.jsonl"
+    driven.parent.mkdir()
+    driven.touch()
+    driven.with_name(".lock").touch()
     named, third = bound(machine, "of-someone-else.sock")
     third.close()
     try:
@@ -78,6 +82,7 @@ def test_what_a_living_process_uses_stays(machine, tmp_path, capsys):
         assert f"{cache}: in use by a living process" in capsys.readouterr().out
         assert (cache / "0123456789abcdef").exists()
         assert alive.exists() and young.exists() and named.exists()
+        assert driven.exists()
     finally:
         listener.close()
         node_cache.leave(cache)

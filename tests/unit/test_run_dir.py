@@ -336,3 +336,17 @@ def test_a_file_is_summed_again_when_it_was_written_to_and_only_then(tmp_path, m
         handle.write(b"b")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as who wants to hide it
     assert digests.checksum(path) != first and len(read) == 2
+
+
+def test_what_a_kill_cut_short_goes_when_its_stage_is_begun_again(run):
+    folder = run.path / "reveal"
+    (folder / ".pulls.json.k3j_9x0a").write_text("ha")
+    (folder / "deep" / ".adapter.abcdefgh").mkdir()
+    (folder / "deep" / ".adapter.abcdefgh" / "weights").touch()
+    (folder / "tune").mkdir()
+    (folder / "tune" / ".of_rays.abcdefgh").touch()
+    (folder / ".hidden").touch()
+    run.begin("reveal", "print")
+    assert names(folder) == [".begun.json", ".hidden", "deep", "pulls.json", "tune"]
+    assert names(folder / "deep") == ["rows.parquet"]
+    assert names(folder / "tune") == [".of_rays.abcdefgh"]
