@@ -6,6 +6,7 @@ starts no Ray.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from rnr_dist.weights.checkpoints import (
     resolve_embedder,
     weight_files,
 )
+from rnr_dist.weights.node_cache import cache_folder, require_room
 
 # Which data a recipe works on, as tasks say that they give it.
 ASKED = {"reveal-and-release": "contexts", "unlearn-sequences": "sequences"}
@@ -89,7 +91,10 @@ def _check_served(config: Config, key: str, model: str) -> None:
 
 def check_checkpoint(config: Config, folder: Path) -> None:
     """Raises InputError where a checkpoint on this disk is not what the config needs."""
-    check_room(config, _weights_bytes(folder))
+    size = _weights_bytes(folder)
+    check_room(config, size)
+    if config.engines.weights == "reload" and not os.environ.get("RAY_ADDRESS"):
+        require_room(cache_folder("weights"), size)
     backend_of(config.engines, folder, config.trust_remote_code)
     for key, training in _trainings(config):
         if training.parameters != "full":

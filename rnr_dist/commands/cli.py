@@ -206,6 +206,28 @@ def grade(
 
 
 @app.command()
+def verify(run: RunPath) -> None:
+    """Read everything in a run, and say what is not as it was left; exit code 1 where anything."""
+    from rnr_dist.commands.verify import verify_run
+
+    found = verify_run(run)
+    print(*found.lines(), sep="\n")
+    if found.problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def clean(
+    runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = RUNS,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Remove what runs that ended have left on this machine, and say how much."""
+    from rnr_dist.commands.clean import clean_machine, told
+
+    print(*told(clean_machine(runs, dry_run), dry_run), sep="\n")
+
+
+@app.command()
 def ui(
     runs: Annotated[Path, typer.Option(help="Folder of the runs.")] = RUNS,
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,

@@ -34,8 +34,8 @@ def open_result(path: Path) -> FinishedRun:
     Raises InputError, also where the run's base checkpoint is gone or another one.
     """
     from rnr_dist.config.file import validate
-    from rnr_dist.tasks.evaluation import run_models
-    from rnr_dist.weights.checkpoints import find_base
+    from rnr_dist.tasks.evaluation import STAGES_WITH_MODELS, run_models
+    from rnr_dist.weights.checkpoints import find_base, require_content
 
     run = RunDir(path)
     if run.marker.exists():
@@ -50,6 +50,10 @@ def open_result(path: Path) -> FinishedRun:
     find_base(run.path, config.model, config.trust_remote_code)
     [before] = [named.model for named in run_models(run) if named.kind == "reference"]
     after = [named.model for named in run_models(run) if named.kind == "step"][-1]
+    for name in STAGES_WITH_MODELS:
+        run.require_whole(name)
+    require_content(before)
+    require_content(after)
     return FinishedRun(run, config, before, after)
 
 

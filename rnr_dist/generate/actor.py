@@ -16,7 +16,8 @@ from rnr_dist.generate.backend import backend_of
 from rnr_dist.generate.requests import Request, Response
 from rnr_dist.run.directory import read_json
 from rnr_dist.types import ModelRef
-from rnr_dist.weights.node_cache import adapter_folder, weights_folder
+from rnr_dist.weights.checkpoints import require_content
+from rnr_dist.weights.node_cache import adapter_folder, leave_all, weights_folder
 
 Answer = TypeVar("Answer")
 
@@ -42,6 +43,7 @@ class Generator:
             cores = engine_cores(index, engines.cpus_each, list(os.sched_getaffinity(0)))
             os.environ.update(cpu_environment(engines.cpus_each))
             os.sched_setaffinity(0, cores)  # the engine's process inherits it
+        require_content(base)
         self._base = base
         self._engines = engines
         self._engine = engine_class(backend)(engines, base.checkpoint, trust_remote_code)
@@ -102,8 +104,9 @@ class Generator:
             os._exit(1)
 
     async def shutdown(self) -> None:
-        """End the engine's processes; the pool ends the actor afterwards."""
+        """End the engine's processes and leave nothing merged; the pool ends the actor then."""
         self._engine.shutdown()
+        leave_all()
 
 
 def engine_class(backend: str) -> Any:

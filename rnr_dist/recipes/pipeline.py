@@ -8,21 +8,25 @@ was; a changed key makes those stages anew that depend on it, and says which.
 from __future__ import annotations
 
 import time
+from collections.abc import Set
 from pathlib import Path
 
 from rnr_dist.bench import Bench, Check, no_check
+from rnr_dist.config.file import validate
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
-from rnr_dist.recipes.recipe import Recipe
+from rnr_dist.recipes.inputs import inputs_of, require_inputs
+from rnr_dist.recipes.recipe import Recipe, Stage
 from rnr_dist.recipes.reveal_and_release import RECIPE as REVEAL_AND_RELEASE
 from rnr_dist.recipes.unlearn_sequences import RECIPE as UNLEARN_SEQUENCES
 from rnr_dist.run.directory import RunDir, read_json, write_json
 from rnr_dist.run.meter import Meter
 from rnr_dist.run.progress import say
-from rnr_dist.run.seal import read_final, require_sealed
+from rnr_dist.run.seal import read_final, require_noted, require_sealed
 from rnr_dist.run.tracking import Tracker, default_uri
+from rnr_dist.tasks.evaluation import run_models
 from rnr_dist.tasks.task import Task
-from rnr_dist.types import Split
+from rnr_dist.types import Split, digest
 from rnr_dist.weights.checkpoints import keep_base
 
 RECIPES = {recipe.name: recipe for recipe in (REVEAL_AND_RELEASE, UNLEARN_SEQUENCES)}
@@ -52,7 +56,12 @@ def open_run(path: Path, config: Config, resume: bool, reread: bool = False) -> 
     """
     content = config.content()
     run = RunDir.open(path, content, resume)
-    changed = run.changed_keys(content)
+    try:
+        changed = run.changed_keys(content)
+    except InputError as error:  # what was made with which config, the stages know as well
+        say(f"{error}; taken as the config that is given now")
+        changed = ["config.json, which is damaged"]
+    _note_readings(run)
     if not changed:
         return run
     recipe, finished = RECIPES[config.recipe], run.finished()
@@ -77,6 +86,28 @@ def open_run(path: Path, config: Config, resume: bool, reread: bool = False) -> 
     return run
 
 
+def _note_readings(run: RunDir) -> None:
+    """Note what the run has read of `final` where the notes of that were lost."""
+    for name, mark in judged_on_final(run):
+        require_noted(run.path, name, mark)
+
+
+def judged_on_final(run: RunDir) -> list[tuple[str, str]]:
+    """The stages that have read `final` under the run's config, with their fingerprints."""
+    try:
+        config = validate(read_json(run.marker), str(run.marker))
+    except InputError:
+        return []  # with which config they were made is not known
+    if config.evaluate.split is not Split.FINAL:
+        return []
+    marks = [
+        (stage.name, fingerprint(config, stage.name), run.begun(stage.name))
+        for stage in RECIPES[config.recipe].stages
+        if stage.judges
+    ]
+    return [(name, mark) for name, mark, begun in marks if begun and begun.fingerprint == mark]
+
+
 def run_pipeline(
     config: Config,
     task: Task,
@@ -97,22 +128,57 @@ def run_pipeline(
         with Bench(config, task.oracle, tracker, check) as bench:
             keep_base(run.path, bench.base)
             with tracker.parent(config.name, config.content()):
+                fresh: set[str] = set()
                 for stage in recipe.until(wanted):
-                    mark = fingerprint(config, stage.name)
-                    if run.done(stage.name, mark):
+                    if _why(stage, bench, run, fresh) is None:
                         say(f"{stage.name}: done before")
                         continue
-                    if stage.judges and config.evaluate.split is Split.FINAL:
-                        read_final(run.path, stage.name, mark, reread)
-                    if moved := run.begin(stage.name, mark):
-                        say(f"{stage.name}: made with another config before, now in {moved}")
-                    meter = Meter()
-                    with meter.stage(stage.name), tracker.nested(stage.name, {}):
-                        stage.run(bench, task, run)
-                    note_stage(run, meter)
-                    run.finish(stage.name, mark)
+                    _do(stage, bench, task, run, reread)
+                    fresh.add(stage.name)
     finally:
         tracker.close()
+
+
+def _why(stage: Stage, bench: Bench, run: RunDir, fresh: Set[str]) -> str | None:
+    """Why a stage is to be done, as `RunDir.undone` has it; None where it stands as it was made.
+
+    fresh: stages that were done just now. A run of an earlier version has not noted what its
+    stages were made from: that is done here. Raises InputError for data or a checkpoint that is
+    not what it was.
+    """
+    name, mark = stage.name, fingerprint(bench.config, stage.name)
+    inputs = inputs_of(bench.config, stage, bench.base, run)
+    require_inputs(run, stage, mark, inputs)
+    reason, manifest = run.undone(name, mark, inputs), run.manifest(name)
+    if reason is None and manifest and manifest.inputs is None:
+        gone = [one for one in stage.beside if Path(one).suffix and not (run.path / one).exists()]
+        if gone or fresh & set(stage.needs):
+            reason = f"{run.path / gone[0]} is missing" if gone else "what it needs was made anew"
+        else:
+            say(f"{name}: made by an earlier version, what it was made from is noted now")
+            run.finish(name, mark, inputs, stage.beside)
+    if reason:
+        say(f"{name}: {reason}; made anew")
+    return reason
+
+
+def _do(stage: Stage, bench: Bench, task: Task, run: RunDir, reread: bool) -> None:
+    """Do a stage, from what is whole of an earlier attempt."""
+    config, name = bench.config, stage.name
+    mark, inputs = fingerprint(config, name), inputs_of(config, stage, bench.base, run)
+    if stage.judges and config.evaluate.split is Split.FINAL:
+        models = digest([named.model.digest for named in run_models(run)])
+        read_final(run.path, name, mark, reread, models)
+    before = run.begun(name)
+    if moved := run.begin(name, mark, inputs):
+        same = before is not None and before.fingerprint == mark
+        other = "from other results" if same else "with another config"
+        say(f"{name}: made {other} before, now in {moved}")
+    meter = Meter()
+    with meter.stage(name), bench.tracker.nested(name, {}):
+        stage.run(bench, task, run)
+    note_stage(run, meter)
+    run.finish(name, mark, inputs, stage.beside)
 
 
 def fingerprint(config: Config, stage: str) -> str:

@@ -30,13 +30,15 @@ def in_order(*functions: StageFunction) -> StageFunction:
 class Stage:
     """One stage. needs: stages that must be done before. keys: dotted config keys of its own whose
     change makes it anew (those of the stages that it needs count too). judges: whether it reads the
-    evaluated split, which may be the sealed one."""
+    evaluated split, which may be the sealed one. beside: what it writes outside its own folder;
+    files it always writes, folders where there is something to write."""
 
     name: str
     needs: tuple[str, ...]
     keys: tuple[str, ...]
     run: StageFunction
     judges: bool = False
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,26 +10,29 @@ from rnr_dist.tasks.evaluation import evaluate_stage
 
 MEMORISED = ("seed", "model", "task", "preset", "memorise", "workers.dtype")
 UNLEARNT = ("engines.dtype", "pairing", "refinement", "stopping", "perplexity", "methods.retained")
+REPORTED = ("summary.json", "figures", "icu/continuations.md")
 
 RECIPE = Recipe(
     "unlearn-sequences",
     (
         Stage("memorise", (), MEMORISED, memorise_stage),
-        Stage("icu", ("memorise",), (*UNLEARNT, "methods.icu"), icu_stage),
+        Stage("icu", ("memorise",), (*UNLEARNT, "methods.icu"), icu_stage, beside=("materials",)),
         Stage("evaluate", ("icu",), ("evaluate",), evaluate_stage, judges=True),
-        Stage("report", ("evaluate",), (), report_stage),
+        Stage("report", ("evaluate",), (), report_stage, beside=REPORTED),
         Stage(
             "baselines",
             ("report",),
             ("methods", "release"),
             in_order(baselines_stage, comparison_stage),
             judges=True,
+            beside=("materials",),
         ),
         Stage(
             "sweep",
             ("memorise",),
             (*UNLEARNT, "methods", "sweep"),
             in_order(sweep_stage, sweep_table_stage),
+            beside=("icu/levels.json", "materials"),
         ),
     ),
     last="report",

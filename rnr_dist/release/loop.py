@@ -19,6 +19,7 @@ from rnr_dist.release.rules import MergeStep, Reading, Verdict, judge, ranked
 from rnr_dist.run.directory import read, write
 from rnr_dist.run.progress import say
 from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.weights.composition import is_whole
 
 Role = Literal["forget", "retain"]
 Kind = Literal["subtract", "add"]
@@ -79,9 +80,8 @@ def release(
     ended: list[Verdict] = []  # of the models after each subtraction
     for planned in plan(rules):
         path = folder / "steps" / f"{len(steps)}{planned.name}.json"
-        if path.exists():
-            step = read(path, ReleasedStep)
-        else:
+        step = read(path, ReleasedStep) if path.exists() else None
+        if step is None or not all(is_whole(term.adapter) for term in step.model.terms):
             taken = MergeStep(measures, planned.kind, start, before, cycle_start, planned.last)
             step = _take(planned, taken, model, train, reader)
             write(path, step)

@@ -8,11 +8,13 @@ the only commit point; a file without its line does not count.
 from __future__ import annotations
 
 import contextlib
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -21,7 +23,8 @@ from rnr_dist.errors import InputError
 from rnr_dist.reveal.scoring import score_batch
 from rnr_dist.reveal.vendi import SecondMoment
 from rnr_dist.run.codec import from_plain, to_plain
-from rnr_dist.run.directory import EventLog, read_rows, replacing, write_rows
+from rnr_dist.run.directory import read_rows, replacing, write_rows
+from rnr_dist.run.events import EventLog
 from rnr_dist.types import Pull, Sample
 
 
@@ -232,8 +235,15 @@ class History:
 
     def _load(self, name: str) -> dict[str, np.ndarray]:
         if name not in self._files:
-            with np.load(self._path(name, "npz")) as file:
-                self._files[name] = {key: file[key] for key in ("embeddings", "pick")}
+            path = self._path(name, "npz")
+            try:
+                with np.load(path) as file:
+                    self._files[name] = {key: file[key] for key in ("embeddings", "pick")}
+            except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+                raise InputError(
+                    f"{path}: found no whole embeddings ({error}); expected those of {name}: "
+                    f"restore the file, or remove {self._folder} and --resume searches anew"
+                ) from None
         return self._files[name]
 
     def _path(self, name: str, suffix: str) -> Path:

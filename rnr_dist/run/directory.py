@@ -2,20 +2,19 @@
 
 In: rows, JSON values, folders. Out: the same, after a crash too. Invariant: a file appears under
 its name only when it is whole (written aside, then renamed), and a stage is done only when its
-manifest, written last, names its files, their sizes and checksums and the fingerprint of all that
-went into it.
+manifest, written last, stands and all that it names still has the content that it had
+(`run.manifests`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -24,12 +23,17 @@ import pyarrow.parquet as pq
 
 from rnr_dist.errors import InputError
 from rnr_dist.run.codec import absolute, from_plain, relative, run_of, to_plain
+from rnr_dist.run.manifests import MANIFEST, Manifest, cut_short, listing, problems
+from rnr_dist.run.progress import say
 from rnr_dist.types import ModelRef
 
 LAYOUT = 2  # of the files in a run directory
 READABLE_BY = {1: "rnr_dist 0.1"}
 LAYOUT_NOTE = "layout.json"
-BEGUN_NOTE = ".begun.json"  # in a stage's folder: the fingerprint that it was begun with
+BEGUN_NOTE = ".begun.json"  # in a stage's folder: what it was begun with
+STAGES_NOTE = "stages.json"  # in a run directory: what each stage took
+PLACE_NOTE = ".place"  # in a run directory: where it lies, so that a moved one can say so
+EARLIER = "earlier"  # in a run directory: what was made from other inputs, and damaged files
 BASE_NOTE = "base.json"  # in a run directory: its base model, and where that lies
 
 Kind = TypeVar("Kind")
@@ -78,11 +82,31 @@ def _umask() -> int:
 
 def write_json(path: Path, value: Any) -> None:
     with replacing(path) as aside:
-        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
+    """The JSON value in a file. Raises InputError that names it where it holds none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # what `json` and the decoder raise
+        raise InputError(
+            f"{path}: found no whole JSON ({_brief(error)}); expected what was written{_mend(path)}"
+        ) from None
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:100]
+
+
+def _mend(path: Path) -> str:
+    """What one can do about a damaged file of a run; nothing is known of others."""
+    run = run_of(path)
+    if run is None:
+        return ""
+    if path.absolute().parent == run and path.name != STAGES_NOTE:
+        return ": restore it from a copy"
+    return ": remove it, and --resume makes it anew"
 
 
 def write(path: Path, value: Any) -> None:
@@ -112,10 +136,6 @@ def _whole(path: Path, kind: Any) -> Any:
         content = read_json(path)
     except FileNotFoundError:
         raise InputError(f"{path}: not there; expected a file that a run has written") from None
-    except ValueError as error:
-        raise InputError(
-            f"{path}: found no whole JSON ({error}); expected what was written"
-        ) from None
     return from_plain(kind, content, str(path))
 
 
@@ -126,43 +146,33 @@ def write_rows(path: Path, rows: Iterable[Any]) -> None:
     names = [field.name for field in fields(held[0])]
     columns = {name: [getattr(row, name) for row in held] for name in names}
     with replacing(path) as aside:
-        pq.write_table(pa.table(columns), aside)
+        pq.write_table(pa.table(columns), aside, write_page_checksum=True)
 
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     """The rows of a Parquet file as dataclasses of `kind`; raises InputError as `read` does."""
-    return from_plain(list[kind], pq.read_table(path).to_pylist(), str(path))  # type: ignore[valid-type]
+    rows = read_table(path).to_pylist()
+    return from_plain(list[kind], rows, str(path))  # type: ignore[valid-type]
 
 
-def checksum(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def read_table(path: Path) -> pa.Table:
+    """The table in a Parquet file. Raises InputError where it is not whole."""
+    try:
+        return pq.read_table(path, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: not there; expected a file that a run has written") from None
+    except (OSError, ValueError) as error:  # Arrow's own errors are some of these
+        raise InputError(
+            f"{path}: found no whole Parquet file ({_brief(error)}); expected what was "
+            f"written{_mend(path)}"
+        ) from None
 
 
-class EventLog:
-    """Append-only JSON lines, the only commit point of a search (docs/design.md)."""
+@dataclass(frozen=True)
+class Layout:
+    """What `layout.json` holds."""
 
-    def __init__(self, path: Path):
-        self.path = path
-
-    def append(self, *events: dict[str, Any]) -> None:
-        """Add a whole line for each; they are on disk when this returns."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps(event, ensure_ascii=False).encode() + b"\n" for event in events]
-        with self.path.open("ab") as handle:
-            handle.write(b"".join(lines))
-            handle.flush()
-            os.fsync(handle.fileno())
-
-    def read(self) -> list[dict[str, Any]]:
-        """All whole lines; a line that a crash cut short is dropped from the file."""
-        if not self.path.exists():
-            return []
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(self.path, whole)
-        return [json.loads(line) for line in content[:whole].splitlines()]
+    layout: int
 
 
 class RunDir:
@@ -200,6 +210,7 @@ class RunDir:
                 raise InputError(
                     f"{run.path}: cannot be made ({error.strerror}); expected a place to write to"
                 ) from error
+        run._note_place()
         return run
 
     @property
@@ -210,12 +221,29 @@ class RunDir:
     def require_layout(self) -> None:
         """Raises InputError for a run whose files another version wrote in another way."""
         note = self.path / LAYOUT_NOTE
-        found = read_json(note)["layout"] if note.exists() else 1
+        found = _whole(note, Layout).layout if note.exists() else 1
         if found != LAYOUT:
             raise InputError(
                 f"{self.path}: found a run of layout {found}, expected {LAYOUT}; "
                 f"{READABLE_BY.get(found, 'a newer rnr_dist')} reads it"
             )
+
+    def _note_place(self) -> None:
+        """Say where a run that was moved or copied lay before, once."""
+        note = self.path / PLACE_NOTE
+        before = note.read_text("utf-8", "replace").strip() if note.exists() else ""
+        if before == str(self.path):
+            return
+        if before:
+            say(f"{self.path}: was moved or copied; it lay in {before} before")
+        try:
+            with replacing(note) as aside:
+                aside.write_text(f"{self.path}\n", "utf-8")
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be written to ({error.strerror}); expected a run directory "
+                "that can be gone on with"
+            ) from error
 
     def changed_keys(self, config: dict[str, Any]) -> list[str]:
         """Dotted keys at which the run's config differs from this one."""
@@ -225,70 +253,126 @@ class RunDir:
         """From now on the run has this config."""
         write_json(self.marker, config)
 
-    def begin(self, name: str, fingerprint: str) -> Path | None:
-        """Make ready for a stage with these inputs.
-
-        What the stage had made, or begun, with other inputs is moved to `earlier/`: nothing that
-        was computed is lost. Returns where to, if so.
-        """
-        folder, note = self.path / name, self.path / name / BEGUN_NOTE
-        moved = None
-        if note.exists() and read_json(note)["fingerprint"] != fingerprint:
-            aside = self.path / "earlier"
-            aside.mkdir(exist_ok=True)
-            number = sum(path.name.startswith(f"{name}-") for path in aside.iterdir())
-            moved = aside / f"{name}-{number}"
-            folder.rename(moved)
-        if not note.exists():
-            write_json(self.stage(name) / BEGUN_NOTE, {"fingerprint": fingerprint})
-        return moved
-
     def stage(self, name: str) -> Path:
         """The stage's folder (made when missing)."""
         folder = self.path / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def done(self, name: str, fingerprint: str) -> bool:
-        """Whether the stage finished with the same inputs and its files are still what they were.
+    def begin(
+        self, name: str, fingerprint: str, inputs: Mapping[str, str] | None = None
+    ) -> Path | None:
+        """Make ready for a stage with this config's fingerprint and these inputs.
 
-        Sizes are compared, checksums are kept for `verify`, since hashing weights at each start
-        costs seconds.
+        What the stage had made, or begun, with others is moved to `earlier/`: nothing that was
+        computed is lost. Returns where to, if so. Of a stage that was made with the same the files
+        that are damaged are moved there, so that they are made anew from those that are whole.
         """
-        manifest = self._manifest(name)
-        if not manifest.exists():
-            return False
-        content = read_json(manifest)
-        if content["fingerprint"] != fingerprint:
-            return False
-        folder = self.path / name
-        return all(
-            (folder / file["path"]).exists()
-            and (folder / file["path"]).stat().st_size == file["size"]
-            for file in content["files"]
-        )
+        note, moved = self.path / name / BEGUN_NOTE, None
+        begun = _note(note)
+        if note.exists() and not (begun and begun.like(fingerprint, inputs)):
+            moved = self._aside(name)
+            (self.path / name).rename(moved)
+        elif manifest := self.manifest(name):
+            bad = [one for one in problems(self.path / name, manifest) if one.path.is_file()]
+            if bad:
+                aside = self._aside(f"{name}-damaged")
+                for one in bad:
+                    place = aside / one.path.relative_to(self.path)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    one.path.rename(place)
+                say(f"{name}: what is damaged of it is kept in {aside}")
+        for path in cut_short(self.stage(name)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        write(self.path / name / BEGUN_NOTE, Manifest(fingerprint, inputs=inputs))
+        return moved
+
+    def undone(
+        self, name: str, fingerprint: str, inputs: Mapping[str, str] | None = None
+    ) -> str | None:
+        """Why a stage is to be done; None where it stands as it was made, with the same inputs.
+
+        "" where it was not made with this config yet. inputs: None asks for none of them; so does
+        a manifest of an earlier version, which has none.
+        """
+        manifest = self.manifest(name)
+        if manifest is None or manifest.fingerprint != fingerprint:
+            return ""
+        if inputs is not None and manifest.inputs is not None and manifest.inputs != inputs:
+            keys = differing_keys(dict(manifest.inputs), dict(inputs))
+            return f"made from another {', '.join(keys)}"
+        first = next(problems(self.path / name, manifest), None)
+        return f"{first.path} is {first.kind}" if first else None
+
+    def done(self, name: str, fingerprint: str, inputs: Mapping[str, str] | None = None) -> bool:
+        """Whether the stage finished with the same inputs and its files are what they were."""
+        return self.undone(name, fingerprint, inputs) is None
 
     def finished(self) -> dict[str, str]:
         """The fingerprint of each finished stage, by its name."""
-        manifests = self.path.glob("*/manifest.json")
-        return {path.parent.name: read_json(path)["fingerprint"] for path in manifests}
+        names = [path.parent.name for path in sorted(self.path.glob(f"*/{MANIFEST}"))]
+        found = {name: self.manifest(name) for name in names}
+        return {name: manifest.fingerprint for name, manifest in found.items() if manifest}
 
-    def finish(self, name: str, fingerprint: str) -> None:
-        """Write the stage's manifest: from now on `done` holds."""
+    def finish(
+        self,
+        name: str,
+        fingerprint: str,
+        inputs: Mapping[str, str] | None = None,
+        beside: Iterable[str] = (),
+    ) -> None:
+        """Write the stage's manifest: from now on `done` holds.
+
+        beside: what the stage has written elsewhere in the run.
+        """
         folder = self.stage(name)
-        files = [
-            {
-                "path": str(path.relative_to(folder)),
-                "size": path.stat().st_size,
-                "sha256": checksum(path),
-            }
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and path != self._manifest(name) and not path.name.startswith(".")
-        ]
-        write_json(self._manifest(name), {"fingerprint": fingerprint, "files": files})
+        write(folder / MANIFEST, Manifest(fingerprint, listing(folder, beside), inputs))
 
-    def _manifest(self, name: str) -> Path:
-        return self.path / name / "manifest.json"
+    def manifest(self, name: str) -> Manifest | None:
+        """What a finished stage has noted; None where it is not finished, or its note is damaged,
+        and then its files are gone through again."""
+        return _note(self.path / name / MANIFEST)
+
+    def begun(self, name: str) -> Manifest | None:
+        """What a stage was made, or begun, with; None where it never was."""
+        return self.manifest(name) or _note(self.path / name / BEGUN_NOTE)
+
+    def require_whole(self, name: str) -> None:
+        """Raises InputError where a file of a finished stage is not what the stage wrote."""
+        manifest = self.manifest(name)
+        for one in problems(self.path / name, manifest) if manifest else ():
+            told = f" ({one.found})" if one.found else ""
+            raise InputError(
+                f"{one.path}: is {one.kind}{told}; expected what {name} wrote: restore it from a "
+                f"copy, or go on with --resume {self.path}, which makes it anew"
+            )
+
+    def _aside(self, name: str) -> Path:
+        """A folder in `earlier/` that is not there yet."""
+        earlier = self.path / EARLIER
+        earlier.mkdir(exist_ok=True)
+        number = sum(path.name.startswith(f"{name}-") for path in earlier.iterdir())
+        return earlier / f"{name}-{number}"
+
+
+def read_manifest(path: Path) -> Manifest:
+    """A manifest, or what a stage was begun with; it names no model, so needs no base to be read.
+
+    Raises InputError.
+    """
+    found: Manifest = _whole(path, Manifest)
+    return found
+
+
+def _note(path: Path) -> Manifest | None:
+    """A manifest, or what a stage was begun with; None where it is damaged, which is told."""
+    if not path.exists():
+        return None
+    try:
+        return read_manifest(path)
+    except InputError as error:
+        say(f"{error}; the stage is gone through again")
+        return None
 
 
 def differing_keys(left: Any, right: Any, prefix: str = "") -> list[str]:

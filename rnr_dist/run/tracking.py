@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,15 @@ from typing import Any
 from rich.markup import escape
 
 from rnr_dist.errors import InputError
-from rnr_dist.run.directory import EventLog, replacing, write_json
+from rnr_dist.run.directory import replacing, write_json
+from rnr_dist.run.events import EventLog, events_of
 from rnr_dist.run.progress import say
 from rnr_dist.types import digest
 
 RUN_TAG = "rnr.run"  # carries a run's own key, by which a replay finds it
 RETRY_SECONDS = 60.0  # least pause after a failed contact
 RETRY_FACTOR = 10.0  # and least pause in multiples of what it cost: at most a tenth of the run
+ENTRY = {"run", "kind", "content", "step", "at"}  # keys of an entry of the spool
 REJECTED = 400  # MLflow's HTTP status for an entry that it will never take
 
 # Read by MLflow when it is imported. Its defaults hold each call to a dead server for minutes, and
@@ -183,7 +185,7 @@ class Tracker:
         """Deliver the spool in order; the one place where MLflow's errors are caught."""
         if time.monotonic() < self._next_contact:
             return
-        waiting = self._spool.read()
+        waiting = self._waiting()
         if not waiting:
             return
         began, delivered = time.monotonic(), 0
@@ -200,10 +202,27 @@ class Tracker:
             reason = escape((str(error) or repr(error)).partition("\n")[0][:200])
             say(f"MLflow cannot be reached; entries wait in {self._spool.path.name} ({reason})")
         if delivered:
-            with replacing(self._spool.path) as aside:
-                rest = EventLog(aside)
-                for entry in waiting[delivered:]:
-                    rest.append(entry)
+            self._keep(waiting[delivered:])
+
+    def _waiting(self) -> list[dict[str, Any]]:
+        """The spool's entries; a damaged one is told of, and kept among the rejected ones."""
+        lines = self._spool.lines()
+        entries = [entry for entry in events_of(lines) if entry.keys() >= ENTRY]
+        if len(entries) < len(lines):
+            lost = [line for line in lines if not (line.event and line.event.keys() >= ENTRY)]
+            for line in lost:
+                told = line.content.decode("utf-8", "backslashreplace").rstrip("\n")
+                self._rejected.append({"line": told, "reason": "found no whole entry"})
+            self._keep(entries)
+            kept = self._rejected.path.name
+            say(f"{self._spool.path}: {len(lost)} damaged lines are kept in {kept}")
+        return entries
+
+    def _keep(self, entries: Sequence[dict[str, Any]]) -> None:
+        """The spool with these entries alone."""
+        with replacing(self._spool.path) as aside:
+            if entries:
+                EventLog(aside).append(*entries)
 
     def _connect(self) -> None:
         if self._client is not None:
@@ -295,9 +314,11 @@ def _artifacts(uri: str) -> Path | None:
 
 def _identity(path: Path) -> str:
     """A random name for this run directory that stays when it is resumed."""
-    if not path.exists():
+    known = path.read_text("utf-8", "replace").strip() if path.exists() else ""
+    if not known:  # also where a crash, or a full disk, left the file without it
         write_json(path, uuid.uuid4().hex)
-    return path.read_text().strip()
+        known = path.read_text("utf-8").strip()
+    return known
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

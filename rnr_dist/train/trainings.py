@@ -26,7 +26,7 @@ from rnr_dist.train.job import Job
 from rnr_dist.train.objectives import check_items, make_objective
 from rnr_dist.train.worker import plan_job, train_loop
 from rnr_dist.types import Adapter, ModelRef, digest
-from rnr_dist.weights.composition import adapter_digest
+from rnr_dist.weights.composition import adapter_digest, is_whole
 
 Report = Mapping[str, float]
 Made = TypeVar("Made", Adapter, ModelRef)
@@ -135,7 +135,9 @@ class Trainings:
         fingerprint = digest([members, job.base.digest, settings, job.seed, order.inputs])
         note = job.output.with_name(f"{order.name}.json")
         if note.exists() and (found := read(note, Note)).fingerprint == fingerprint:
-            return cast(Made, found.made)
+            if is_whole(found.made):
+                return cast(Made, found.made)
+            say(f"{job.output}: is not what was trained, or gone; trained anew")
         check_items(make_objective(job.training.objective), order.items, str(job.output))
         # ZeRO's states are one a worker: others can't go on with them.
         attempt = digest([fingerprint, job.workers.model_dump(mode="json")])[:8]

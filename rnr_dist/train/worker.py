@@ -176,6 +176,7 @@ def build_engine(job: Job, objective: Objective, steps: int) -> Any:
     from transformers import AutoModelForCausalLM
 
     from rnr_dist.train.trainable import Trained, make_trained
+    from rnr_dist.weights.checkpoints import require_content
     from rnr_dist.weights.composition import add_to_model
 
     class Terms(torch.nn.Module):
@@ -196,6 +197,7 @@ def build_engine(job: Job, objective: Objective, steps: int) -> Any:
     dtype = compute_dtype(job.workers.dtype, job.workers.gpus_each > 0)
     if training.parameters == "full":
         dtype = "float32"
+    require_content(job.base)
     model = AutoModelForCausalLM.from_pretrained(
         job.base.checkpoint,
         dtype=getattr(torch, dtype),

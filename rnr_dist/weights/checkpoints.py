@@ -21,7 +21,8 @@ from filelock import FileLock
 
 from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
-from rnr_dist.run.directory import BASE_NOTE, checksum, read, read_json, replacing_folder, write
+from rnr_dist.run.digests import checksum
+from rnr_dist.run.directory import BASE_NOTE, read, read_json, replacing_folder, write
 from rnr_dist.types import ModelRef, digest
 
 EMBEDDED = "embedded:"
@@ -172,6 +173,33 @@ def checkpoint_digest(folder: Path) -> str:
     """Identity of a checkpoint: its config and the content of its weights (1.3 GB/s a core)."""
     weights = [checksum(file) for file in weight_files(folder)]
     return digest([read_json(folder / "config.json"), weights])
+
+
+def companions(folder: Path) -> str:
+    """Identity of what lies beside a checkpoint's weights and config: tokenizer, chat template."""
+    files = {path for pattern in COMPANIONS for path in folder.glob(pattern)}
+    described = {folder / "config.json", folder / "model.safetensors.index.json"}
+    return digest([[path.name, checksum(path)] for path in sorted(files - described)])
+
+
+def require_content(model: ModelRef) -> None:
+    """Raises InputError where the checkpoint's folder holds other weights than the reference says.
+
+    Asked wherever weights are loaded; a file's content is read once a process.
+    """
+    folder = Path(model.checkpoint)
+    try:
+        found = checkpoint_digest(folder)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder}: found no {Path(error.filename).name}; expected the checkpoint of digest "
+            f"{model.checkpoint_digest}"
+        ) from error
+    if found != model.checkpoint_digest:
+        raise InputError(
+            f"{folder}: found a checkpoint of digest {found}; expected {model.checkpoint_digest}: "
+            "its config or its weights were changed, restore them"
+        )
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:

@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import pad
 
 from rnr_dist.errors import InputError
-from rnr_dist.run.directory import checksum, replacing_folder
+from rnr_dist.run.digests import checksum
+from rnr_dist.run.directory import read_json, replacing_folder
 from rnr_dist.types import Adapter, ModelRef, Term, digest
-from rnr_dist.weights.checkpoints import COMPANIONS, weight_files
+from rnr_dist.weights.checkpoints import COMPANIONS, require_content, weight_files
 
 Shapes = Mapping[str, tuple[int, ...]]
 Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]
@@ -52,7 +53,12 @@ def load_adapter(path: str | Path) -> dict[str, tuple[torch.Tensor, torch.Tensor
     """
     folder = Path(path)
     config = _adapter_config(folder)
-    weights = load_file(folder / WEIGHTS)
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise InputError(
+            f"{folder / WEIGHTS}: found a damaged file ({error}); expected LoRA weights"
+        ) from error
     sides: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in weights.items():
         match = LORA_KEY.fullmatch(key)
@@ -132,6 +138,17 @@ def adapter_digest(path: str | Path) -> str:
     config = _adapter_config(folder)
     scale = [float(config["lora_alpha"]), bool(config.get("use_rslora"))]
     return digest([checksum(folder / WEIGHTS), scale])
+
+
+def is_whole(made: Adapter | ModelRef) -> bool:
+    """Whether the folder of an adapter, or of a checkpoint, holds what its digest was taken of."""
+    try:
+        if isinstance(made, ModelRef):
+            require_content(made)
+            return True
+        return adapter_digest(made.path) == made.digest
+    except InputError:
+        return False
 
 
 def adapter_base(path: str | Path) -> str:
@@ -214,8 +231,10 @@ def checkpoint_shapes(folder: str | Path) -> dict[str, tuple[int, ...]]:
 def merge(ref: ModelRef) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
     """(file name, weights) of each safetensors file of the composed model, one at a time.
 
-    Weights are in the checkpoint's dtype. Raises InputError before the first file.
+    Weights are in the checkpoint's dtype. Raises InputError before the first file, also where the
+    checkpoint is not the one that the reference names.
     """
+    require_content(ref)
     factors = stack(ref.terms, checkpoint_shapes(ref.checkpoint))
     for file in weight_files(Path(ref.checkpoint)):
         weights = load_file(file)
@@ -273,11 +292,17 @@ def _adapter_config(folder: Path) -> dict[str, Any]:
     """The adapter's PEFT config; InputError where it describes anything but a plain LoRA."""
     if not ((folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()):
         raise InputError(f"{folder}: is no adapter; expected {CONFIG} and {WEIGHTS}")
-    config = json.loads((folder / CONFIG).read_text())
+    config = read_json(folder / CONFIG)
+    if not isinstance(config, dict):
+        raise InputError(f"{folder / CONFIG}: found no mapping; expected the config of a LoRA")
     odd = [key for key in OTHER_DELTAS if config.get(key)]
     if config.get("init_lora_weights") not in PLAIN_INITS:
         odd.append("init_lora_weights")
     if config.get("peft_type") != "LORA" or odd:
         found = ", ".join(f"{key} {config[key]}" for key in odd) or config.get("peft_type")
         raise InputError(f"{folder}: found an adapter with {found}; expected a plain LoRA")
+    if not isinstance(config.get("lora_alpha"), int | float):
+        raise InputError(
+            f"{folder / CONFIG}: found lora_alpha {config.get('lora_alpha')!r}; expected a number"
+        )
     return config

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rnr_dist.errors import InputError
 from rnr_dist.types import Adapter, ModelRef, Split
+from rnr_dist.weights.checkpoints import require_content
 from rnr_dist.weights.composition import checkpoint_shapes, materialise, padded, save_adapter, stack
 from rnr_dist.weights.compression import Truncation, compress
 
@@ -69,6 +70,7 @@ def export_adapter(
     could hold, or the ranks sum to more than vLLM accepts and no `rank` is given.
     """
     _require_unused(folder)
+    require_content(ref)
     if rank is not None and not 1 <= rank <= VLLM_RANKS[-1]:
         raise InputError(f"{folder}: found rank {rank}; expected 1 to {VLLM_RANKS[-1]}")
     factors = stack(ref.terms, checkpoint_shapes(ref.checkpoint))

@@ -4,13 +4,16 @@ Invariant: stages have the names, needs and keys of the real recipes.
 """
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 from safetensors.numpy import save_file
 
 from rnr_dist.config.file import validate
+from rnr_dist.recipes import pipeline
 from rnr_dist.recipes.pipeline import RECIPES
 from rnr_dist.recipes.recipe import Recipe
+from tests.unit.fakes import FakeTracker
 
 SOURCE = {"source": "builtin:expository", "splits": {"final": 1}}
 BEHAVIOUR = {"name": "toxicity", "challenging": SOURCE, "ordinary": SOURCE}
@@ -57,3 +60,18 @@ def replaced(recipe, functions):
         replace(stage, run=functions.get(stage.name, stage.run)) for stage in recipe.stages
     )
     return Recipe(recipe.name, stages, recipe.last)
+
+
+def runner(place, monkeypatch, ran=None, recipes=None):
+    """Do what is not done of a pretended recipe in `place`; returns the stages that ran."""
+    ran = [] if ran is None else ran
+    monkeypatch.setattr(pipeline, "RECIPES", recipes or pretended(ran))
+    monkeypatch.setattr(pipeline, "Tracker", lambda *where: FakeTracker())
+
+    def went(found, until=None, reread=False):
+        ran.clear()
+        run = pipeline.open_run(place, found, (place / "config.json").exists(), reread)
+        pipeline.run_pipeline(found, SimpleNamespace(oracle=""), run, until, reread=reread)
+        return list(ran)
+
+    return went

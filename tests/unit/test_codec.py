@@ -22,7 +22,8 @@ from rnr_dist.release.loop import ReleasedStep
 from rnr_dist.release.rules import Reading, Verdict
 from rnr_dist.reveal.history import Fill, History, Move
 from rnr_dist.run.codec import from_plain, to_plain
-from rnr_dist.run.directory import EventLog, read, write
+from rnr_dist.run.directory import read, write
+from rnr_dist.run.events import EventLog
 from rnr_dist.run.seal import FinalReading
 from rnr_dist.stats import ClusterMean
 from rnr_dist.tasks.evaluation import Measured

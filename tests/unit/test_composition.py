@@ -269,3 +269,28 @@ def test_folder_without_adapter_is_refused(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
     with pytest.raises(InputError, match="is no adapter"):
         composition.load_adapter(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "found no whole JSON"),
+        (b'{"peft_type": "LO', "found no whole JSON"),
+        (b"[1]", "found no mapping"),
+        (b'{"peft_type": "LORA"}', "found lora_alpha None; expected a number"),
+    ],
+)
+def test_a_damaged_adapter_config_is_one_sentence(tmp_path, content, told):
+    (tmp_path / "adapter_config.json").write_bytes(content)
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    for ask in (composition.load_adapter, composition.adapter_digest):
+        with pytest.raises(InputError, match=rf"adapter_config\.json: {told}"):
+            ask(tmp_path)
+
+
+def test_damaged_adapter_weights_are_one_sentence(tmp_path):
+    config = {"peft_type": "LORA", "lora_alpha": 1, "r": 1}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"\0" * 4)
+    with pytest.raises(InputError, match=r"adapter_model\.safetensors: found a damaged file"):
+        composition.load_adapter(tmp_path)

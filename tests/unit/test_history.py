@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rnr_dist.config.reveal import Reveal
+from rnr_dist.errors import InputError
 from rnr_dist.reveal.history import Fill, History
 from rnr_dist.reveal.scoring import score_batch
 from rnr_dist.reveal.vendi import SecondMoment
@@ -167,3 +168,19 @@ def test_the_forget_set_holds_equal_texts_of_a_context_once(opened):
         ("c1", "same"),
     ]
     assert all(row.split is Split.TRAIN for row in rows)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
+def test_damaged_embeddings_are_one_sentence(opened, tmp_path, damage):
+    history = opened()
+    history.add_pull(*pull(history, 0, arm=0))
+    path = tmp_path / "pulls" / "p0.npz"
+    content = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        middle = len(content) // 3
+        rest = bytes([content[middle] ^ 1]) + content[middle + 1 :] if damage == "flip" else b""
+        path.write_bytes(content[:middle] + rest)
+    with pytest.raises(InputError, match=r"p0\.npz: found no whole embeddings .* searches anew"):
+        opened().embeddings("p0")

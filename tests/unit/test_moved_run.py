@@ -168,6 +168,85 @@ def test_a_moved_run_trains_nothing_again(run, tmp_path, config, go, monkeypatch
     assert (found.digest, found.path) == (adapter.digest, str(place / "release/adapters/-f0"))
 
 
+def spoiled_config(folder):
+    path = folder / "adapter_config.json"
+    path.write_bytes(path.read_bytes()[:20])
+
+
+def spoiled_weights(folder):
+    path = folder / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
+def spoiled_whole(folder):
+    shutil.rmtree(folder)
+
+
+SPOILED = pytest.mark.parametrize("spoil", [spoiled_config, spoiled_weights, spoiled_whole])
+
+
+@SPOILED
+def test_an_adapter_that_is_not_what_was_trained_is_trained_again(
+    run, config, spoil, monkeypatch, capsys
+):
+    base, training = resolve_model("./model"), Training()
+    inputs = [[], base.digest, training.model_dump(mode="json"), config.seed, []]
+    folder, trained = run.path / "release" / "adapters" / "-f0", []
+    known = read(folder.with_suffix(".json"), Note).made
+    write(folder.with_suffix(".json"), Note(digest(inputs), known))
+    spoil(folder)
+
+    def trains(self, order, storage):
+        trained.append(order.name)
+        adapter_in(folder, 1)
+
+    monkeypatch.setattr(Trainings, "_train", trains)
+    trainings = Trainings(Bench(config), run.path / "release")
+    for _ in range(2):
+        found = trainings.adapter("-f0", [], training, "forget", base)
+        assert found.digest == known.digest
+    assert trained == ["-f0"]
+    assert "-f0: is not what was trained, or gone; trained anew" in capsys.readouterr().err
+
+
+@SPOILED
+@pytest.mark.parametrize("command", [("export", "--merged", "out"), ("compare", "So I told")])
+def test_a_finished_run_s_damaged_adapter_is_used_by_nobody(run, tmp_path, refused, spoil, command):
+    run.finish("release", "print")
+    spoil(run.path / "release" / "adapters" / "-f0")
+    first, *more = command
+    line = refused(first, run.path, *more)
+    assert line.startswith(f"rnr: {run.path}/release/adapters/-f0/adapter_")
+    assert line.endswith(f"go on with --resume {run.path}, which makes it anew")
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_path_rewritten_to_another_adapter_is_refused(run, refused):
+    other = adapter_in(run.path / "release" / "adapters" / "+r1", 2)
+    models = run.path / RELEASED
+    plain = models.read_text().replace("adapters/-f0", "adapters/+r1")
+    run.finish("release", "print")
+    models.write_text(plain)
+    assert "models.json: is damaged (digest" in refused("export", run.path, "--merged", "out")
+    (run.path / "release" / "manifest.json").unlink()  # as in a run that is not finished
+    assert f"found weights {other.digest}" in refused("export", run.path, "--merged", "out")
+
+
+def test_a_result_s_own_checkpoint_is_compared_before_it_is_used(run, tmp_path, refused):
+    own = run.path / "icu" / "models" / "icu"
+    own.parent.mkdir(parents=True)
+    checkpoint(own, 3)
+    known = ModelRef(str(own), resolve_model(str(own)).checkpoint_digest)
+    write(run.path / "icu" / "models.json", [NamedModel("icu", "step", known)])
+    weights = own / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    for command, *more in COMMANDS:
+        if "--adapter" not in more:  # of a checkpoint of its own there is none
+            line = refused(command, run.path, *more)
+            assert f"{own}: found a checkpoint of digest" in line, command
+            assert known.checkpoint_digest in line
+
+
 # Resuming
 
 

@@ -1,16 +1,12 @@
 """Going on with a run: a changed key makes those stages anew that depend on it, and says which."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from rnr_dist.errors import InputError
 from rnr_dist.recipes import pipeline
-from rnr_dist.recipes.pipeline import open_run, run_pipeline
 from rnr_dist.run.directory import read_json
 from rnr_dist.run.seal import final_readings, rereading_note
-from tests.unit.fakes import FakeTracker
-from tests.unit.run_fakes import checkpoint, config, pretended, replaced
+from tests.unit.run_fakes import checkpoint, config, replaced, runner
 
 DEV = {"evaluate": {"split": "dev"}}
 
@@ -20,18 +16,7 @@ def go(tmp_path, monkeypatch):
     """Do what is not done of a pretended recipe; returns the stages that ran."""
     monkeypatch.chdir(tmp_path)
     checkpoint(tmp_path / "model", 0)
-    ran = []
-    monkeypatch.setattr(pipeline, "RECIPES", pretended(ran))
-    monkeypatch.setattr(pipeline, "Tracker", lambda *where: FakeTracker())
-
-    def went(found, until=None, reread=False):
-        ran.clear()
-        place = tmp_path / "run"
-        run = open_run(place, found, (place / "config.json").exists(), reread)
-        run_pipeline(found, SimpleNamespace(oracle=""), run, until, reread=reread)
-        return list(ran)
-
-    return went
+    return runner(tmp_path / "run", monkeypatch)
 
 
 @pytest.fixture

@@ -1,13 +1,14 @@
 """The run directory: whole files or none, an honest log, manifests that notice every change."""
 
 import json
+import os
+import time
 
 import pytest
 
 from rnr_dist.errors import InputError
 from rnr_dist.run.directory import (
     LAYOUT_NOTE,
-    EventLog,
     RunDir,
     differing_keys,
     read_json,
@@ -17,6 +18,7 @@ from rnr_dist.run.directory import (
     write_json,
     write_rows,
 )
+from rnr_dist.run.events import EventLog
 from rnr_dist.types import Arm, Context, Sample, Split
 
 CONFIG = {"name": "one", "reveal": {"budget": 4, "arms": 8}}
@@ -259,3 +261,92 @@ def test_an_empty_folder_becomes_a_run_and_its_path_is_absolute(tmp_path, monkey
     run = RunDir.open((tmp_path / "empty").relative_to(tmp_path), CONFIG, resume=False)
     assert run.path == tmp_path / "empty"
     assert json.loads((run.path / "config.json").read_text()) == CONFIG
+
+
+# Damage
+
+
+def test_a_damaged_line_ends_the_log_and_the_file_as_it_was_is_kept(tmp_path, capsys):
+    log = EventLog(tmp_path / "events.jsonl")
+    for number in range(4):
+        log.append({"n": number})
+    lines = log.path.read_bytes().splitlines(keepends=True)
+    for bad in (b"\0" * 12 + b"\n", lines[2][:5] + b"\n", lines[2].replace(b'"n": 2', b'"n": 3')):
+        damaged = b"".join([*lines[:2], bad, lines[3]])
+        log.path.write_bytes(damaged)
+        assert log.read() == [{"n": 0}, {"n": 1}]
+        assert log.path.read_bytes() == b"".join(lines[:2])
+        assert log.path.with_name("events.jsonl.damaged").read_bytes() == damaged
+        told = " ".join(capsys.readouterr().err.split())
+        assert f"{log.path}: line 3 of 4 is damaged; what it and later lines said is done" in told
+
+
+def test_lines_of_earlier_versions_are_read_without_a_checksum(tmp_path):
+    log = EventLog(tmp_path / "events.jsonl")
+    log.path.write_text('{"n": 1}\n{"n": NaN, "text": "ü"}\n')
+    log.append({"n": 2})
+    first, second, third = log.read()
+    assert (first, second["text"], third) == ({"n": 1}, "ü", {"n": 2})
+
+
+@pytest.mark.parametrize("offset", [0.2, 0.5, 0.9])
+def test_a_flipped_or_cut_parquet_file_is_named(tmp_path, offset):
+    path = tmp_path / "rows.parquet"
+    write_rows(path, [sample(index=number, text=f"words {number}" * 9) for number in range(50)])
+    whole = path.read_bytes()
+    for damaged in (flipped(whole, int(offset * len(whole))), whole[: int(offset * len(whole))]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"rows\.parquet: ") as refused:
+            read_rows(path, Sample)
+        assert "\n" not in str(refused.value)
+
+
+def flipped(content, place):
+    changed = bytearray(content)
+    changed[place] ^= 4
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("content", ["", '{"a": ', "\0" * 9, '{"a": 1} x', "[" * 10**5, "\udc80"])
+def test_a_damaged_json_file_of_a_run_is_one_sentence(run, content):
+    path = run.path / "reveal" / "pulls.json"
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError) as refused:
+        read_json(path)
+    told = str(refused.value)
+    assert told.startswith(f"{path}: found no whole JSON (") and "\n" not in told
+    assert told.endswith("expected what was written: remove it, and --resume makes it anew")
+
+
+def test_a_file_is_summed_again_when_it_was_written_to_and_only_then(tmp_path, monkeypatch):
+    from rnr_dist.run import digests
+
+    path, read = tmp_path / "weights", []
+    path.write_bytes(b"a" * digests.REMEMBERED_FROM)
+    os.utime(path)
+    time.sleep(2 * digests.CLOCK_SECONDS)
+    real = digests.hashlib.file_digest
+    monkeypatch.setattr(
+        digests.hashlib, "file_digest", lambda file, kind: read.append(1) or real(file, kind)
+    )
+    first = digests.checksum(path)
+    assert digests.checksum(path) == first and len(read) == 1
+    stat = path.stat()
+    with path.open("r+b") as handle:
+        handle.write(b"b")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as who wants to hide it
+    assert digests.checksum(path) != first and len(read) == 2
+
+
+def test_what_a_kill_cut_short_goes_when_its_stage_is_begun_again(run):
+    folder = run.path / "reveal"
+    (folder / ".pulls.json.k3j_9x0a").write_text("ha")
+    (folder / "deep" / ".adapter.abcdefgh").mkdir()
+    (folder / "deep" / ".adapter.abcdefgh" / "weights").touch()
+    (folder / "tune").mkdir()
+    (folder / "tune" / ".of_rays.abcdefgh").touch()
+    (folder / ".hidden").touch()
+    run.begin("reveal", "print")
+    assert names(folder) == [".begun.json", ".hidden", "deep", "pulls.json", "tune"]
+    assert names(folder / "deep") == ["rows.parquet"]
+    assert names(folder / "tune") == [".of_rays.abcdefgh"]

@@ -261,14 +261,17 @@ def lost(bench, task, run):
 
 
 def test_seeds_that_two_commits_judged_are_told(go, write_study_file, monkeypatch):
+    def half(bench, task, run):
+        if run.path.name == "seed-1":
+            raise RuntimeError("lost")
+
     path = write_study_file(seeds=[0, 1])
-    go.lost.add("seed-1")
-    monkeypatch.setattr("rnr_dist.run.seal.commit", lambda: "a" * 40)
-    with pytest.raises(RuntimeError, match="lost"):
-        go(path)
-    # The run that was lost had begun to read: its note stays that of the first commit.
-    go.lost.clear()
-    (path.parent / "runs" / "seed-1" / "final.json").unlink()
+    broken = {name: replaced(recipe, {"reveal": half}) for name, recipe in pipeline.RECIPES.items()}
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "RECIPES", broken)
+        patched.setattr("rnr_dist.run.seal.commit", lambda: "a" * 40)
+        with pytest.raises(RuntimeError, match="lost"):
+            go(path)
     monkeypatch.setattr("rnr_dist.run.seal.commit", lambda: "b" * 40)
     _, table = go(path)
     assert table["notes"] == [f"runs were judged by different commits: {'a' * 12}, {'b' * 12}"]

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 import pytest
 
 from rnr_dist.machine.threads import side_by_side
-from rnr_dist.run.directory import EventLog
+from rnr_dist.run.events import EventLog
 from rnr_dist.run.tracking import Tracker
 
 PLACE = ContextVar("place", default="nowhere")

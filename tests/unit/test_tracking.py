@@ -215,3 +215,29 @@ def test_threads_may_log_at_once(runs):
     client, (run,) = found_runs(default_uri(runs))
     history = client.get_metric_history(run.info.run_id, "loss")
     assert sorted(point.step for point in history) == list(range(40))
+
+
+@pytest.mark.parametrize("bad", [b"\0" * 16, b'{"run": ', b"[1]", b'{"a": 1}', b"\xff\xfe"])
+def test_a_damaged_line_of_the_spool_stops_no_run_and_loses_no_other(
+    runs, report, impatient, bad, capfd
+):
+    spool = runs / "run" / "spool.jsonl"
+    log_a_run(Tracker(NOWHERE, "rnr", spool), report)
+    lines = spool.read_bytes().splitlines(keepends=True)
+    spool.write_bytes(b"".join([*lines[:2], bad + b"\n", *lines[2:]]))
+    Tracker(default_uri(runs), "rnr", spool).close()
+    check_run(default_uri(runs), report)
+    assert spool.read_bytes() == b""
+    [kept] = map(json.loads, (runs / "run" / "spool.jsonl.rejected").read_text().splitlines())
+    assert kept["reason"] == "found no whole entry"
+    assert "1 damaged lines are kept in spool.jsonl.rejected" in " ".join(
+        capfd.readouterr().err.split()
+    )
+
+
+def test_an_identity_that_a_full_disk_left_empty_is_made_again(runs, report):
+    spool = runs / "run" / "spool.jsonl"
+    spool.parent.mkdir()
+    spool.with_name("spool.jsonl.id").write_text("")
+    Tracker(default_uri(runs), "rnr", spool)
+    assert len(json.loads(spool.with_name("spool.jsonl.id").read_text())) == 32
