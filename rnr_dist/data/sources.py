@@ -117,7 +117,10 @@ def files_of(source: str) -> list[Path]:
     if source.startswith(HUB):
         name, _, split = source.removeprefix(HUB).partition(":")
         return _hub_files(name, split)
-    return [Path(source)]
+    try:
+        return [Path(source).expanduser()]
+    except RuntimeError as error:  # ~NAME of nobody
+        raise InputError(f"{source}: {error}; expected a file") from error
 
 
 def _hub_files(name: str, split: str) -> list[Path]:
