@@ -17,7 +17,10 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from rnr_dist.errors import InputError
 
 TAG = "tag:yaml.org,2002:"
-VARIABLE = re.compile(r"\$\{(\w+)\}")
+# A variable's braces would end a list or a section in one line, so that letters of no script stand
+# in for them until the document is parsed.
+OPEN, CLOSE = "\uf8f0", "\uf8f1"
+VARIABLE = re.compile(rf"{OPEN}(\w+){CLOSE}")
 # Far above any config; below what an alias of aliases would take memory for.
 MOST_VALUES, DEEPEST = 10_000, 40
 # A value that begins so is YAML in an override too; any other stands as it was typed.
@@ -51,6 +54,8 @@ def read_yaml(text: str, place: str, variables: Mapping[str, str] | None = None)
     tag, an alias that leads to itself or to too much, and a character that no file can hold.
     """
     try:
+        if variables is not None:
+            text = re.sub(r"\$\{(\w+)\}", rf"{OPEN}\1{CLOSE}", text)
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
@@ -62,7 +67,8 @@ def read_yaml(text: str, place: str, variables: Mapping[str, str] | None = None)
     except InputError:
         raise
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # PyYAML lets Python's own through
-        raise InputError(f"{place}: is no YAML ({' '.join(str(error).split())})") from error
+        told = _written(" ".join(str(error).split()))
+        raise InputError(f"{place}: is no YAML ({told})") from error
 
 
 def read_override(text: str, place: str) -> Any:
@@ -122,6 +128,7 @@ class _Reader:
             if not isinstance(key, ScalarNode):
                 raise self._refusal(key, f"found a {key.id} as a key, expected a name")
             self._plain(key, key.value)
+            key.value = _written(key.value)
             _require_storable(key.value, self._place)
             if key.value in known:
                 raise self._refusal(
@@ -156,6 +163,11 @@ class _Reader:
 
     def _refusal(self, node: Node, told: str) -> InputError:
         return InputError(f"{self._place}, line {_line(node)}: {told}")
+
+
+def _written(text: str) -> str:
+    """`text` with the names of variables as they were typed."""
+    return text.replace(OPEN, "${").replace(CLOSE, "}")
 
 
 def _line(node: Node) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from rnr_dist.config.base import PLAIN_NAME, Count, FileName, Section, Seed
+from rnr_dist.config.base import MOST, PLAIN_NAME, Count, FileName, Section, Seed
 from rnr_dist.errors import shown
 
 
@@ -25,7 +25,9 @@ class Study(Section):
     """The stage that every run goes to: `baselines` puts the config's methods beside its own."""
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]  # noqa: RUF012
     """One run for each, with that `seed`; each once."""
-    by_seed: dict[str, Annotated[int, Field(strict=True)]] = Field(default_factory=dict)
+    by_seed: dict[str, Annotated[int, Field(ge=-MOST, le=MOST, strict=True)]] = Field(
+        default_factory=dict
+    )
     """Dotted keys whose number grows by so much a seed, so that seeds have data of their own."""
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Name and overrides (dotted keys) of variants of the config, each run for every seed; left
