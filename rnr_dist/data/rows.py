@@ -124,7 +124,8 @@ def _require_file(path: Path) -> str:
     try:
         there, file = path.exists(), path.is_file()
     except (OSError, ValueError) as error:  # a name that is too long, a folder that is closed
-        raise InputError(f"{shown(path, str)}: cannot be read ({error}), expected a file") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: cannot be read ({reason}), expected a file") from None
     if not there:
         raise InputError(
             f"{path}: found no such file, expected builtin:NAME, hub:NAME[:SPLIT] or a file"

@@ -16,7 +16,7 @@ from rnr_dist.data.formats import read_records
 from rnr_dist.data.records import record_texts
 from rnr_dist.data.rows import suffix_of
 from rnr_dist.data.sources import files_of
-from rnr_dist.errors import InputError
+from rnr_dist.errors import InputError, shown
 from rnr_dist.types import TokenSequence, digest
 
 RECORDS = "builtin:records"
@@ -96,8 +96,11 @@ def _array(path: Path, tokenizer: Any) -> Iterator[tuple[str, str, tuple[int, ..
     try:
         # Mapped: a header that promises more than there is takes no memory.
         ids = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read ({error}), expected a .npy of ids") from error
+    except Exception as error:  # the header is parsed as Python, whose own errors come through
+        raise InputError(
+            f"{path}: cannot be read ({type(error).__name__}: {shown(error, str)}), expected a "
+            ".npy of ids"
+        ) from error
     if not isinstance(ids, np.ndarray):
         raise InputError(f"{path}: found an archive of arrays, expected a .npy of ids")
     if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
