@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from rnr_dist.commands.lengths import require_texts_fit
 from rnr_dist.config.file import load_config
 from rnr_dist.config.methods import way_of
 from rnr_dist.config.schema import Config
@@ -54,7 +55,7 @@ def check_inputs(config: Config, methods: bool = False) -> Task:
     if methods:
         check_methods(config, task)
     if here:  # last: transformers is loaded to know who serves a model
-        check_checkpoint(config, here)
+        check_checkpoint(config, here, task)
     if config.reveal.writer:
         _check_served(config, "reveal.writer", config.reveal.writer)
     for name, model in config.evaluate.others.items():
@@ -83,8 +84,8 @@ def _check_served(config: Config, key: str, model: str) -> None:
         raise InputError(f"{key}: {error}") from error
 
 
-def check_checkpoint(config: Config, folder: Path) -> None:
-    """Raises InputError where a checkpoint on this disk is not what the config needs."""
+def check_checkpoint(config: Config, folder: Path, task: Task) -> None:
+    """Raises InputError where a checkpoint on this disk is not what config and data need."""
     check_room(config, _weights_bytes(folder))
     backend_of(config.engines, folder, config.trust_remote_code)
     for key, training in _trainings(config):
@@ -92,6 +93,7 @@ def check_checkpoint(config: Config, folder: Path) -> None:
             require_trained(folder, training, key)
     if config.way == "merge" and config.reveal.query == "chat":
         require_chat_template(folder, config.trust_remote_code)
+    require_texts_fit(config, task, folder)
 
 
 def check_config(path: Path, overrides: list[str]) -> list[str]:

@@ -31,14 +31,25 @@ MOVED = {
 }
 
 
-def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
+def load_config(
+    path: str | Path,
+    overrides: Iterable[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Config:
     """Read, override (`a.b=value`, values as `strict_yaml` reads them) and validate a config file.
 
-    `${VARIABLE}` in a value of the file is replaced from the environment. Raises InputError.
+    settings: plain values by dotted keys, set before the overrides. `${VARIABLE}` in a value of the
+    file is replaced from the environment. Raises InputError.
     """
     content = _mapping(Path(path))
+    for key, value in (settings or {}).items():
+        _set(content, key, value, key)
     for override in overrides or []:
-        _apply(content, override)
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise InputError(f"--set {override}: expected KEY=VALUE")
+        place = f"--set {override}"
+        _set(content, key, read_override(text, place), place)
     return validate(content, str(path))
 
 
@@ -74,16 +85,14 @@ def validate(content: dict[str, Any], origin: str) -> Config:
         raise InputError(f"{origin}: {error}") from error
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
-    key, separator, value = override.partition("=")
-    if not separator:
-        raise InputError(f"--set {override}: expected KEY=VALUE")
+def _set(content: dict[str, Any], key: str, value: Any, place: str) -> None:
+    """Put a value at a dotted key; sections on the way are made."""
     *parents, last = key.split(".")
     for parent in parents:
         content = content.setdefault(parent, {})
         if not isinstance(content, dict):
-            raise InputError(f"--set {override}: {parent} is a value, not a section")
-    content[last] = read_override(value, f"--set {override}")
+            raise InputError(f"{place}: {parent} is a value, not a section")
+    content[last] = value
 
 
 @dataclass(frozen=True)

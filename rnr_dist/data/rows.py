@@ -105,7 +105,7 @@ def string_of(row: FileRow, name: str) -> str | None:
 
 def score_of(row: FileRow, name: str) -> float | None:
     """A score in [0, 1], if the row has one; a CSV's is a number's text."""
-    value = object_of(row).get(name)
+    value: Any = object_of(row).get(name)
     if _is_missing(value):
         return None
     try:

@@ -87,7 +87,7 @@ def backend_of(
     engines: Engines, checkpoint: str | Path, trust_remote_code: bool = False
 ) -> BackendChoice:
     """`choose_backend` for a checkpoint folder. Also raises InputError where `max_model_len` is
-    above the positions that the model has."""
+    above the positions that the model has, which vLLM ends with a trace for."""
     content = read_json(Path(checkpoint) / "config.json")
     architectures = content.get("architectures") or []
     causal = set(causal_architectures())
@@ -95,13 +95,29 @@ def backend_of(
         causal |= set(architectures)
     served = frozenset() if engines.backend == "transformers" else vllm_architectures()
     choice = choose_backend(engines, str(checkpoint), architectures, causal, served)
-    positions = next((content[key] for key in POSITIONS if key in content), None)
-    if choice.backend == "transformers" and positions and engines.max_model_len > positions:
+    positions = positions_of(content)
+    if positions and engines.max_model_len > positions:
         raise InputError(
             f"engines.max_model_len: found {engines.max_model_len}, but {checkpoint} has "
             f"{positions} positions; expected at most so many"
         )
     return choice
+
+
+def positions_of(content: Mapping[str, Any]) -> int | None:
+    """How many positions the model of a config.json has, as vLLM counts them; None: it says none.
+
+    Rotary embeddings that are stretched linearly or dynamically have `factor` times as many; other
+    kinds count the stretched ones already, as Gemma 3 does.
+    """
+    text = content.get("text_config", content)
+    known = [text[key] for key in POSITIONS if isinstance(text.get(key), int)]
+    if not known:
+        return None
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    kind, gemma_3 = rope.get("rope_type", rope.get("type")), "gemma3" in str(text.get("model_type"))
+    stretched = kind in ("linear", "dynamic") and not gemma_3
+    return int(min(known) * (rope.get("factor") or 1.0 if stretched else 1.0))
 
 
 def causal_architectures() -> Collection[str]:

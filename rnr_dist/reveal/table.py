@@ -51,7 +51,7 @@ def arm_table(setting: Setting) -> Table:
     reveal = setting.reveal
     shown = demonstrations(setting)
     with _writer(setting) as (writer, pool, tokenizer):
-        meta = meta_prompt(shown, tokenizer, reveal.soft_place)
+        meta = meta_prompt(_fitting(setting, shown, tokenizer), tokenizer, reveal.soft_place)
         embeddings = InputEmbeddings(Path(writer.checkpoint))
         scale = embeddings.std() if reveal.soft_scale == "embedding" else None
         arms = ArmTable(
@@ -87,6 +87,19 @@ def arm_table(setting: Setting) -> Table:
         np.save(handle, features)
     write_rows(path, rows)
     return Table(rows, features)
+
+
+def _fitting(
+    setting: Setting, shown: Sequence[tuple[str, str]], tokenizer: Any
+) -> Sequence[tuple[str, str]]:
+    """As many of the pairs, the most relevant first, as leave an instruction room in the window."""
+    reveal, window = setting.reveal, setting.bench.config.engines.max_model_len
+    for count in range(len(shown), 0, -1):
+        meta = meta_prompt(shown[:count], tokenizer, reveal.soft_place)
+        tokens = len(meta.before) + len(meta.after)
+        if tokens + reveal.soft_tokens + reveal.instruction_tokens <= window:
+            return shown[:count]
+    return []
 
 
 def demonstrations(setting: Setting) -> list[tuple[str, str]]:
