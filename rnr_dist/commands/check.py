@@ -6,6 +6,7 @@ starts no Ray.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from rnr_dist.errors import InputError
 from rnr_dist.generate.backend import backend_of
 from rnr_dist.machine.cluster import check_room
 from rnr_dist.methods.method import make_method, require_served, require_trainable
+from rnr_dist.run.places import check_temporary_folder
 from rnr_dist.run.precision import compute_dtype
 from rnr_dist.tasks.prompts import require_chat_template
 from rnr_dist.tasks.task import Task, make_task
@@ -39,6 +41,8 @@ def check_inputs(config: Config, methods: bool = False) -> Task:
     methods: also those that `rnr baselines` puts beside the recipe's own.
     """
     _check_cpu_weights(config)
+    if not os.environ.get("RAY_ADDRESS"):  # a cluster's nodes have temporary folders of their own
+        check_temporary_folder()
     models = [name for name in (config.model, config.reveal.writer) if name]
     for model in models:
         check_model(model)

@@ -6,6 +6,7 @@ checked before anything costs time; a bad one raises InputError with one sentenc
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -92,7 +93,7 @@ def _set(content: dict[str, Any], key: str, value: Any, place: str) -> None:
         content = content.setdefault(parent, {})
         if not isinstance(content, dict):
             raise InputError(f"{place}: {parent} is a value, not a section")
-    content[last] = value
+    content[last] = copy.deepcopy(value)  # what is set further down in it changes it
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import platformdirs
-
 from rnr_dist.config.engines import Engines
 from rnr_dist.errors import InputError
 from rnr_dist.run.directory import read_json, write_json
+from rnr_dist.run.places import cache_folder, require_writable
 
 ASK_VLLM = """
 import json
@@ -134,11 +133,10 @@ def vllm_architectures(cache: Path | None = None) -> frozenset[str] | None:
     """
     if importlib.util.find_spec("vllm") is None:
         return None
-    folder = cache or Path(
-        os.environ.get("RNR_CACHE_DIR") or platformdirs.user_cache_dir("rnr_dist")
-    )
+    folder = cache or cache_folder()
     path = folder / f"vllm-{_vllm_version()}-architectures.json"
     if not path.exists():
+        require_writable(folder, "the cache folder (RNR_CACHE_DIR)")
         environment: Mapping[str, Any] = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"}
         asked = subprocess.run(
             [sys.executable, "-c", ASK_VLLM], env=environment, capture_output=True, text=True

@@ -168,7 +168,7 @@ def _done(cell: Cell, until: str) -> bool:
 
 def _config(study: Study, path: Path, overrides: Mapping[str, Any], seed: int) -> Config:
     """The config of one run: a variant's keys, the seed, and what grows with it."""
-    origin = path.parent / study.config
+    origin = path.parent / Path(study.config).expanduser()
     plain = load_config(origin)
     content: dict[str, Any] = plain.model_dump(mode="json")
     settings = {"seed": seed, **overrides}
