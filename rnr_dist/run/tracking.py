@@ -304,7 +304,7 @@ def _identity(path: Path) -> str:
     """A random name for this run directory that stays when it is resumed."""
     if not path.exists():
         write_json(path, uuid.uuid4().hex)
-    return path.read_text().strip()
+    return path.read_text(encoding="utf-8").strip()
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

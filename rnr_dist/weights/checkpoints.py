@@ -264,7 +264,7 @@ def _require_checkpoint(folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"{folder}: found a file; {EXPECTED}")
     try:
-        json.loads((folder / "config.json").read_text())
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
         for file in weight_files(folder):
             with safe_open(file, framework="np"):  # reads the header and compares the length
                 pass

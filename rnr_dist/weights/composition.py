@@ -107,7 +107,7 @@ def save_adapter(
     }
     with replacing_folder(folder) as aside:
         save_file(tensors, aside / WEIGHTS, metadata={"format": "pt"})
-        (aside / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        (aside / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return Adapter(str(folder.absolute()), adapter_digest(folder), trained_on, role)
 
 
@@ -279,7 +279,7 @@ def _adapter_config(folder: Path) -> dict[str, Any]:
     """The adapter's PEFT config; InputError where it describes anything but a plain LoRA."""
     if not ((folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()):
         raise InputError(f"{folder}: is no adapter; expected {CONFIG} and {WEIGHTS}")
-    config = json.loads((folder / CONFIG).read_text())
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     odd = [key for key in OTHER_DELTAS if config.get(key)]
     if config.get("init_lora_weights") not in PLAIN_INITS:
         odd.append("init_lora_weights")
