@@ -113,7 +113,7 @@ def _sentence(error: ValidationError, schema: type[Section]) -> str:
     problems = list(_problems(error.errors(), (), schema))
     unknown = [one for one in problems if one.error["type"] == "extra_forbidden"]
     problem = (unknown or problems)[0]
-    found, key = problem.error, ".".join(shown(part, str) for part in problem.path)
+    found, key = problem.error, ".".join(shown(part, _one_line) for part in problem.path)
     if found["type"] == "extra_forbidden":
         if key in MOVED:
             return f"unknown key {key}; it is called {MOVED[key]} now"

@@ -14,8 +14,8 @@ import platformdirs
 from rnr_dist.errors import InputError
 
 LONGEST_SOCKET = 107  # bytes of a socket's path on Linux
-# What Ray puts behind the temporary folder for the longest of its sockets, and some bytes to spare.
-RAY_SOCKET = "/ray/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store" + "." * 8
+# What Ray puts behind the temporary folder for the longest of its sockets.
+RAY_SOCKET = "/ray/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 CACHE_DIR = "RNR_CACHE_DIR"
 
 
