@@ -51,7 +51,9 @@ def arm_table(setting: Setting) -> Table:
     reveal = setting.reveal
     shown = demonstrations(setting)
     with _writer(setting) as (writer, pool, tokenizer):
-        meta = meta_prompt(_fitting(setting, shown, tokenizer), tokenizer, reveal.soft_place)
+        window = setting.bench.config.engines.max_model_len
+        shown = list(fitting(shown, tokenizer, reveal, window))
+        meta = meta_prompt(shown, tokenizer, reveal.soft_place)
         embeddings = InputEmbeddings(Path(writer.checkpoint))
         scale = embeddings.std() if reveal.soft_scale == "embedding" else None
         arms = ArmTable(
@@ -89,11 +91,10 @@ def arm_table(setting: Setting) -> Table:
     return Table(rows, features)
 
 
-def _fitting(
-    setting: Setting, shown: Sequence[tuple[str, str]], tokenizer: Any
+def fitting(
+    shown: Sequence[tuple[str, str]], tokenizer: Any, reveal: Reveal, window: int
 ) -> Sequence[tuple[str, str]]:
-    """As many of the pairs, the most relevant first, as leave an instruction room in the window."""
-    reveal, window = setting.reveal, setting.bench.config.engines.max_model_len
+    """As many of the pairs, from the first on, as leave an instruction room in `window` tokens."""
     for count in range(len(shown), 0, -1):
         meta = meta_prompt(shown[:count], tokenizer, reveal.soft_place)
         tokens = len(meta.before) + len(meta.after)

@@ -146,6 +146,18 @@ def test_an_override_of_one_place_leaves_its_alias_alone(tmp_path):
     assert (found.mu0.high, found.mu.high) == (3, 2)
 
 
+def test_settings_are_plain_values_and_are_not_shared_between_runs(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({"name": "x", "task": DEMO["task"]}), encoding="utf-8")
+    variant = {"release.mu0": {"low": 1, "high": 2}, "release.mu0.high": 3}
+    variant["reveal.prompts"] = ["Say \U0001f600 \u2028 #1: 'x' ${HOME}"]
+    found = load_config(path, settings=variant)
+    assert (found.release.mu0.high, variant["release.mu0"]["high"]) == (3, 2)
+    assert found.reveal.prompts == variant["reveal.prompts"]
+    with pytest.raises(InputError, match=r"^seed\.x: seed is a value, not a section"):
+        load_config(path, settings={"seed": 1, "seed.x": 2})
+
+
 def _sections():
     """Every section of any config: of all tasks, methods and objectives too."""
     for known in TASKS.values():

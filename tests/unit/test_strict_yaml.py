@@ -61,7 +61,7 @@ def test_what_cannot_be_meant_is_refused(text, message):
 
 def test_aliases_that_explode_are_refused_before_they_do():
     levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
-    levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 30)]
+    levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 7)]
     assert f"found more than {MOST_VALUES} values" in refused("\n".join(levels))
 
 
