@@ -58,12 +58,12 @@ def check_inputs(config: Config, methods: bool = False) -> Task:
     _require_served(config, task, [config.own_method])
     if methods:
         check_methods(config, task)
-    if here:  # last: transformers is loaded to know who serves a model
-        check_checkpoint(config, here, task)
-    if config.reveal.writer:
+    if config.reveal.writer:  # late: transformers is loaded to know who serves a model
         _check_served(config, "reveal.writer", config.reveal.writer)
     for name, model in config.evaluate.others.items():
         _check_served(config, f"evaluate.others.{name}", model)
+    if here:
+        check_checkpoint(config, here, task)
     return task
 
 
