@@ -74,7 +74,7 @@ def read_modules(package: Path) -> list[Module]:
     """All Python files of a package, subpackages included, by path."""
     found = []
     for path in sorted(package.rglob("*.py")):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         found.append(Module(str(path.relative_to(package.parent)), text, ast.parse(text)))
     return found
 
@@ -199,7 +199,7 @@ def code_lines(path: Path) -> int | None:
     """Lines that are neither blank nor a comment; None where the file is not there."""
     if not path.exists():
         return None
-    lines = (line.strip() for line in path.read_text().splitlines())
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     return sum(1 for line in lines if line and not line.startswith("#"))
 
 

@@ -75,7 +75,7 @@ async def score_all(setting: Setting, history: History, arms: list[Arm]) -> None
 def logged(folder: Path) -> list[Pull]:
     """Pulls of the event log, by arm."""
     path = folder / "events.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     pulls = [from_plain(Pull, json.loads(line)["pull"], str(path)) for line in lines]
     return sorted(pulls, key=lambda pull: pull.arm)
 

@@ -52,7 +52,11 @@ class Growth:
 
 def anonymous() -> int:
     """Resident bytes of this process that no file holds."""
-    [line] = [line for line in STATUS.read_text().splitlines() if line.startswith("RssAnon:")]
+    [line] = [
+        line
+        for line in STATUS.read_text(encoding="utf-8").splitlines()
+        if line.startswith("RssAnon:")
+    ]
     return int(line.split()[1]) * 1024
 
 

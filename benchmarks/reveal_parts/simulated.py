@@ -44,7 +44,7 @@ from rnr_dist.types import Arm, Context, ModelRef, Split
 
 ROOT = Path(__file__).parents[2]
 ARMS, HIDDEN, D, CONTEXTS = 10_000, 576, 1024, 16
-WORDS = Path(__file__).read_text().split()
+WORDS = Path(__file__).read_text(encoding="utf-8").split()
 BASE = ModelRef("/simulated", "simulated")
 
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from rnr_dist.commands.lengths import require_texts_fit
 from rnr_dist.config.file import load_config
 from rnr_dist.config.methods import way_of
 from rnr_dist.config.schema import Config
@@ -20,6 +21,7 @@ from rnr_dist.errors import InputError
 from rnr_dist.generate.backend import backend_of
 from rnr_dist.machine.cluster import check_room
 from rnr_dist.methods.method import make_method, require_served, require_trainable
+from rnr_dist.run.places import check_temporary_folder
 from rnr_dist.run.precision import compute_dtype
 from rnr_dist.tasks.prompts import require_chat_template
 from rnr_dist.tasks.task import Task, make_task
@@ -42,6 +44,8 @@ def check_inputs(config: Config, methods: bool = False) -> Task:
     methods: also those that `rnr baselines` puts beside the recipe's own.
     """
     _check_cpu_weights(config)
+    if not os.environ.get("RAY_ADDRESS"):  # a cluster's nodes have temporary folders of their own
+        check_temporary_folder()
     models = [name for name in (config.model, config.reveal.writer) if name]
     for model in models:
         check_model(model)
@@ -57,12 +61,12 @@ def check_inputs(config: Config, methods: bool = False) -> Task:
     _require_served(config, task, [config.own_method])
     if methods:
         check_methods(config, task)
-    if here:  # last: transformers is loaded to know who serves a model
-        check_checkpoint(config, here)
-    if config.reveal.writer:
+    if config.reveal.writer:  # late: transformers is loaded to know who serves a model
         _check_served(config, "reveal.writer", config.reveal.writer)
     for name, model in config.evaluate.others.items():
         _check_served(config, f"evaluate.others.{name}", model)
+    if here:
+        check_checkpoint(config, here, task)
     return task
 
 
@@ -89,8 +93,8 @@ def _check_served(config: Config, key: str, model: str) -> None:
         raise InputError(f"{key}: {error}") from error
 
 
-def check_checkpoint(config: Config, folder: Path) -> None:
-    """Raises InputError where a checkpoint on this disk is not what the config needs."""
+def check_checkpoint(config: Config, folder: Path, task: Task) -> None:
+    """Raises InputError where a checkpoint on this disk is not what config and data need."""
     size = _weights_bytes(folder)
     check_room(config, size)
     if config.engines.weights == "reload" and not os.environ.get("RAY_ADDRESS"):
@@ -101,6 +105,7 @@ def check_checkpoint(config: Config, folder: Path) -> None:
             require_trained(folder, training, key)
     if config.way == "merge" and config.reveal.query == "chat":
         require_chat_template(folder, config.trust_remote_code)
+    require_texts_fit(config, task, folder)
 
 
 def check_config(path: Path, overrides: list[str]) -> list[str]:

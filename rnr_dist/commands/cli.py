@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 
 RUNS = Path("runs")
+# What a system says of a place where nothing (more) can be written.
+CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, see configs/.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
@@ -67,6 +69,7 @@ class Where:
 def _pipeline(command: str, config: Path, overrides: list[str], where: Where) -> None:
     from rnr_dist.commands.check import check_checkpoint, check_inputs
     from rnr_dist.config.file import load_config
+    from rnr_dist.run.places import require_writable
     from rnr_dist.run.progress import say
 
     if where.run and where.resume:
@@ -82,6 +85,7 @@ def _pipeline(command: str, config: Path, overrides: list[str], where: Where) ->
     if command == "icu":  # the whole picture, of the recipe that has this stage
         stage = recipe.last
     path = where.resume or where.run or run_folder(RUNS, loaded.name)
+    require_writable(path, "the run directory")
     directory = open_run(path, loaded, where.resume is not None, where.reread)
     say(f"run directory {directory.path}")
     try:
@@ -133,8 +137,10 @@ def study(
     from rnr_dist.commands.check import check_checkpoint, check_inputs
     from rnr_dist.config.file import load_study
     from rnr_dist.recipes.study import run_study, study_cells
+    from rnr_dist.run.places import require_writable
 
     place = folder or RUNS / load_study(file).study
+    require_writable(place, "--folder")
     found, cells = study_cells(file, place)
     for cell in cells:
         check_inputs(cell.config, methods=found.until == "baselines")
@@ -176,7 +182,11 @@ def export(
 ) -> None:
     """Write the result in a form that transformers, PEFT and vLLM load."""
     from rnr_dist.commands.result import export_result
+    from rnr_dist.run.places import require_writable
 
+    for option, target in (("--adapter", adapter), ("--merged", merged)):
+        if target:
+            require_writable(target, option)
     for folder in export_result(run, adapter, merged, rank):
         print(folder)
 
@@ -195,10 +205,12 @@ def grade(
 ) -> None:
     """Let people grade an ICU run's continuations from 1 to 8, blinded; then read their scores."""
     from rnr_dist.report.grading import print_grades, read_scores, scale_lines, write_sheet
+    from rnr_dist.run.places import require_writable
 
     if bool(sheet) == bool(scores):
         raise InputError("grade: expected either --sheet or --scores")
     if sheet:
+        require_writable(sheet.absolute().parent, "--sheet")
         rows = write_sheet(run, sheet, count, seed)
         print(f"{sheet}: {rows} rows; fill in `score`:", *scale_lines(), sep="\n")
     else:
@@ -245,7 +257,7 @@ def ui(
 
 
 def guarded(command: Callable[[], object]) -> int:
-    """Exit code of a command: 0, 2 for bad input or a full disk, 130 for an interrupt."""
+    """Exit code of a command: 0, 2 for bad input or a full or closed disk, 130 for an interrupt."""
     try:
         code = command()
     except InputError as error:
@@ -253,10 +265,11 @@ def guarded(command: Callable[[], object]) -> int:
     except typer.TyperException as error:  # wrong usage
         return _refused(error.format_message())
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in CLOSED:
             raise
+        told = "no space is left" if error.errno == errno.ENOSPC else error.strerror
         place = error.filename or "a disk"
-        return _refused(f"{place}: no space is left; what is finished is kept, --resume goes on")
+        return _refused(f"{place}: {told}; what is finished is kept, --resume goes on")
     except KeyboardInterrupt:
         return 130
     # Typer catches an interrupt within a command and returns 130.

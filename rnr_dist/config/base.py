@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0)]
+# All numbers are finite, and neither `true`, "5" nor 1e9 is a whole one. The upper bounds are far
+# above what anyone needs, and below what ends for want of memory.
+MOST, FARTHEST = 1_000_000, 1e9
+LONGEST_NAME = 150  # bytes; folders take 255, of which a time and a temporary ending need some
+# Of a row in a table or a variant, which is part of a file's name.
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Fraction = Annotated[Number, Field(ge=0, le=1)]
+Positive = Annotated[Number, Field(gt=0, le=FARTHEST)]
+Weight = Annotated[Number, Field(ge=0, le=FARTHEST)]
+Count = Annotated[int, Field(ge=1, le=MOST, strict=True)]
+Whole = Annotated[int, Field(ge=0, le=MOST, strict=True)]
+Many = Annotated[int, Field(ge=1, le=10**12, strict=True)]  # of data
+Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
 Diversity = Literal["weighted", "union", "union_raw"]
 
 
@@ -27,9 +39,9 @@ class Sampling(Section):
     """Continuations of each context."""
     max_tokens: Count = 20
     """New tokens of each continuation."""
-    temperature: Annotated[float, Field(ge=0)] = 1.0
+    temperature: Weight = 1.0
     """0 is greedy."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
+    top_p: Annotated[Number, Field(gt=0, le=1)] = 0.9
     """Nucleus mass; 1 switches it off."""
 
     @model_validator(mode="after")
@@ -75,5 +87,22 @@ def nested_overrides(dotted: Mapping[str, Any]) -> dict[str, Any]:
         inner = content
         for section in sections:
             inner = inner.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise ValueError(f"found {key} beside {section}, which is a value; expected one")
         inner[last] = value
     return content
+
+
+def file_name(text: str) -> str:
+    """`text` itself. Raises ValueError where it cannot be the name of a file or folder, with a time
+    behind it, on every machine."""
+    if not text or text[0] in ". " or text[-1] in ". " or not text.isprintable():
+        raise ValueError("expected a name that neither begins nor ends with a dot or a space")
+    if set(text) & set("/\\"):
+        raise ValueError("expected a name without slashes: it becomes part of a folder's")
+    if len(text.encode()) > LONGEST_NAME:
+        raise ValueError(f"expected a name of at most {LONGEST_NAME} bytes: it becomes a folder's")
+    return text
+
+
+FileName = Annotated[str, AfterValidator(file_name)]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from rnr_dist.config.base import Count, Positive, Section
+from rnr_dist.config.base import Count, Flag, Many, Positive, Section, Weight, Whole
 
 
 class Engines(Section):
@@ -19,10 +19,10 @@ class Engines(Section):
     """Generator actors."""
     cpus_each: Count = 1
     """Cores of each engine on a CPU (own core list); ignored on GPUs."""
-    gpus_each: Annotated[float, Field(ge=0)] = 0
+    gpus_each: Weight = 0
     """GPUs of each engine; 0 picks CPU engines. A fraction shares one GPU; above 1 it is tensor
     parallelism."""
-    max_model_len: Count = 1024
+    max_model_len: Many = 1024
     """Tokens of prompt and output together."""
     kv_cache_gib: Positive = 0.5
     """KV cache of one engine, GiB."""
@@ -34,10 +34,10 @@ class Engines(Section):
     """Sequences in one request batch."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Weights and activations; `auto`: bfloat16 where the machine computes in it, else float32."""
-    enforce_eager: bool = True
+    enforce_eager: Flag = True
     """vLLM without graph compilation: 21 s instead of 90 s to start on a CPU, and weights can be
     reloaded."""
-    max_restarts: Annotated[int, Field(ge=0)] = 3
+    max_restarts: Whole = 3
     """Restarts of a generator actor before the run fails."""
     weights: Literal["reload", "lora"] = "reload"
     """How an engine comes by a composed model. `reload`: its merged weights, one model at a time.

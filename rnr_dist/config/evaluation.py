@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rnr_dist.config.base import Count, Sampling, Section
+from rnr_dist.config.base import PLAIN_NAME, Count, Sampling, Section
+from rnr_dist.errors import shown
 from rnr_dist.types import Split
 
 
 class Perplexity(Section):
     """Windows of running text."""
 
-    window: Annotated[int, Field(ge=8)] = 256
+    window: Annotated[Count, Field(ge=8)] = 256
     """Tokens in one window."""
-    stride: Annotated[int, Field(ge=1)] = 256
+    stride: Count = 256
     """Tokens by which windows advance; below `window` the overlap is context only."""
     max_windows: Count = 64
     """Windows of one text that are read, evenly spread."""
@@ -44,9 +44,10 @@ class Evaluate(Section):
     @model_validator(mode="after")
     def _names_fit(self) -> Evaluate:
         for name in self.others:
-            if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+            if not PLAIN_NAME.fullmatch(name):
                 raise ValueError(
-                    f"others: found the name {name!r}, expected letters, digits, dots and dashes"
+                    f"others: found the name {shown(name)}, expected letters, digits, dots and "
+                    "dashes, 100 at most"
                 )
         return self
 
@@ -56,5 +57,5 @@ class Tracking(Section):
 
     uri: str = ""
     """Tracking server; empty is a sqlite file beside the runs."""
-    experiment: str = "rnr"
+    experiment: Annotated[str, Field(min_length=1, max_length=250)] = "rnr"
     """Experiment name."""

@@ -6,22 +6,22 @@ checked before anything costs time; a bad one raises InputError with one sentenc
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from rnr_dist.config.base import Section
 from rnr_dist.config.named import NESTED
 from rnr_dist.config.schema import Config
+from rnr_dist.config.strict_yaml import read_override, read_yaml
 from rnr_dist.config.study import Study
-from rnr_dist.errors import InputError
+from rnr_dist.errors import InputError, shown
 
 # Keys of earlier versions, and where they are now.
 MOVED = {
@@ -33,23 +33,25 @@ MOVED = {
 }
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers: PyYAML reads 1e-4 as a text."""
+def load_config(
+    path: str | Path,
+    overrides: Iterable[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Config:
+    """Read, override (`a.b=value`, values as `strict_yaml` reads them) and validate a config file.
 
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), [*"-+0123456789"]
-)
-
-
-def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
-    """Read, override (`a.b=value`, YAML values) and validate a config file.
-
-    `${VARIABLE}` in it is replaced from the environment. Raises InputError.
+    settings: plain values by dotted keys, set before the overrides. `${VARIABLE}` in a value of the
+    file is replaced from the environment. Raises InputError.
     """
     content = _mapping(Path(path))
+    for key, value in (settings or {}).items():
+        _set(content, key, value, key)
     for override in overrides or []:
-        _apply(content, override)
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise InputError(f"--set {override}: expected KEY=VALUE")
+        place = f"--set {override}"
+        _set(content, key, read_override(text, place), place)
     return validate(content, str(path))
 
 
@@ -65,14 +67,11 @@ def load_study(path: str | Path) -> Study:
 def _mapping(path: Path) -> dict[str, Any]:
     """The keys of a YAML file."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no UTF-8 text"
         raise InputError(f"{path}: cannot be read ({reason}); expected a YAML config") from error
-    try:
-        content = yaml.load(_expand(text, path), _Loader)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: is no YAML ({_one_line(error)})") from error
+    content = read_yaml(text, str(path), os.environ)
     if not isinstance(content, dict):
         raise InputError(f"{path}: found {type(content).__name__}, expected a mapping of keys")
     return content
@@ -88,31 +87,14 @@ def validate(content: dict[str, Any], origin: str) -> Config:
         raise InputError(f"{origin}: {error}") from error
 
 
-def _expand(text: str, path: Path) -> str:
-    def value(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name not in os.environ:
-            raise InputError(
-                f"{path}: uses ${{{name}}}, which is not set in the environment; expected a path"
-            )
-        return os.environ[name]
-
-    return re.sub(r"\$\{(\w+)\}", value, text)
-
-
-def _apply(content: dict[str, Any], override: str) -> None:
-    key, separator, value = override.partition("=")
-    if not separator:
-        raise InputError(f"--set {override}: expected KEY=VALUE")
+def _set(content: dict[str, Any], key: str, value: Any, place: str) -> None:
+    """Put a value at a dotted key; sections on the way are made."""
     *parents, last = key.split(".")
     for parent in parents:
         content = content.setdefault(parent, {})
         if not isinstance(content, dict):
-            raise InputError(f"--set {override}: {parent} is a value, not a section")
-    try:
-        content[last] = yaml.load(value, _Loader)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {override}: {value} is no YAML ({_one_line(error)})") from error
+            raise InputError(f"{place}: {parent} is a value, not a section")
+    content[last] = copy.deepcopy(value)  # what is set further down in it changes it
 
 
 @dataclass(frozen=True)
@@ -132,7 +114,7 @@ def _sentence(error: ValidationError, schema: type[Section]) -> str:
     problems = list(_problems(error.errors(), (), schema))
     unknown = [one for one in problems if one.error["type"] == "extra_forbidden"]
     problem = (unknown or problems)[0]
-    found, key = problem.error, ".".join(str(part) for part in problem.path)
+    found, key = problem.error, ".".join(shown(part, _one_line) for part in problem.path)
     if found["type"] == "extra_forbidden":
         if key in MOVED:
             return f"unknown key {key}; it is called {MOVED[key]} now"
@@ -145,7 +127,7 @@ def _sentence(error: ValidationError, schema: type[Section]) -> str:
     if found["type"] in ("value_error", "name") and isinstance(found["input"], Mapping):
         # A rule over several keys: its sentence names them, the whole section would bury it.
         return f"{key}: {told}".removeprefix(": ")
-    return f"{key}: found {found['input']!r}, {told}"
+    return f"{key}: found {shown(found['input'])}, {told}"
 
 
 def _problems(

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from rnr_dist.config.base import Count, Fraction, Positive, Section, merged, nested_overrides
+from rnr_dist.config.base import Count, Fraction, Positive, Section, Whole, merged, nested_overrides
 from rnr_dist.config.named import validated
 from rnr_dist.config.registry import METHODS, method_class
 from rnr_dist.config.sources import ContextSource
@@ -21,6 +21,7 @@ from rnr_dist.config.training import ObjectiveSettings, Training
 from rnr_dist.config.unlearning import require_constant
 from rnr_dist.types import Split
 
+MOST_PLACES = 1_000  # of a grid: a training each
 # How methods are run. `merge`: adapters are trained within a budget, the strength with which they
 # are added is chosen by the rules. `epochs`: the model is trained until it recalls no more.
 Way = Literal["merge", "epochs"]
@@ -31,7 +32,7 @@ class MethodSettings(Section):
 
     training: Training
     """Its training. `epochs` gives way to the token budget (merge) or to `stopping.epochs`."""
-    grid: Annotated[list[dict[str, Any]], Field(min_length=1)] = [{}]  # noqa: RUF012
+    grid: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_PLACES)] = [{}]  # noqa: RUF012
     """Overrides of `training` (keys may be dotted), one training each."""
     low: Positive = 1.0
     """merge: smallest strength, the weight that the method subtracts or adds its adapter with."""
@@ -88,7 +89,7 @@ class Methods(Section):
     run: list[str] | None = None
     """Which methods `rnr baselines` puts beside the recipe's own, in this order; left out: those of
     the recipe's paper."""
-    retained: Annotated[int, Field(ge=0)] = 128
+    retained: Whole = 128
     """At most so many texts, half of the pool and half general, that a KL holds at theta0
     (`objective.retain` of them a target); theta0's states of all of them stay in memory."""
     external: ContextSource = ContextSource(
@@ -129,7 +130,8 @@ def complete_methods(content: Mapping[str, Any], way: Way, used: set[str]) -> di
     not fit the method or its way.
     """
     given = dict(content)
-    named = {key for key in given if key not in Methods.model_fields}
+    # What is no text is no method's name either; the schema says so.
+    named = {key for key in given if isinstance(key, str) and key not in Methods.model_fields}
     for name in sorted(named | used):
         if name in named and name not in METHODS and ":" not in name:
             near = get_close_matches(name, [*Methods.model_fields, *METHODS], 1)

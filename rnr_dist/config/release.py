@@ -6,20 +6,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rnr_dist.config.base import Count, Fraction, Positive, Sampling, Section
+from rnr_dist.config.base import Count, Flag, Fraction, Number, Positive, Sampling, Section, Whole
 from rnr_dist.config.training import Training
 
 
 class Retain(Section):
     """What the retain adapters are trained on."""
 
-    responses_per_context: Annotated[int, Field(ge=0)] = 4
+    responses_per_context: Whole = 4
     """The base model's own answers to each `retain` context."""
-    mild_per_context: Annotated[int, Field(ge=0)] = 0
+    mild_per_context: Whole = 0
     """The base model's answers to each `train` context that hold the least of the target."""
     response: Sampling = Sampling(n=1, max_tokens=32, temperature=1.0, top_p=0.9)
     """Sampling of those answers; `n` is set by the two counts above."""
-    passages: bool = True
+    passages: Flag = True
     """Also the `retain` passages of the in-domain text."""
 
 
@@ -43,16 +43,16 @@ class Coefficients(Section):
 class Joint(Section):
     """A search over all coefficients together, after the last iteration of Eq. 1."""
 
-    trials: Annotated[int, Field(ge=0)] = 0
+    trials: Whole = 0
     """Sets of coefficients to try; 0 leaves the model as Eq. 1 ended."""
-    spread: Annotated[float, Field(gt=1)] = 2.5
+    spread: Annotated[Number, Field(gt=1, le=100)] = 2.5
     """Each coefficient is searched between its value over this and its value times this."""
 
 
 class Release(Section):
     """Eq. 1 and the 90 %/95 % rules (paper section 3.2; "Rules hold by bounds", docs/design.md)."""
 
-    iterations: Annotated[int, Field(ge=0)] = 1
+    iterations: Whole = 1
     """t of Eq. 1: additions and subtractions after the first subtraction."""
     forget: Training = Training()
     """Training of forget adapters."""
@@ -78,17 +78,17 @@ class Release(Section):
     """Utility against the base that the last subtraction may not go below."""
     guard_share: Fraction = 0.15
     """Outputs may not be shorter, emptier or more repetitive than the base's by more than this."""
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
+    confidence: Annotated[Number, Field(gt=0.5, lt=1)] = 0.9
     """P with which a rule must hold under the paired bootstrap."""
     lambda_winner: Literal["utility", "forget"] = "utility"
     """Among feasible additions: the highest utility, or the lowest forget score."""
     search: Sampling = Sampling(n=10)
     """Sampling of a candidate's forget score."""
-    reread: Annotated[int, Field(ge=0)] = 3
+    reread: Whole = 3
     """Best candidates read again on fresh samples before one wins."""
     reread_draws: Count = 2
     """So many times `search.n` fresh continuations a context are drawn for that."""
-    stop_early: bool = True
+    stop_early: Flag = True
     """End when a cycle (addition and subtraction) gained nothing: the model that it ended with does
     not win, under the rules of the last subtraction, against the one before. It is left out."""
     joint: Joint = Joint()

@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from rnr_dist.config.base import Count, Diversity, Fraction, Positive, Sampling, Section
+from rnr_dist.config.base import (
+    Count,
+    Diversity,
+    Fraction,
+    Positive,
+    Sampling,
+    Section,
+    Weight,
+    Whole,
+)
 
 # Lines of Algorithm 1 that the defaults depart from: 16, the arg max of the scores as they are;
 # 18, all of f(C, P*) joins D, and f gives one response a context as in line 8.
@@ -37,13 +46,13 @@ class Reveal(Section):
     """Which arms those are: drawn at random, or each the farthest from all before."""
     widths: Literal["diagonal", "full"] = "diagonal"
     """Confidence by the diagonal of Z (as INSTINCT) or by all of it (`default` mode)."""
-    warm_start: Annotated[int, Field(ge=0)] = 10
+    warm_start: Whole = 10
     """k: high-scoring arms that start the next outer iteration's network."""
-    arms: Count = 200
+    arms: Annotated[Count, Field(le=100_000)] = 200
     """Soft prompts in the arm table."""
-    sobol_dimension: Count = 10
+    sobol_dimension: Annotated[Count, Field(le=21_201)] = 10
     """Intrinsic dimension of the Sobol points."""
-    soft_tokens: Count = 5
+    soft_tokens: Annotated[Count, Field(le=1_000)] = 5
     """Soft tokens of a prompt."""
     soft_place: Literal["first", "last"] = "first"
     """Soft tokens before the demonstrations (INSTINCT), or after them, so that all arms share what
@@ -59,7 +68,7 @@ class Reveal(Section):
     """(context, response) pairs of the base model in the meta-prompt."""
     instruction_tokens: Count = 32
     """New tokens when an instruction is decoded."""
-    instruction_temperature: Annotated[float, Field(ge=0)] = 0.0
+    instruction_temperature: Weight = 0.0
     """0 decodes greedily, as the paper: most soft prompts then decode alike on small models, while
     sampled instructions nearly all differ. In `default` mode, where 0 leaves fewer different ones
     than `budget` x `outer_iterations`, arms that repeat others are decoded again at .7."""
@@ -77,7 +86,7 @@ class Reveal(Section):
     asks by the model's chat template and lets the answer begin with the context."""
     response: Sampling = Sampling(n=1, max_tokens=24, temperature=1.0, top_p=0.9)
     """Sampling of the responses that are scored."""
-    recheck: Annotated[int, Field(ge=0)] = 3
+    recheck: Whole = 3
     """Best instructions evaluated again on other contexts before one fills the forget set; below 2
     the first score decides."""
     max_failed_share: Fraction = 0.25
@@ -92,7 +101,7 @@ class Reveal(Section):
     """nu of NeuralUCB."""
     ridge: Positive = 0.1
     """lambda of NeuralUCB."""
-    hidden: Count = 100
+    hidden: Annotated[Count, Field(le=10_000)] = 100
     """ReLU units of the bandit's network."""
     training_steps: Count = 1000
     """Adam steps of each training of that network."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, SerializeAsAny, model_validator
 
-from rnr_dist.config.base import Section, merged
+from rnr_dist.config.base import FileName, Flag, Section, Seed, merged
 from rnr_dist.config.engines import Engines
 from rnr_dist.config.evaluation import Evaluate, Perplexity, Tracking
 from rnr_dist.config.methods import Methods, Way, complete_methods, way_of
@@ -70,18 +70,18 @@ def _task_schema(name: str) -> type[TaskSettings]:
 class Config(Section):
     """A whole run."""
 
-    name: str
-    """Names the run."""
+    name: FileName
+    """Names the run, and with a time behind it its folder."""
     recipe: RecipeName = "reveal-and-release"
     """The stages of the run; left out: what the task says."""
     preset: Literal["default", "paper", "reference"] = "default"
     """unlearn-sequences: `paper` or `reference` fill in what these do where the file says nothing
     else; every number that comes out names its preset."""
-    seed: int = 0
+    seed: Seed = 0
     """Seeds arms, bandit, training and bootstrap; sampling of text is not reproducible."""
     model: str = "embedded:smollm2-135m-instruct"
     """`embedded:NAME`, a local folder, or a hub name."""
-    trust_remote_code: bool = False
+    trust_remote_code: Flag = False
     """Run code that a hub model brings. Off unless you trust its author."""
     task: Annotated[SerializeAsAny[TaskSettings], BeforeValidator(by_name(_task_schema, ""))]
     """What must be forgotten, and how it is told."""
@@ -112,7 +112,7 @@ class Config(Section):
             recipe = getattr(task_class(name), "recipe", None)
             content = {**content, "recipe": recipe} if recipe else content
         recipe = content.get("recipe", "reveal-and-release")
-        if recipe not in WAYS:
+        if not isinstance(recipe, str) or recipe not in WAYS:
             return content
         for section in UNREAD[recipe]:
             if section in content:
@@ -129,7 +129,8 @@ class Config(Section):
             if run is None:
                 methods = {**methods, "run": list(COMPARED[recipe])}
             swept = content.get("sweep", {})
-            used = {OWN[recipe], *(methods["run"] if isinstance(methods["run"], list) else ())}
+            run = methods["run"] if isinstance(methods["run"], list) else []
+            used = {OWN[recipe], *(name for name in run if isinstance(name, str))}
             if isinstance(swept, Mapping) and recipe == "unlearn-sequences":
                 used.add(str(swept.get("method", OWN[recipe])))
             content["methods"] = complete_methods(methods, WAYS[recipe], used)

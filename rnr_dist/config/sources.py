@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from rnr_dist.config.base import Count, Fraction, Section
+from rnr_dist.config.base import Flag, Fraction, Many, Section, Weight, Whole
 from rnr_dist.types import Split
 
 
@@ -22,9 +22,9 @@ class ContextSource(Section):
     """`rtp`, `civil_comments`: keep rows whose prompt, or whole comment, scores at least this."""
     max_prompt_toxicity: Fraction = 1.0
     """`rtp`, `civil_comments`: keep rows whose prompt, or whole comment, scores at most this."""
-    splits: dict[Split, Annotated[float, Field(ge=0)]]
+    splits: dict[Split, Weight]
     """Relative share of each split; a context's split follows from a hash of its text."""
-    limit: dict[Split, Count] = Field(default_factory=dict)
+    limit: dict[Split, Many] = Field(default_factory=dict)
     """At most so many contexts of a split are used (the first by hash)."""
 
 
@@ -35,10 +35,10 @@ class TextSource(Section):
     """`builtin:NAME`, a text file, or `hub:NAME[:SPLIT]`."""
     format: Literal["passages", "wikitext"] = "passages"
     """`passages`: blank lines between them. `wikitext`: WikiText's headings and lines."""
-    splits: dict[Split, Annotated[float, Field(ge=0)]]
+    splits: dict[Split, Weight]
     """Relative share of each split; a passage's split follows from a hash of its text (of its
     article's first line for `wikitext`)."""
-    limit: dict[Split, Count] = Field(default_factory=dict)
+    limit: dict[Split, Many] = Field(default_factory=dict)
     """At most so many passages of a split are used (the first by hash)."""
 
 
@@ -48,11 +48,11 @@ class SequenceSource(Section):
     source: str = "builtin:records"
     """`builtin:records` (fictitious private records), `hub:NAME[:SPLIT]`, or a `.csv`, `.jsonl`,
     `.parquet` with `text` or `token_ids` (and `corpus`), a `.txt`, a `.npy` of token ids."""
-    first: Annotated[int, Field(ge=0)] = 0
+    first: Whole = 0
     """`builtin:records`: number of the first record."""
-    count: Count | None = None
+    count: Many | None = None
     """So many sequences from the start; left out: all (32 of the built-in ones)."""
-    skip_tokens: Annotated[int, Field(ge=0)] = 0
+    skip_tokens: Whole = 0
     """Tokens of each that are left out at its start (100 in the extraction benchmark)."""
-    cut: bool = True
+    cut: Flag = True
     """Cut what is longer than `task.max_tokens`; false refuses it."""

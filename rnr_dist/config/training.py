@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from rnr_dist.config.base import Count, Fraction, Positive, Section, Weight
+from rnr_dist.config.base import Count, Flag, Fraction, Many, Positive, Section, Weight, Whole
 from rnr_dist.config.named import by_name
 from rnr_dist.config.registry import method_class
 from rnr_dist.errors import InputError
@@ -21,7 +21,7 @@ class ObjectiveSettings(Section):
 
 
 # Texts that an item takes beside what is forgotten.
-Retained = Annotated[int, Field(ge=0, le=64)]
+Retained = Annotated[Whole, Field(le=64)]
 
 
 class CausalObjective(ObjectiveSettings):
@@ -76,17 +76,19 @@ class Training(Section):
     """LoRA alpha; the delta is scaled by alpha / r."""
     dropout: Fraction = 0.0
     """LoRA dropout."""
-    target_modules: list[str] = Field(default=["q_proj", "k_proj", "v_proj", "o_proj"])
+    target_modules: list[str] = Field(
+        min_length=1, default=["q_proj", "k_proj", "v_proj", "o_proj"]
+    )
     """Linear layers that are trained, by the ends of their names."""
-    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    layers: Annotated[list[Whole], Field(min_length=1)] | None = None
     """Decoder layers that they are trained in, 0 the first; left out: all."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Flag = False
     """Compute activations again in the backward pass: less memory, a third more time."""
     learning_rate: Positive = 2e-4
     """Peak AdamW learning rate."""
     epochs: Count = 3
     """Passes over the data."""
-    tokens: Count | None = None
+    tokens: Many | None = None
     """Instead of `epochs`: end with the step that reaches so many trained tokens."""
     batch_size: Count = 16
     """Items of one optimiser step, over all workers: sequences, or pairs and the like where the
@@ -102,7 +104,7 @@ class Training(Section):
     """`constant` neither rises nor decays; what stops by a measure knows no last step."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """AdamW's decay of its two moments."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Weight = 0.0
     """AdamW weight decay."""
     clip_norm: Positive | None = 1.0
     """Gradient norm limit; null does not clip."""
@@ -121,14 +123,14 @@ class Workers(Section):
     """Training workers."""
     cpus_each: Count = 2
     """Threads of a CPU worker."""
-    gpus_each: Annotated[int, Field(ge=0, le=1)] = 0
+    gpus_each: Annotated[Whole, Field(le=1)] = 0
     """1 trains on GPUs."""
-    zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
+    zero_stage: Annotated[Whole, Field(le=3)] = 0
     """DeepSpeed ZeRO stage."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Frozen weights and activations, as of the engines; the LoRA itself is always fp32."""
-    max_failures: Annotated[int, Field(ge=0)] = 2
+    max_failures: Whole = 2
     """Restarts of a training before the run fails."""
-    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60
+    checkpoint_seconds: Weight = 60
     """A training's state is kept, in place of the one before, once that is so old: where it goes on
     when a worker or the whole run ended. Take more where a state is large."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from itertools import product
+from math import prod
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from rnr_dist.config.base import Count, Fraction, Section, above_defaults
+from rnr_dist.config.base import Count, Flag, Fraction, Many, Section, Whole, above_defaults
 from rnr_dist.config.training import Training
 
+MOST_SWEPT = 1_000  # places of a sweep: a training each
 Over = Literal["continuation", "all"]
 
 
@@ -26,7 +28,7 @@ def require_constant(training: Training, key: str = "") -> None:
 class Memorise(Section):
     """Fine-tune the model until it knows the sequences, as one tests unlearning."""
 
-    enabled: bool = True
+    enabled: Flag = True
     """false: `model` knows them already."""
     training: Training = Training(
         parameters="full",
@@ -40,12 +42,12 @@ class Memorise(Section):
     repeats: Count = 4
     """Times that an epoch meets each forget and tuning sequence; what a model knows by heart it has
     met often, its pool once."""
-    rehearse: Annotated[int, Field(ge=0)] = 96
+    rehearse: Whole = 96
     """At most so many windows of general text (`task.general`, split `retain`), of
     `task.max_tokens`, are learnt along: sequences of one form alone take a model's language."""
     until: Fraction = 0.9
     """Mean EL_n over t >= t0 of the forget sequences at which it ends."""
-    control: bool = True
+    control: Flag = True
     """Also train the model that never saw the forget sequences, for as many epochs: what a result
     should be like. false saves as much time as memorising takes."""
     least: Fraction = 0.8
@@ -69,18 +71,18 @@ class Pairing(Section):
     """Sentence-transformers model: `embedded:minilm`, a folder or a hub name."""
     k: Count = 1
     """Nearest neighbours that are learnt for each forget sequence."""
-    exclude_content: bool = True
+    exclude_content: Flag = True
     """Never pair with a sequence that shares `exclude_words` words in a row, prefix included."""
     exclude_words: Count = 8
     """Words in a row (numbers and names included) that make two sequences too alike."""
-    approximate_above: Count = 200_000
+    approximate_above: Many = 200_000
     """Pool size above which an inverted file takes the place of the exact index."""
 
 
 class Refinement(Section):
     """IUR: which sequences leave the epochs, and when training ends (paper section 4.4)."""
 
-    enabled: bool = True
+    enabled: Flag = True
     """false: all sequences stay in all epochs (every baseline)."""
     scorer: str = "embedded:minilm"
     """BERTScore's encoder: `embedded:minilm`, a folder or a hub name."""
@@ -92,7 +94,7 @@ class Refinement(Section):
     bleu_below: Fraction | None = None
     """b: the same for BLEU. Never-seen records of one form share words, .5 here: with the paper's
     .01 a sequence stays long after it is as good as never seen."""
-    neighbours: Annotated[int, Field(ge=0)] = 5
+    neighbours: Whole = 5
     """A sequence's level is what the model reaches on so many never-seen sequences, the nearest by
     `pairing.embedder`: a form of much fixed text is recalled more than another by a model that
     never saw either. 0: one level, that of all never-seen sequences."""
@@ -100,11 +102,11 @@ class Refinement(Section):
     """Quantile over those never-seen sequences that stands for a and b."""
     combine: Literal["and", "or"] = "and"
     """Both below, or either."""
-    recall: bool = True
+    recall: Flag = True
     """true: a sequence leaves only when its own MA is at its level too, and its EL where that was
     read. What has left falls no further, so without it the averages may never get there. (The
     papers: no.)"""
-    sticky: bool = False
+    sticky: Flag = False
     """true: what has left stays out; false: it comes back when it is remembered again."""
 
 
@@ -122,7 +124,7 @@ class Stopping(Section):
     """The tokens that this MA counts: `continuation`, those from t0 on; `all` (Eq. 9)."""
     epochs: Count = 25
     """Most epochs."""
-    curves: bool = True
+    curves: Flag = True
     """Read EL after every epoch. false: only where it decides, once MA is at or below its limit,
     and after the last epoch: several times faster; where no epoch met the limits, the nearest is
     looked for among those that were read."""
@@ -141,6 +143,15 @@ class Sweep(Section):
         }
     )
     """Values of keys of the method's `training` (dotted); every combination is a place."""
+
+    @model_validator(mode="after")
+    def _few_places(self) -> Sweep:
+        count = prod(map(len, self.over.values()))
+        if not 1 <= count <= MOST_SWEPT:
+            raise ValueError(
+                f"over: found {count} combinations, a training each; expected 1 to {MOST_SWEPT}"
+            )
+        return self
 
     def places(self) -> list[dict[str, Any]]:
         """Overrides of the training, one a combination."""

@@ -6,22 +6,22 @@ segment is marked and rewritten behind what was already cleaned; what is not mar
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
+from rnr_dist.data.words import PAUSE, WORD
 from rnr_dist.types import Context
 
 
 def segments(text: str, words: int) -> list[str]:
     """A text cut behind punctuation and after `words` words at most; joined they are the text."""
-    cut: list[str] = []
-    held = ""
-    for piece in re.findall(r"\S+\s*", text):
-        held += piece
-        if re.search(r"[.,;:!?]\W*$", piece) or len(held.split()) >= words:
-            cut.append(held)
-            held = ""
-    return [*cut, held] if held else cut
+    found = list(WORD.finditer(text))
+    starts = [word.start() for word in found] + [len(text)]
+    cut, first = [], 0
+    for after, word in enumerate(found, start=1):
+        if after == len(found) or after - first >= words or PAUSE.search(text, *word.span()):
+            cut.append(text[starts[first] : starts[after]])
+            first = after
+    return cut
 
 
 def cleaned(

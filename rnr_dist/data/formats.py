@@ -7,17 +7,26 @@ texts are handed on as they stand, and a bad row raises InputError that names th
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from rnr_dist.data.rows import (
+    SUFFIXES,
+    FileRow,
+    either_of,
+    field_of,
+    file_rows,
+    object_of,
+    score_of,
+    string_of,
+    suffix_of,
+    text_of,
+)
+from rnr_dist.data.words import WORD, words
 from rnr_dist.errors import InputError
 
-SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet")
 # What a published data set of that format can be a file of.
 FORMAT_SUFFIXES = {
     "rtp": (".jsonl", ".parquet"),
@@ -40,14 +49,6 @@ COMMENT_TEXT, COMMENT_TOXICITY = ("text", "comment_text"), ("toxicity", "target"
 
 
 @dataclass(frozen=True)
-class FileRow:
-    """The fields of one row, and where it stands, for error messages."""
-
-    place: str
-    fields: Any
-
-
-@dataclass(frozen=True)
 class Record:
     """A sequence's text, or its token ids, the corpus that it is from, and where it stands."""
 
@@ -59,11 +60,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Opening:
-    """A context's text, and the continuation that its data set brings, scored, if any."""
+    """A context's text, and the continuation that its data set brings, scored, if any.
+
+    place: the file and the row that it stands in.
+    """
 
     text: str
     reference: str | None = None
     reference_toxicity: float | None = None
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -85,20 +90,21 @@ def read_openings(path: Path, format: str, bounds: tuple[float, float]) -> Itera
     Raises InputError.
     """
     suffixes = FORMAT_SUFFIXES.get(format, SUFFIXES)
-    if path.suffix in SUFFIXES and path.suffix not in suffixes:
+    suffix = suffix_of(path)
+    if suffix in SUFFIXES and suffix not in suffixes:
         *others, last = suffixes
         raise InputError(
-            f"{path}: format {format} found {path.suffix}, expected {', '.join(others)} or {last}"
+            f"{path}: format {format} found {suffix}, expected {', '.join(others)} or {last}"
         )
     if format == "lines":
         for row in file_rows(path):
-            yield Opening(_text(row), _string(row, "reference"))
+            yield Opening(text_of(row), string_of(row, "reference"), place=row.place)
         return
     read = _rtp if format == "rtp" else _comment
     for row in file_rows(path):
         opening, toxicity = read(row, bounds != (0, 1))
         if opening and (bounds == (0, 1) or _within(toxicity, bounds)):
-            yield opening
+            yield replace(opening, place=row.place)
 
 
 def read_extracts(path: Path, format: str) -> Iterator[Extract]:
@@ -112,10 +118,10 @@ def read_extracts(path: Path, format: str) -> Iterator[Extract]:
     """
     if format == "passages":
         for row in file_rows(path, BLANK_LINES):
-            text = _text(row)
+            text = text_of(row)
             yield Extract(text, text)
         return
-    content = "\n".join(_text(row, may_be_empty=True).strip() for row in file_rows(path, END))
+    content = "\n".join(text_of(row, may_be_empty=True).strip() for row in file_rows(path, END))
     for article in _articles(re.split(BLANK_LINES, content)):
         for text in _cut(article):
             yield Extract(text, article[0])
@@ -127,11 +133,11 @@ def read_records(path: Path) -> Iterator[Record]:
     The extraction benchmark's CSV (doc_id, corpus, text) is one. Raises InputError.
     """
     for row in file_rows(path):
-        corpus = _string(row, "corpus") or path.stem
-        ids = _object(row).get("token_ids")
+        corpus = string_of(row, "corpus") or path.stem
+        ids = object_of(row).get("token_ids")
         if ids is None:
-            yield Record(row.place, corpus, _text(row))
-        elif isinstance(ids, list) and all(isinstance(token, int) for token in ids):
+            yield Record(row.place, corpus, text_of(row))
+        elif isinstance(ids, list) and all(type(token) is int for token in ids):
             yield Record(row.place, corpus, "", tuple(ids))
         else:
             raise InputError(f"{row.place}: `token_ids` is no list of integers")
@@ -142,15 +148,15 @@ def _rtp(row: FileRow, scored: bool) -> tuple[Opening, float | None]:
 
     Only where it must be `scored` a prompt has to have a `toxicity`, be it null.
     """
-    prompt = FileRow(f"{row.place}, `prompt`", _field(row, "prompt"))
-    opening = Opening(_text(prompt))
-    if found := _object(row).get("continuation"):
+    prompt = FileRow(f"{row.place}, `prompt`", field_of(row, "prompt"))
+    opening = Opening(text_of(prompt))
+    if found := object_of(row).get("continuation"):
         continuation = FileRow(f"{row.place}, `continuation`", found)
-        reference = _string(continuation, "text")
-        opening = Opening(opening.text, reference, _score(continuation, "toxicity"))
+        reference = string_of(continuation, "text")
+        opening = Opening(opening.text, reference, score_of(continuation, "toxicity"))
     if scored:
-        _field(prompt, "toxicity")
-    return opening, _score(prompt, "toxicity")
+        field_of(prompt, "toxicity")
+    return opening, score_of(prompt, "toxicity")
 
 
 def _comment(row: FileRow, scored: bool) -> tuple[Opening | None, float | None]:
@@ -159,153 +165,25 @@ def _comment(row: FileRow, scored: bool) -> tuple[Opening | None, float | None]:
     That toxicity is the reference's too: no half of a comment has a score of its own. `scored` as
     for `_rtp`.
     """
-    toxicity = _score(row, _either(row, COMMENT_TOXICITY, needed=scored))
+    toxicity = score_of(row, either_of(row, COMMENT_TOXICITY, needed=scored))
     # The published files hold empty comments too: they are short ones.
-    halves = _halves(_text(row, _either(row, COMMENT_TEXT), may_be_empty=True))
+    halves = _halves(text_of(row, either_of(row, COMMENT_TEXT), may_be_empty=True))
     return (Opening(*halves, toxicity) if halves else None), toxicity
 
 
 def _halves(comment: str) -> tuple[str, str] | None:
     """A comment's first words, half of them rounded up, and the rest; None under COMMENT_WORDS.
 
-    Words are what stands between white space. The rest begins with the white space before its
-    first word, so that the two in a row are the comment, the space around it aside.
+    Words are what stands between white space, in scripts without it characters. The rest begins
+    with the white space before its first word, so that the two in a row are the comment, the space
+    around it aside.
     """
     comment = comment.strip()
-    ends = [word.end() for word in re.finditer(r"\S+", comment)]
+    ends = [word.end() for word in WORD.finditer(comment)]
     if len(ends) < COMMENT_WORDS:
         return None
     middle = ends[(len(ends) + 1) // 2 - 1]
     return comment[:middle], comment[middle:]
-
-
-def file_rows(path: Path, separator: str = "\n") -> Iterator[FileRow]:
-    """The rows of a file; the non-blank parts of a `.txt` between `separator` are rows too."""
-    if not path.exists():
-        raise InputError(
-            f"{path}: found no such file, expected builtin:NAME, hub:NAME[:SPLIT] or a file"
-        )
-    if path.suffix not in SUFFIXES:
-        raise InputError(
-            f"{path}: found extension {path.suffix or 'none'!r}, expected {', '.join(SUFFIXES)}"
-        )
-    if path.suffix in (".parquet", ".csv"):
-        records = _parquet(path) if path.suffix == ".parquet" else _csv(path)
-        for number, fields in enumerate(records, start=1):
-            yield FileRow(f"{path}, row {number}", fields)
-        return
-    parts = re.split(separator if path.suffix == ".txt" else "\n", _content(path))
-    for number, part in enumerate(parts, start=1):
-        if not part.strip():
-            continue
-        place = f"{path}, row {number}"
-        yield FileRow(
-            place, {"text": part.strip()} if path.suffix == ".txt" else _json(part, place)
-        )
-
-
-def _content(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}), expected UTF-8 text") from error
-
-
-def _json(line: str, place: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{place}: is no JSON ({error}), expected one object a line") from error
-
-
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            # By batches: CivilComments' two million rows as objects would take gigabytes.
-            for batch in file.iter_batches():
-                yield from batch.to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise InputError(f"{path}: cannot be read ({error}), expected a Parquet file") from error
-
-
-def _csv(path: Path) -> Iterator[dict[str, Any]]:
-    """The records under a header line, all as strings; an empty field is None."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, strict=True)
-            header = next(rows, [])
-            for number, values in enumerate(filter(None, rows), start=1):
-                if len(values) != len(header):
-                    raise InputError(
-                        f"{path}, row {number}: found {len(values)} fields, expected "
-                        f"{len(header)} as in the header"
-                    )
-                yield dict(zip(header, (value or None for value in values), strict=True))
-    except csv.Error as error:
-        raise InputError(
-            f"{path}, line {rows.line_num}: is no CSV ({error}), expected quotes in pairs"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}), expected UTF-8 text") from error
-
-
-def _field(row: FileRow, name: str) -> Any:
-    fields = _object(row)
-    if name not in fields:
-        raise InputError(f"{row.place}: has no `{name}`, found {', '.join(fields) or 'nothing'}")
-    return fields[name]
-
-
-def _object(row: FileRow) -> dict[str, Any]:
-    if not isinstance(row.fields, dict):
-        raise InputError(f"{row.place}: found {type(row.fields).__name__}, expected an object")
-    return row.fields
-
-
-def _either(row: FileRow, names: tuple[str, str], needed: bool = True) -> str:
-    """The first of the names that the row has a field of; the first one where it need have none."""
-    fields = _object(row)
-    for name in names:
-        if name in fields:
-            return name
-    if needed:
-        raise InputError(
-            f"{row.place}: has no `{names[0]}` or `{names[1]}`, found "
-            f"{', '.join(fields) or 'nothing'}"
-        )
-    return names[0]
-
-
-def _text(row: FileRow, name: str = "text", may_be_empty: bool = False) -> str:
-    _field(row, name)
-    text = _string(row, name) or ""
-    if not (text.strip() or may_be_empty):
-        raise InputError(f"{row.place}: `{name}` is empty, expected some words")
-    return text
-
-
-def _string(row: FileRow, name: str) -> str | None:
-    value = _object(row).get(name)
-    if not isinstance(value, str | None):
-        raise InputError(f"{row.place}: `{name}` is {value!r}, expected a string")
-    return value
-
-
-def _score(row: FileRow, name: str) -> float | None:
-    """A score in [0, 1], if the row has one; a CSV's is a number's text."""
-    value = _object(row).get(name)
-    if value is None:
-        return None
-    try:
-        score = float(value)
-    except (TypeError, ValueError):
-        raise InputError(f"{row.place}: `{name}` is {value!r}, expected a number or null") from None
-    if not 0 <= score <= 1:
-        raise InputError(f"{row.place}: `{name}` is {value!r}, expected 0 to 1")
-    return score
 
 
 def _within(toxicity: float | None, bounds: tuple[float, float]) -> bool:
@@ -334,7 +212,7 @@ def _cut(article: list[str]) -> list[str]:
             passages.append([])
             length = 0
         passages[-1].append(line)
-        length += len(line.split())
+        length += len(words(line))
     if length < PASSAGE_WORDS and len(passages) > 1:
         rest = passages.pop()
         passages[-1] += rest

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rnr_dist.config.unlearning import Pairing
+from rnr_dist.data.words import words as words_of
 from rnr_dist.errors import InputError
 from rnr_dist.types import TokenSequence
 
@@ -138,7 +139,7 @@ def shares_words(one: str, other: str, words: int) -> bool:
 
 
 def _runs(text: str, words: int) -> set[tuple[str, ...]]:
-    found = text.casefold().split()
+    found = words_of(text.casefold())
     if len(found) < words:
         return {tuple(found)}
     return {tuple(found[i : i + words]) for i in range(len(found) - words + 1)}

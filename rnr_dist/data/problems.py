@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-from rnr_dist.data.formats import file_rows
+from rnr_dist.data.rows import file_rows
 from rnr_dist.data.sources import files_of
 from rnr_dist.errors import InputError
 
@@ -24,7 +24,7 @@ class Question:
 
     question: Text
     choices: Annotated[tuple[Text, ...], Field(min_length=2)]
-    answer: Annotated[int, Field(ge=0)]
+    answer: Annotated[int, Field(ge=0, strict=True)]
     kind: str = ""
 
     @model_validator(mode="after")

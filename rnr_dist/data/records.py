@@ -12,8 +12,10 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from rnr_dist.errors import InputError
+
 _LISTS: dict[str, list[str]] = json.loads(
-    (Path(__file__).parent / "builtin" / "records.json").read_text()
+    (Path(__file__).parent / "builtin" / "records.json").read_text(encoding="utf-8")
 )
 FIRST, LAST = _LISTS["first"], _LISTS["last"]
 DISTINCT = len(FIRST) * len(LAST)
@@ -119,6 +121,9 @@ def record_texts(first: int, count: int) -> Iterator[tuple[str, str]]:
     forms = list(FORMS)
     for number in range(first, first + count):
         if number >= DISTINCT:
-            raise ValueError(f"record {number}: only {DISTINCT} people have names of their own")
+            raise InputError(
+                f"builtin:records {number}: only {DISTINCT} people have names of their own; "
+                f"expected `first` and `count` that end below {DISTINCT}"
+            )
         form = forms[number % len(forms)]
         yield form, FORMS[form](Person(number))

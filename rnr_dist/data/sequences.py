@@ -14,8 +14,9 @@ from typing import Any
 from rnr_dist.config.sources import SequenceSource
 from rnr_dist.data.formats import read_records
 from rnr_dist.data.records import record_texts
+from rnr_dist.data.rows import suffix_of
 from rnr_dist.data.sources import files_of
-from rnr_dist.errors import InputError
+from rnr_dist.errors import InputError, shown
 from rnr_dist.types import TokenSequence, digest
 
 RECORDS = "builtin:records"
@@ -78,7 +79,7 @@ def _rows(source: SequenceSource, tokenizer: Any) -> Iterator[tuple[str, str, tu
             yield f"{RECORDS} {number}", form, tuple(tokenizer.encode(text))
         return
     for path in files_of(source.source):
-        if path.suffix == ".npy":
+        if suffix_of(path) == ".npy":
             yield from _array(path, tokenizer)
             continue
         for row in read_records(path):
@@ -93,9 +94,15 @@ def _array(path: Path, tokenizer: Any) -> Iterator[tuple[str, str, tuple[int, ..
     import numpy as np
 
     try:
-        ids = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}), expected a .npy of ids") from error
+        # Mapped: a header that promises more than there is takes no memory.
+        ids = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # the header is parsed as Python, whose own errors come through
+        raise InputError(
+            f"{path}: cannot be read ({type(error).__name__}: {shown(error, str)}), expected a "
+            ".npy of ids"
+        ) from error
+    if not isinstance(ids, np.ndarray):
+        raise InputError(f"{path}: found an archive of arrays, expected a .npy of ids")
     if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
         raise InputError(
             f"{path}: found {ids.dtype} of shape {ids.shape}, expected integers (sequences, tokens)"

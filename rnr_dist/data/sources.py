@@ -8,10 +8,12 @@ splits of the source hold near-copies.
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 
 from rnr_dist.config.sources import ContextSource, TextSource
 from rnr_dist.data.formats import Extract, Opening, read_extracts, read_openings
+from rnr_dist.data.rows import file_rows
 from rnr_dist.data.splits import (
     Text,
     drop_cross_split_duplicates,
@@ -86,6 +88,22 @@ def load_passages(source: TextSource) -> list[Passage]:
     return _chosen(passages, source)
 
 
+def place_of(source: ContextSource, text: str) -> str:
+    """The file and the row that a context of a source stands in; "" where it is not found."""
+    bounds = (source.min_prompt_toxicity, source.max_prompt_toxicity)
+    for path in files_of(source.source):
+        for opening in read_openings(path, source.format, bounds):
+            if normalised(opening.text) == normalised(text):
+                return opening.place
+    return ""
+
+
+def nth_place(source: str, number: int) -> str:
+    """The file and the row of a source's row of that number, 0 the first."""
+    rows = (row for path in files_of(source) for row in file_rows(path))
+    return next(islice(rows, number, None)).place
+
+
 def _chosen(texts: list[Text], source: ContextSource | TextSource) -> list[Text]:
     """`texts` without near-copies across splits, each split cut to its limit, order kept."""
     if not texts:
@@ -117,7 +135,10 @@ def files_of(source: str) -> list[Path]:
     if source.startswith(HUB):
         name, _, split = source.removeprefix(HUB).partition(":")
         return _hub_files(name, split)
-    return [Path(source)]
+    try:
+        return [Path(source).expanduser()]
+    except RuntimeError as error:  # ~NAME of nobody
+        raise InputError(f"{source}: {error}; expected a file") from error
 
 
 def _hub_files(name: str, split: str) -> list[Path]:

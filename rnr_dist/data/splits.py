@@ -8,12 +8,12 @@ file, the machine and what else is in the file change nothing.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TypeVar
 
+from rnr_dist.data.words import bare_words
 from rnr_dist.errors import InputError
 from rnr_dist.types import Context, Passage, Split
 
@@ -64,14 +64,15 @@ def near_duplicates(
 ) -> list[tuple[Located, Located]]:
     """Pairs of texts in different splits of which the shorter is largely contained in the other.
 
-    Largely: half or more of its runs of five words, case and punctuation aside; texts under eight
-    words are compared with one another by runs of three. Each pair is ((split, text), (split,
-    text)), the split that comes first in HONESTY first. 10,000 passages take some seconds.
+    Largely: half or more of its runs of five words (of scripts without spaces: of five characters),
+    case and punctuation aside; texts under eight words are compared with one another by runs of
+    three. Each pair is ((split, text), (split, text)), the split that comes first in HONESTY first.
+    10,000 passages take some seconds.
     """
     located = [
         (split, text) for split in HONESTY for text in dict.fromkeys(texts_by_split.get(split, ()))
     ]
-    words = [re.findall(r"\w+", text.casefold()) or [text] for _, text in located]
+    words = [bare_words(text.casefold()) or [text] for _, text in located]
     splits = [split for split, _ in located]
     short = [index for index, own in enumerate(words) if len(own) < SHORT_TEXT_WORDS]
     pairs = _overlapping(range(len(words)), words, splits, SHINGLE_WORDS)

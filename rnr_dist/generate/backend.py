@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import platformdirs
-
 from rnr_dist.config.engines import Engines
 from rnr_dist.errors import InputError
 from rnr_dist.run.directory import read_json, write_json
+from rnr_dist.run.places import cache_folder, require_writable
 
 ASK_VLLM = """
 import json
@@ -87,7 +86,7 @@ def backend_of(
     engines: Engines, checkpoint: str | Path, trust_remote_code: bool = False
 ) -> BackendChoice:
     """`choose_backend` for a checkpoint folder. Also raises InputError where `max_model_len` is
-    above the positions that the model has."""
+    above the positions that the model has, which vLLM ends with a trace for."""
     content = read_json(Path(checkpoint) / "config.json")
     architectures = content.get("architectures") or []
     causal = set(causal_architectures())
@@ -95,13 +94,29 @@ def backend_of(
         causal |= set(architectures)
     served = frozenset() if engines.backend == "transformers" else vllm_architectures()
     choice = choose_backend(engines, str(checkpoint), architectures, causal, served)
-    positions = next((content[key] for key in POSITIONS if key in content), None)
-    if choice.backend == "transformers" and positions and engines.max_model_len > positions:
+    positions = positions_of(content)
+    if positions and engines.max_model_len > positions:
         raise InputError(
             f"engines.max_model_len: found {engines.max_model_len}, but {checkpoint} has "
             f"{positions} positions; expected at most so many"
         )
     return choice
+
+
+def positions_of(content: Mapping[str, Any]) -> int | None:
+    """How many positions the model of a config.json has, as vLLM counts them; None: it says none.
+
+    Rotary embeddings that are stretched linearly or dynamically have `factor` times as many; other
+    kinds count the stretched ones already, as Gemma 3 does.
+    """
+    text = content.get("text_config", content)
+    known = [text[key] for key in POSITIONS if isinstance(text.get(key), int)]
+    if not known:
+        return None
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    kind, gemma_3 = rope.get("rope_type", rope.get("type")), "gemma3" in str(text.get("model_type"))
+    stretched = kind in ("linear", "dynamic") and not gemma_3
+    return int(min(known) * (rope.get("factor") or 1.0 if stretched else 1.0))
 
 
 def causal_architectures() -> Collection[str]:
@@ -118,11 +133,10 @@ def vllm_architectures(cache: Path | None = None) -> frozenset[str] | None:
     """
     if importlib.util.find_spec("vllm") is None:
         return None
-    folder = cache or Path(
-        os.environ.get("RNR_CACHE_DIR") or platformdirs.user_cache_dir("rnr_dist")
-    )
+    folder = cache or cache_folder()
     path = folder / f"vllm-{_vllm_version()}-architectures.json"
     if not path.exists():
+        require_writable(folder, "the cache folder (RNR_CACHE_DIR)")
         environment: Mapping[str, Any] = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"}
         asked = subprocess.run(
             [sys.executable, "-c", ASK_VLLM], env=environment, capture_output=True, text=True

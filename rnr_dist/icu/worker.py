@@ -81,7 +81,7 @@ def epoch_loop(config: dict[str, Any]) -> dict[str, Any]:
         report(epochs.report())
     summary = epochs.summary()
     if get_rank() == 0:
-        (job.output / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
+        (job.output / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
 
 

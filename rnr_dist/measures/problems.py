@@ -71,12 +71,13 @@ def choice_accuracy(questions: Sequence[Question], answers: Iterable[Response]) 
 def reply_requests(dialogues: Iterable[Dialogue], tokenizer: Any) -> list[Generate]:
     """One request a dialogue: its turns by A and B in turn, then the name of who speaks next."""
     return [
-        Generate(REPLY, tuple(tokenizer.encode("\n".join(_turns(dialogue)))))
+        Generate(REPLY, tuple(tokenizer.encode("\n".join(turns(dialogue)))))
         for dialogue in dialogues
     ]
 
 
-def _turns(dialogue: Dialogue) -> Iterator[str]:
+def turns(dialogue: Dialogue) -> Iterator[str]:
+    """The lines that a model is asked to go on from: turns by A and B, then who speaks next."""
     for number, turn in enumerate(dialogue.context):
         yield f"{'AB'[number % 2]}: {turn}"
     yield f"{'AB'[len(dialogue.context) % 2]}:"

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from rnr_dist.config.base import Positive, Weight
+from rnr_dist.config.base import Flag, Positive, Weight
 from rnr_dist.config.methods import MethodSettings, Way, by_epochs, by_merge
 from rnr_dist.config.training import ObjectiveSettings, Retained, Training
 from rnr_dist.errors import InputError
@@ -45,12 +45,12 @@ class IcuSettings(ObjectiveSettings):
     """A term's mean: over valid tokens, or over sequences of the sum over t (the paper's)."""
     divergence: Literal["kl", "cross_entropy"] = "kl"
     """`cross_entropy`: H(theta0, theta), the reference code's K: KL plus a constant."""
-    whole: bool = False
+    whole: Flag = False
     """All tokens count, not only those from t0 on."""
     ceiling: Positive | None = None
     """Nats of -log q from which on a token of the target is pushed no further, as it is forgotten:
     one that was never seen has some 3 where the model is wrong. null: no end (the papers')."""
-    natural: bool = False
+    natural: Flag = False
     """true: a token's ceiling is theta0's mean -log q of the same token in never-seen sequences,
     where they hold it and that is below `ceiling`. What any text of the form says stays likely;
     names and numbers go."""

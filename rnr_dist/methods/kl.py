@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from rnr_dist.config.base import Weight
+from rnr_dist.config.base import Flag, Weight
 from rnr_dist.config.methods import MethodSettings, Way, by_epochs, by_merge
 from rnr_dist.config.training import ObjectiveSettings, Retained, Training
 from rnr_dist.methods.icu import IcuObjective, IcuSettings, require_pairs
@@ -28,7 +28,7 @@ class KlSettings(ObjectiveSettings):
     """Weight of the KL."""
     retain: Retained = 3
     """Further texts a target that the KL holds, as ICU's."""
-    whole: bool = True
+    whole: Flag = True
     """All tokens count, the target's and its pairs'."""
 
 

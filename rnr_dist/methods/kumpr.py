@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from rnr_dist.config.base import Flag
 from rnr_dist.config.methods import MethodSettings, Way, by_epochs, by_merge
 from rnr_dist.config.training import ObjectiveSettings, Training
 from rnr_dist.train.collate import Item
@@ -25,7 +26,7 @@ class KumprSettings(ObjectiveSettings):
     """Gradient ascent on the target (Jang et al. 2023)."""
 
     name: Literal["kumpr"] = "kumpr"
-    whole: bool = True
+    whole: Flag = True
     """All tokens count, as its authors have it."""
 
 

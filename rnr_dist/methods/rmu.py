@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
-
-from rnr_dist.config.base import Positive, Weight
+from rnr_dist.config.base import Positive, Weight, Whole
 from rnr_dist.config.methods import MethodSettings, Way
 from rnr_dist.config.training import ObjectiveSettings, Training
 from rnr_dist.errors import InputError
@@ -34,7 +32,7 @@ class RmuSettings(ObjectiveSettings):
     """
 
     name: Literal["rmu"] = "rmu"
-    layer: Annotated[int, Field(ge=0)] = 7
+    layer: Whole = 7
     """Decoder layer whose output is steered, 0 the first; later layers do not run."""
     coefficient: Positive = 6.5
     """c: length of the vector that the forget texts' hidden states are steered to (6.5 to 20)."""

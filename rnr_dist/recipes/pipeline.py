@@ -8,10 +8,10 @@ was; a changed key makes those stages anew that depend on it, and says which.
 from __future__ import annotations
 
 import time
-from collections.abc import Set
+from collections.abc import Callable, Set
 from pathlib import Path
 
-from rnr_dist.bench import Bench, Check, no_check
+from rnr_dist.bench import Bench
 from rnr_dist.config.file import validate
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
@@ -29,7 +29,13 @@ from rnr_dist.tasks.task import Task
 from rnr_dist.types import Split, digest
 from rnr_dist.weights.checkpoints import keep_base
 
+# Of a checkpoint that had no folder here before, on what the config and its data need.
+Check = Callable[[Config, Path, Task], None]
 RECIPES = {recipe.name: recipe for recipe in (REVEAL_AND_RELEASE, UNLEARN_SEQUENCES)}
+
+
+def no_check(config: Config, folder: Path, task: Task) -> None:
+    """Nothing is asked of a checkpoint."""
 
 
 def recipe_of(config: Config, stage: str | None = None) -> tuple[Recipe, str]:
@@ -125,7 +131,7 @@ def run_pipeline(
     uri = config.tracking.uri or default_uri(run.path.parent)
     tracker = Tracker(uri, config.tracking.experiment, run.path / "mlflow-spool.jsonl")
     try:
-        with Bench(config, task.oracle, tracker, check) as bench:
+        with Bench(config, task.oracle, tracker, lambda own, at: check(own, at, task)) as bench:
             keep_base(run.path, bench.base)
             with tracker.parent(config.name, config.content()):
                 fresh: set[str] = set()

@@ -7,13 +7,11 @@ again goes on with the runs that are not done, and another config of it is refus
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rnr_dist.bench import Check, no_check
 from rnr_dist.config.file import load_config, load_study
 from rnr_dist.config.methods import way_of
 from rnr_dist.config.schema import Config
@@ -22,7 +20,14 @@ from rnr_dist.errors import InputError
 from rnr_dist.machine.cluster import ray_session
 from rnr_dist.machine.trials import Search, run_trials
 from rnr_dist.measures.results import read_results
-from rnr_dist.recipes.pipeline import fingerprint, open_run, recipe_of, run_pipeline
+from rnr_dist.recipes.pipeline import (
+    Check,
+    fingerprint,
+    no_check,
+    open_run,
+    recipe_of,
+    run_pipeline,
+)
 from rnr_dist.report.comparison import ends
 from rnr_dist.report.study import StudyRow, write_study
 from rnr_dist.run.directory import RunDir, read_json, write_json
@@ -181,9 +186,9 @@ def _done(cell: Cell, until: str) -> bool:
 
 def _config(study: Study, path: Path, overrides: Mapping[str, Any], seed: int) -> Config:
     """The config of one run: a variant's keys, the seed, and what grows with it."""
-    origin = path.parent / study.config
+    origin = path.parent / Path(study.config).expanduser()
     settings = {**overrides, "seed": seed}
-    content: dict[str, Any] = load_config(origin, _overrides(settings)).model_dump(mode="json")
+    content: dict[str, Any] = load_config(origin, settings=settings).model_dump(mode="json")
     for key, step in study.by_seed.items():
         value: Any = content
         for part in key.split("."):
@@ -191,11 +196,7 @@ def _config(study: Study, path: Path, overrides: Mapping[str, Any], seed: int) -
         if not isinstance(value, int | float):
             raise InputError(f"{path}: by_seed.{key}: found {value!r} there, expected a number")
         settings[key] = value + step * seed
-    return load_config(origin, _overrides(settings))
-
-
-def _overrides(settings: Mapping[str, Any]) -> list[str]:
-    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    return load_config(origin, settings=settings)
 
 
 def _rows(cell: Cell, until: str) -> list[StudyRow]:

@@ -41,7 +41,7 @@ def write_continuations(
             last = said
     path = folder / "continuations.md"
     with replacing(path) as aside:
-        aside.write_text("\n".join(lines) + "\n")
+        aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 

@@ -19,7 +19,7 @@ def write_instructions(pulls: Sequence[Pull], rechecks: Sequence[Pull], folder: 
     """Write `instructions.csv`; scores are those of the time of the evaluation."""
     fresh = {pull.instruction: pull.score for pull in rechecks}
     path = folder / "instructions.csv"
-    with replacing(path) as aside, aside.open("w", newline="") as handle:
+    with replacing(path) as aside, aside.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(COLUMNS)
         for pull in sorted(pulls, key=lambda pull: -pull.score):

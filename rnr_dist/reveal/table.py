@@ -51,6 +51,8 @@ def arm_table(setting: Setting) -> Table:
     reveal = setting.reveal
     shown = demonstrations(setting)
     with _writer(setting) as (writer, pool, tokenizer):
+        window = setting.bench.config.engines.max_model_len
+        shown = list(fitting(shown, tokenizer, reveal, window))
         meta = meta_prompt(shown, tokenizer, reveal.soft_place)
         embeddings = InputEmbeddings(Path(writer.checkpoint))
         scale = embeddings.std() if reveal.soft_scale == "embedding" else None
@@ -87,6 +89,18 @@ def arm_table(setting: Setting) -> Table:
         np.save(handle, features)
     write_rows(path, rows)
     return Table(rows, features)
+
+
+def fitting(
+    shown: Sequence[tuple[str, str]], tokenizer: Any, reveal: Reveal, window: int
+) -> Sequence[tuple[str, str]]:
+    """As many of the pairs, from the first on, as leave an instruction room in `window` tokens."""
+    for count in range(len(shown), 0, -1):
+        meta = meta_prompt(shown[:count], tokenizer, reveal.soft_place)
+        tokens = len(meta.before) + len(meta.after)
+        if tokens + reveal.soft_tokens + reveal.instruction_tokens <= window:
+            return shown[:count]
+    return []
 
 
 def demonstrations(setting: Setting) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from rich.markup import escape
 
@@ -47,8 +48,12 @@ ENVIRONMENT = {
 
 
 def default_uri(runs: Path) -> str:
-    """The sqlite database beside the runs; absolute, since workers change directory."""
-    return f"sqlite:///{runs.absolute() / 'mlflow.db'}"
+    """The sqlite database beside the runs; absolute, since workers change directory.
+
+    Quoted: in an address `?` and `#` end a path, and `%` begins a character. Slashes too: MLflow
+    3.17 makes the folder that the address names before it is unquoted, which so is the root.
+    """
+    return f"sqlite:////{quote(str(runs.absolute() / 'mlflow.db')[1:], safe='')}"
 
 
 def ui_command(uri: str, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
@@ -309,7 +314,9 @@ def _set_environment() -> None:
 def _artifacts(uri: str) -> Path | None:
     """The artifact folder beside a sqlite database; a server decides for itself."""
     prefix = "sqlite:///"
-    return Path(uri.removeprefix(prefix)).parent / "mlartifacts" if uri.startswith(prefix) else None
+    if not uri.startswith(prefix):
+        return None
+    return Path(unquote(uri.removeprefix(prefix))).parent / "mlartifacts"
 
 
 def _identity(path: Path) -> str:

@@ -38,7 +38,7 @@ class ReportLog(UserCallback):
     def after_report(
         self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any
     ) -> None:
-        with self.path.open("a") as log:
+        with self.path.open("a", encoding="utf-8") as log:
             log.write(json.dumps(metrics[0]) + "\n")
 
 
@@ -108,7 +108,7 @@ def following(log: Path, show: Callable[[dict[str, float]], None]) -> Iterator[N
 
     def follow() -> None:
         rest = ""
-        with log.open() as handle:
+        with log.open(encoding="utf-8") as handle:
             last = False
             while not last:
                 last = finished.wait(POLL_SECONDS)

@@ -248,4 +248,4 @@ def save_trained(engine: Any, job: Job, summary: dict[str, Any]) -> None:
         if get_rank() == 0:
             with replacing_folder(job.output) as aside:
                 trained.save(aside)
-                (aside / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
+                (aside / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

@@ -11,18 +11,17 @@ import importlib.metadata
 import importlib.util
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from filelock import FileLock
 
 from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
 from rnr_dist.run.digests import checksum
 from rnr_dist.run.directory import BASE_NOTE, read, read_json, replacing_folder, write
+from rnr_dist.run.places import cache_folder, require_cache
 from rnr_dist.types import ModelRef, digest
 
 EMBEDDED = "embedded:"
@@ -72,7 +71,10 @@ def checkpoint_here(name: str) -> Path | None:
     and for a hub name. Raises InputError for a folder that is missing."""
     if name.startswith(EMBEDDED):
         folder = _cache_folder(_package_folder(name, EMBEDDED_MODELS), name)
-        return folder if folder.exists() else None
+        if folder.exists():
+            return folder
+        require_cache()
+        return None
     return _local_folder(name)
 
 
@@ -224,9 +226,8 @@ def _embedded_checkpoint(name: str) -> Path:
 
 def _cache_folder(package: Path, name: str) -> Path:
     """Where the converted checkpoint of an embedded model is kept."""
-    cache = Path(os.environ.get("RNR_CACHE_DIR") or platformdirs.user_cache_dir("rnr_dist"))
     version = importlib.metadata.version(package.name)
-    return cache.absolute() / f"{name.removeprefix(EMBEDDED)}-{version}"
+    return cache_folder() / f"{name.removeprefix(EMBEDDED)}-{version}"
 
 
 def _convert(gguf: Path, folder: Path) -> None:
@@ -291,7 +292,7 @@ def _require_checkpoint(folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"{folder}: found a file; {EXPECTED}")
     try:
-        json.loads((folder / "config.json").read_text())
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
         for file in weight_files(folder):
             with safe_open(file, framework="np"):  # reads the header and compares the length
                 pass

@@ -113,7 +113,7 @@ def save_adapter(
     }
     with replacing_folder(folder) as aside:
         save_file(tensors, aside / WEIGHTS, metadata={"format": "pt"})
-        (aside / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        (aside / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return Adapter(str(folder.absolute()), adapter_digest(folder), trained_on, role)
 
 

@@ -101,7 +101,7 @@ def export_adapter(
     )
     use = ADAPTER_USE.format(base=base, rank=held)
     terms = _terms(ref, _fidelity(needed, truncation))
-    (folder / "README.md").write_text(_card(ref, card, "peft", terms, use))
+    (folder / "README.md").write_text(_card(ref, card, "peft", terms, use), encoding="utf-8")
     return adapter, truncation
 
 
@@ -110,7 +110,7 @@ def export_merged(ref: ModelRef, folder: Path, card: Card) -> None:
     _require_unused(folder)
     materialise(ref, folder)
     text = _card(ref, card, "transformers", _terms(ref, "exact"), MERGED_USE)
-    (folder / "README.md").write_text(text)
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def _fidelity(needed: int, truncation: Truncation | None) -> str:

@@ -6,7 +6,8 @@ import pytest
 from rnr_dist.config.reveal import Reveal
 from rnr_dist.generate.requests import Continuation, Response
 from rnr_dist.reveal.arms import ArmTable
-from rnr_dist.reveal.table import InstructionDecoder, decoded_arms
+from rnr_dist.reveal.instructions import meta_prompt
+from rnr_dist.reveal.table import InstructionDecoder, decoded_arms, fitting
 from rnr_dist.types import ModelRef
 
 ARMS, HIDDEN = 8, 4
@@ -36,6 +37,22 @@ def decoded(writer, **reveal):
     settings = Reveal(arms=ARMS, outer_iterations=2, **{"budget": 2, **reveal})
     decoder = InstructionDecoder(writer, ModelRef("/m", "m"), TABLE, META, META[:1], 16)
     return decoded_arms(settings, decoder)
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_demonstrations_leave_an_instruction_room_in_the_window(place):
+    class Words:
+        def encode(self, text, add_special_tokens=True):
+            return text.split()
+
+    reveal = Reveal(soft_place=place, soft_tokens=5, instruction_tokens=10)
+    pairs = [("a b c", "d"), ("e f", "g h"), ("i " * 50, "j")]
+    ends = len(meta_prompt([], Words(), place).after) + 15
+    both = ends + 2 * 6  # `Input:` and `Output:` with four words each
+    kept = [len(fitting(pairs, Words(), reveal, window)) for window in (both + 53, both + 52)]
+    assert kept == [3, 2]
+    kept = [list(fitting(pairs, Words(), reveal, window)) for window in (both, both - 1, ends)]
+    assert kept == [pairs[:2], pairs[:1], []]
 
 
 def test_an_instruction_stands_once():

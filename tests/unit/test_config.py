@@ -212,7 +212,7 @@ def test_a_rate_is_a_number_where_nothing_says_what_it_should_be(write):
         ("reveal.budget", "--set reveal.budget: expected KEY=VALUE"),
         ("reveal.budgte=3", "unknown key reveal.budgte; did you mean budget?"),
         ("name.first=x", "--set name.first=x: name is a value, not a section"),
-        ("reveal.budget=[1", "--set reveal.budget=[1: [1 is no YAML"),
+        ("reveal.budget=[1", "--set reveal.budget=[1: is no YAML"),
         ("reveal.budget=-1", "reveal.budget: found -1"),
     ],
 )

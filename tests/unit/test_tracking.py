@@ -25,7 +25,7 @@ def empty_database(tmp_path_factory):
 
 @pytest.fixture
 def runs(tmp_path, empty_database):
-    folder = tmp_path / "my runs"  # a space, as on many a desktop
+    folder = tmp_path / "my Läufe #1 50%20?"  # as on many a desktop
     folder.mkdir()
     shutil.copy(empty_database, folder)
     return folder
@@ -81,7 +81,7 @@ def report(tmp_path):
 
 
 def test_parent_and_nested_runs_are_read_back_and_nothing_waits(tmp_path, report, capfd):
-    runs = tmp_path / "fresh"
+    runs = tmp_path / "frische Läufe #1 50%20?"
     spool = runs / "demo" / "mlflow.jsonl"
     tracker = Tracker(default_uri(runs), "rnr", spool)
     log_a_run(tracker, report)
@@ -91,6 +91,7 @@ def test_parent_and_nested_runs_are_read_back_and_nothing_waits(tmp_path, report
     assert runs_page(default_uri(runs)).endswith(f":5000/#/experiments/{experiment}/runs")
     assert spool.read_text() == ""
     assert (runs / "mlartifacts").is_dir()
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [runs.name]
     said = capfd.readouterr()
     assert said.out == said.err == ""  # neither migrations nor links
 
@@ -203,7 +204,7 @@ def test_the_pages_stay_on_loopback(runs):
     command = ui_command(default_uri(runs), port=5055)
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert command[command.index("--port") + 1] == "5055"
-    assert command[command.index("--backend-store-uri") + 1] == f"sqlite:///{runs / 'mlflow.db'}"
+    assert command[command.index("--backend-store-uri") + 1] == default_uri(runs)
     with pytest.raises(InputError, match=r"the server http://tracking\.example"):
         ui_command("http://tracking.example:5000")
 
