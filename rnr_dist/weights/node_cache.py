@@ -15,6 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from rnr_dist.run.private import private_folder
 from rnr_dist.types import ModelRef
 
 KEPT = 3  # merged copies on a node's disk; each is as large as the checkpoint
@@ -71,7 +72,8 @@ def adapter_folder(
 
 
 def _cache(kind: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"rnr-{kind}-{os.getuid()}"
+    """This user's folder on this node. Raises InputError where another user made it first."""
+    return private_folder(Path(tempfile.gettempdir()) / f"rnr-{kind}-{os.getuid()}")
 
 
 @contextlib.contextmanager
