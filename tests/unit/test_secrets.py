@@ -1,12 +1,16 @@
 """Passwords and tokens: what is written down, told to MLflow or shown holds none."""
 
 import json
+import stat
+from pathlib import Path
 
 import pytest
 
 from rnr_dist.config.file import validate
 from rnr_dist.config.secrets import to_be_kept, without_secrets
 from rnr_dist.errors import InputError
+from rnr_dist.machine.cluster import ray_session
+from rnr_dist.machine.trials import withhold_keys
 from rnr_dist.run.directory import RunDir
 from rnr_dist.run.progress import say
 from rnr_dist.run.tracking import Tracker, ui_command
@@ -90,3 +94,29 @@ def test_lines_and_refusals_hide_them_too(capsys, place):
     assert rnr("check", place / "config.yaml", "--set", f"tracking.uri=[{SERVER}]") == 2
     assert PASSWORD not in capsys.readouterr().err
     assert PASSWORD not in str(refused.value)
+
+
+def test_tune_hands_no_keys_to_trials_which_ray_would_log():
+    from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
+
+    withhold_keys()
+    assert ENV_VARS_TO_PROPAGATE and not [n for n in ENV_VARS_TO_PROPAGATE if "AWS" in n]
+
+
+def test_ray_s_logs_lie_in_a_folder_of_this_user_alone(tmp_path, monkeypatch):
+    import ray
+
+    given = {}
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(ray, "init", lambda **options: given.update(options))
+    with ray_session(validate(content(), "")):
+        pass
+    folder = Path(given["_temp_dir"]).parent  # Ray opens its own folder to everybody
+    assert folder.parent == tmp_path and stat.S_IMODE(folder.stat().st_mode) == 0o700
+    folder.chmod(0o777)
+    with (
+        pytest.raises(InputError, match="others may write to"),
+        ray_session(validate(content(), "")),
+    ):
+        pass
