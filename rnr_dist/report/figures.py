@@ -47,7 +47,7 @@ class Percent(Formatter):
         return [f"{100 * share:,.{decimals}f}%".replace("-", "−") for share in values]
 
 
-def _same(one: Sequence[float], other: Sequence[float]) -> bool:
+def _same(one: Any, other: Any) -> bool:
     return np.allclose(one, other, rtol=0, atol=1e-9)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.fault_parts import secrets
 from rnr_dist.config.file import validate
 from rnr_dist.config.secrets import to_be_kept, without_secrets
 from rnr_dist.errors import InputError
@@ -120,3 +121,13 @@ def test_ray_s_logs_lie_in_a_folder_of_this_user_alone(tmp_path, monkeypatch):
         ray_session(validate(content(), "")),
     ):
         pass
+
+
+def test_a_planted_secret_is_found_in_any_file(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "log.bin").write_bytes(b"\x00\xff" + secrets.SERVER.encode() + b"\x00")
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "log.bin")
+    (tmp_path / "clean.txt").write_text("nothing")
+    found = secrets.holding([tmp_path], secrets.MARK.encode())
+    assert found == [tmp_path / "deep" / "log.bin"]
+    assert all(secrets.MARK in value for value in (secrets.SERVER, *secrets.SECRETS.values()))
