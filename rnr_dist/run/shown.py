@@ -15,7 +15,8 @@ from rnr_dist.config.secrets import without_secrets
 UNKNOWN = "�"
 # What makes a cell a formula for Excel, LibreOffice or Google Sheets, in full width too.
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")
-_MARKDOWN = re.compile(r"([\\`*_\[\]<>|&#])")
+# An underscore within a word stands for itself.
+_MARKDOWN = re.compile(r"([\\`*\[\]<>|&#]|(?<![^\W_])_|_(?![^\W_]))")
 
 
 def shown(text: str) -> str:

@@ -72,6 +72,7 @@ def test_the_table_of_instructions_holds_no_formula(tmp_path):
 
 
 def test_markdown_and_html_of_data_stand_as_text(tmp_path):
+    assert in_markdown("el_t0 _so_ __x__") == r"el_t0 \_so\_ \_\_x\_\_"
     assert in_markdown("<script>*a*|[b](c)\n# d") == r"\<script\>\*a\*\|\[b\](c) \# d"
 
     class Words:
