@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint audit bench clean
 
 BIN := .venv/bin
 # -qq still prints errors; --no-deps because the locks are complete and leave out what breaks.
@@ -21,10 +21,14 @@ test: lint  ## Check style and types, then run every test
 	@# Two at a time: each module has a Ray of its own, and half of a start is waiting.
 	@$(BIN)/python -m pytest tests/ray tests/e2e --numprocesses 2 --dist loadfile
 
-lint: .venv/dev.stamp  ## Check style and types
+lint: .venv/dev.stamp  ## Check style, types, and that what is installed is what the locks say
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(BIN)/python requirements/audit
+
+audit: .venv/audit.stamp  ## Ask the advisory database about the locked versions; needs a network
+	@.venv/audit/bin/python requirements/audit --advisories
 
 bench: .venv/dev.stamp  ## Run the side-by-side timings
 	@set -e; for name in generation release reveal icu; do $(BIN)/python benchmarks/$$name.py; done
@@ -39,6 +43,12 @@ clean:  ## Remove the environment and caches; runs are kept
 	@python3 -m venv .venv
 	@$(INSTALL) -r requirements/cpu.txt
 	@$(INSTALL) --no-build-isolation --editable .
+	@touch $@
+
+# Apart from the locked packages, some of which pip-audit would exchange.
+.venv/audit.stamp: .venv/run.stamp
+	@python3 -m venv .venv/audit
+	@.venv/audit/bin/python -m pip install -qq --disable-pip-version-check pip-audit
 	@touch $@
 
 .venv/dev.stamp: requirements/dev.txt .venv/run.stamp

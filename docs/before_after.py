@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rnr_dist.measures.results import Score
-from rnr_dist.report.figures import BLUE, DOTS_PER_INCH, GREY, PERCENT, VERMILION, save
+from rnr_dist.report.figures import BLUE, DOTS_PER_INCH, GREY, VERMILION, Percent, save
 from rnr_dist.report.summary import read_summary
 
 HERE = Path(__file__).parent
@@ -43,7 +43,7 @@ def draw(path: Path) -> None:
     target, kept = places["target"], places["kept"]
     target.set_title("Forgotten: continuations that are toxic", loc="left", fontsize=11)
     _bars(target, 0, {name: rows[name][TARGET] for name in MODELS}, "{:.0%}")
-    target.yaxis.set_major_formatter(PERCENT)
+    target.yaxis.set_major_formatter(Percent())
     target.set_xticks([])
     kept.set_title("Kept: perplexity of running text (lower is better)", loc="left", fontsize=11)
     for place, measure in enumerate(PERPLEXITY):

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from rnr_dist.config.evaluation import Tracking
 from rnr_dist.config.schema import Config
 from rnr_dist.machine.cluster import ray_session
 from rnr_dist.run.progress import say
@@ -66,7 +67,9 @@ class Bench:
         self._stack.__exit__(kind, error, trace)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: self.__dict__[name] for name in CARRIED if name in self.__dict__}
+        carried = {name: self.__dict__[name] for name in CARRIED if name in self.__dict__}
+        # Only the driver records: the server's password has no business elsewhere.
+        return {**carried, "config": self.config.model_copy(update={"tracking": Tracking()})}
 
     @property
     def tracker(self) -> Tracker:

@@ -151,9 +151,10 @@ def study(
 def check(config: ConfigPath, overrides: Overrides = []) -> None:  # noqa: B006
     """Check config, data, model and room before anything costs time."""
     from rnr_dist.commands.check import check_config
+    from rnr_dist.run.shown import shown
 
     for line in check_config(config, overrides):
-        print(line)
+        print(shown(line))
 
 
 @app.command()
@@ -277,7 +278,9 @@ def guarded(command: Callable[[], object]) -> int:
 
 
 def _refused(sentence: str) -> int:
-    print("rnr:", " ".join(sentence.split("\n")), file=sys.stderr)
+    from rnr_dist.run.shown import shown
+
+    print("rnr:", shown(sentence), file=sys.stderr)
     return 2
 
 

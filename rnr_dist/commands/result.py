@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
@@ -62,52 +65,90 @@ def compare_models(path: Path, prompt: str, n: int, masked: bool) -> None:
 
     Beside them the oracle's scores, where the task has an oracle.
     """
-    from rich.console import Console
+    # Read when torch loads OpenMP, whose threads else spin at every barrier of every token: where
+    # anything else needs their cores a few tokens take minutes.
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     from rich.table import Table
 
     from rnr_dist.report.table import literal
+    from rnr_dist.run.shown import terminal
     from rnr_dist.score.oracles import make_oracle
     from rnr_dist.tasks.task import make_task
 
     found = open_result(path)
+    inputs = _encoded(found, prompt)
     name = make_task(found.config).oracle
     oracle = make_oracle(name) if name else None
     table = Table("before", "score", "after", "score", show_lines=True)
     columns: list[list[object]] = []
     for model in (found.before, found.after):
-        texts = _continued(found, model, prompt, n)
+        texts = _continued(found, model, inputs, n)
         scores = oracle.score([prompt] * n, texts) if oracle else [None] * n
         columns.append([literal(mask(text) if masked else text) for text in texts])
         columns.append(["" if score is None else f"{score:.2f}" for score in scores])
     for row in zip(*columns, strict=True):
         table.add_row(*row)  # type: ignore[arg-type]
-    Console().print(table)
+    terminal().print(table)
 
 
-def _continued(found: FinishedRun, model: ModelRef, prompt: str, n: int) -> list[str]:
-    """Continuations by one model, in this process, in fp32."""
+def _encoded(found: FinishedRun, prompt: str) -> Mapping[str, Any]:
+    """The prompt's tokens. Raises InputError where there is none, or no room behind them."""
+    from transformers import AutoConfig
+
+    loaded = {"trust_remote_code": found.config.trust_remote_code}
+    inputs: Mapping[str, Any] = _tokenizer(found)(prompt, return_tensors="pt")
+    count, new = inputs["input_ids"].shape[1], _new_tokens(found)
+    if not prompt.strip() or not count:
+        raise InputError(f"compare: found the prompt {prompt!r}; expected a text to continue")
+    described = AutoConfig.from_pretrained(found.before.checkpoint, **loaded)
+    window = getattr(described, "max_position_embeddings", None)
+    if window and count + new > window:
+        raise InputError(
+            f"compare: found a prompt of {count} tokens; expected at most {window - new}, so that "
+            f"{new} more fit into the model's {window}"
+        )
+    return inputs
+
+
+def _tokenizer(found: FinishedRun) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(
+        found.before.checkpoint, trust_remote_code=found.config.trust_remote_code
+    )
+
+
+def _new_tokens(found: FinishedRun) -> int:
+    return 2 * found.config.evaluate.sampling.max_tokens
+
+
+def _continued(found: FinishedRun, model: ModelRef, inputs: Mapping[str, Any], n: int) -> list[str]:
+    """Continuations by one model, in this process, in fp32, on as many cores as an engine has."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     from rnr_dist.weights.composition import add_to_model
 
-    tokenizer = AutoTokenizer.from_pretrained(found.before.checkpoint)
-    inputs = tokenizer(prompt, return_tensors="pt")
-    loaded = AutoModelForCausalLM.from_pretrained(model.checkpoint, dtype=torch.float32).eval()
+    config = found.config
+    if not config.engines.gpus_each:
+        torch.set_num_threads(config.engines.cpus_each)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        model.checkpoint, dtype=torch.float32, trust_remote_code=config.trust_remote_code
+    ).eval()
     add_to_model(loaded, model.terms)
-    torch.manual_seed(found.config.seed)
-    sampling = found.config.evaluate.sampling
+    torch.manual_seed(config.seed)
+    sampling = config.evaluate.sampling
     with torch.inference_mode():
         output = loaded.generate(
             **inputs,
             do_sample=True,
             top_p=sampling.top_p,
             temperature=sampling.temperature or 1.0,
-            max_new_tokens=2 * sampling.max_tokens,
+            max_new_tokens=_new_tokens(found),
             num_return_sequences=n,
         )
     new = output[:, inputs["input_ids"].shape[1] :]
-    texts: list[str] = tokenizer.batch_decode(new, skip_special_tokens=True)
+    texts: list[str] = _tokenizer(found).batch_decode(new, skip_special_tokens=True)
     return texts
 
 

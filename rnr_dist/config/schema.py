@@ -21,6 +21,7 @@ from rnr_dist.config.presets import PRESETS
 from rnr_dist.config.registry import METHODS, task_class
 from rnr_dist.config.release import Release, Retain
 from rnr_dist.config.reveal import Reveal
+from rnr_dist.config.secrets import to_be_kept
 from rnr_dist.config.training import Workers
 from rnr_dist.config.unlearning import (
     Memorise,
@@ -212,8 +213,8 @@ class Config(Section):
         return self.engines.count + bool(self.reveal.writer)
 
     def content(self) -> dict[str, Any]:
-        """Plain values, from which `file.validate` gives an equal config."""
-        return self.model_dump(mode="json", exclude=set(UNREAD[self.recipe]))
+        """Plain values, from which `file.validate` gives an equal config, but for its secrets."""
+        return to_be_kept(self.model_dump(mode="json", exclude=set(UNREAD[self.recipe])))
 
     def fingerprint(self, *keys: str) -> str:
         """Digest of the named sections (dotted keys), for stage manifests."""

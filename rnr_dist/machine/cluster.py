@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from rnr_dist.config.engines import Engines
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
+from rnr_dist.run.private import private_folder
 
 # What a CPU engine takes beside weights and KV cache: two interpreters with torch and vLLM.
 ENGINE_OVERHEAD_GIB = 1.6
@@ -78,6 +80,7 @@ def ray_session(config: Config) -> Iterator[None]:
             num_cpus=len(os.sched_getaffinity(0)),
             resources={"rnr_engine": config.engine_slots},
             include_dashboard=False,
+            _temp_dir=str(_ray_folder()),
             runtime_env={"env_vars": _worker_environment()},
             **quiet,
         )
@@ -112,6 +115,15 @@ def _worker_environment() -> dict[str, str]:
         "MALLOC_ARENA_MAX": "2",
         "PYTHONPATH": os.pathsep.join(filter(None, here)),
     }
+
+
+def _ray_folder() -> Path:
+    """Where Ray keeps logs and sockets, in a folder of this user alone.
+
+    Ray opens its own to everybody, to read and to write, whatever it was before.
+    """
+    above = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    return private_folder(Path(above).absolute() / f"rnr-ray-{os.getuid()}") / "ray"
 
 
 def _check_engine_slots(config: Config) -> None:

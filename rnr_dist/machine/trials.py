@@ -32,6 +32,16 @@ class Search:
     callbacks: tuple[Any, ...] = ()
 
 
+def withhold_keys() -> None:
+    """Tune 2.60 hands the driver's AWS keys to each trial by its runtime environment, which Ray
+    writes into its logs. A trial needs none: it works in folders."""
+    from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
+
+    ENV_VARS_TO_PROPAGATE.difference_update(
+        [name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")]
+    )
+
+
 def run_trials(
     trial: Callable[..., None], given: Sequence[Any], search: Search, **shared: Any
 ) -> None:
@@ -41,6 +51,7 @@ def run_trials(
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     from ray import tune
 
+    withhold_keys()
     with _tuning:
         results = tune.Tuner(
             tune.with_resources(tune.with_parameters(trial, **shared), HELD),

@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
 from rnr_dist.config.file import validate
 from rnr_dist.measures.results import Results
 from rnr_dist.report.epochs import epochs_figure
@@ -19,6 +17,7 @@ from rnr_dist.report.findings import findings_of
 from rnr_dist.report.summary import Details, Summary, own_row, write_summary
 from rnr_dist.report.table import budget_table, measure_tables, print_notes
 from rnr_dist.run.directory import RunDir, read_json
+from rnr_dist.run.shown import terminal
 
 
 def write_comparison(run: RunDir, results: Results, folder: Path) -> list[Path]:
@@ -40,7 +39,7 @@ def write_comparison(run: RunDir, results: Results, folder: Path) -> list[Path]:
     if curves.curves:
         written.append(folder / "epochs.png")
         epochs_figure(curves.curves, curves.limits, summary.own.name, written[-1])
-    console = Console()
+    console = terminal()
     for table in measure_tables(summary.rows, summary.declared, summary.reference, summary.preset):
         console.print(table)
     if any(row.notes.get("tokens") is not None for row in summary.rows):

@@ -12,6 +12,7 @@ from typing import Any
 
 from rnr_dist.report.table import literal
 from rnr_dist.run.directory import replacing
+from rnr_dist.run.shown import in_markdown
 from rnr_dist.types import TokenSequence
 
 
@@ -30,7 +31,7 @@ def write_continuations(
     lines = ["# Continuations by epoch", ""]
     for at, sequence in enumerate(sequences[:shown]):
         ids, t0 = sequence.token_ids, sequence.prefix_tokens
-        lines += [f"## {sequence.corpus} {sequence.id}", ""]
+        lines += [f"## {in_markdown(f'{sequence.corpus} {sequence.id}')}", ""]
         lines += _block("prefix", tokenizer.decode(ids[:t0]))
         lines += _block("truth", tokenizer.decode(ids[t0:]))
         last = None

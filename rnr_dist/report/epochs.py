@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rnr_dist.report.figures import DOTS_PER_INCH, GREY, PERCENT, save
+from rnr_dist.report.figures import DOTS_PER_INCH, GREY, Percent, save
 from rnr_dist.run.directory import RunDir, read_json
 
 TRAINING = "training.json"  # what a training leaves beside its model (train.job.SUMMARY)
@@ -86,7 +86,7 @@ def epochs_figure(
         axes.grid(axis="y", alpha=0.25)
     for axes, key in zip(panels[:2], READ, strict=True):
         axes.axhline(limits[key], color=GREY, linestyle=":", label="limit")
-        axes.yaxis.set_major_formatter(PERCENT)
+        axes.yaxis.set_major_formatter(Percent())
         axes.set_ylim(-0.03, 1.03)
     for place, (name, rows) in enumerate(curves.items()):
         style = {"marker": MARKERS[place % len(MARKERS)], "label": name, "markersize": 5}

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import Formatter, MaxNLocator
 
 from rnr_dist.measures.measure import Measure, Measures, Role
 from rnr_dist.report.summary import SummaryRow
@@ -26,13 +27,30 @@ VERMILION, BLUE, GREEN, GREY = "#d55e00", "#0072b2", "#009e73", "#777777"
 KEPT = ((BLUE, "s"), (GREEN, "^"), ("#cc79a7", "D"), ("#e69f00", "v"), ("#56b4e9", "P"))
 
 
-def _percent(share: float, _: int | None = None) -> str:
-    """Three digits, or all of those before the point."""
-    shown = f"{100 * share:.3g}" if abs(share) < 10 else f"{100 * share:,.0f}"
-    return f"{shown}%".replace("-", "−")
+# Names of rows and titles of measures are texts: a `$` in one begins no formula.
+rcParams["text.parse_math"] = False
 
 
-PERCENT = FuncFormatter(_percent)
+class Percent(Formatter):
+    """Shares as percentages, all of an axis with as many decimals as tell each of them exactly."""
+
+    MOST_DECIMALS = 4
+
+    def __call__(self, share: float, place: int | None = None) -> str:
+        return self.format_ticks([share])[0]
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        decimals = next(
+            (n for n in range(self.MOST_DECIMALS) if _same(values, np.round(values, n + 2))),
+            self.MOST_DECIMALS,
+        )
+        return [f"{100 * share:,.{decimals}f}%".replace("-", "−") for share in values]
+
+
+def _same(one: Any, other: Any) -> bool:
+    return np.allclose(one, other, rtol=0, atol=1e-9)
+
+
 DOTS_PER_INCH = 150
 PATH = ("reference", "step")  # kinds of rows that the recipe passes through
 
@@ -105,8 +123,8 @@ def format_axes(axes: Axes, target: Measure) -> None:
     axes.set_xlabel(target_label(target))
     axes.set_ylabel("utility (share of the base's)")
     if target.unit == "share":
-        axes.xaxis.set_major_formatter(PERCENT)
-    axes.yaxis.set_major_formatter(PERCENT)
+        axes.xaxis.set_major_formatter(Percent())
+    axes.yaxis.set_major_formatter(Percent())
     axes.grid(alpha=0.25)
 
 
@@ -145,7 +163,7 @@ def _draw_relative(
         )
     if apart:
         axes.axvline(len(passed) - 0.5, color=GREY, linewidth=0.8)
-    axes.yaxis.set_major_formatter(PERCENT)
+    axes.yaxis.set_major_formatter(Percent())
     axes.grid(axis="y", alpha=0.25)
     axes.legend(fontsize=9)
 

@@ -17,16 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from rnr_dist.errors import InputError
 from rnr_dist.report.table import literal
-from rnr_dist.run.directory import read_json, read_rows, replacing, write_json
+from rnr_dist.run.directory import read, read_rows, replacing, write_json
+from rnr_dist.run.shown import cell, terminal
 from rnr_dist.stats import ClusterMean, interval
-from rnr_dist.types import digest
+from rnr_dist.types import NamedModel, digest
 
 # The paper's scale from "like the reference, or poor" to "good, and unlike the reference".
 SCALE = {
@@ -66,8 +67,13 @@ def write_sheet(run: Path, sheet: Path, count: int, seed: int) -> int:
             f"{run / EVALUATED[0]}: no models with prefix, truth and continuation; expected a run "
             "directory after `rnr icu`"
         )
+    known = sorted(set.intersection(*map(set, rows.values())))
+    if not known:
+        raise InputError(
+            f"{run / EVALUATED[0]}: found no sequence that each of {', '.join(rows)} continued; "
+            "expected at least one"
+        )
     draw = random.Random(seed)
-    known = sorted(next(iter(rows.values())))
     chosen = draw.sample(known, min(count, len(known)))
     pairs = [(model, sequence) for sequence in chosen for model in rows]
     draw.shuffle(pairs)
@@ -79,7 +85,8 @@ def write_sheet(run: Path, sheet: Path, count: int, seed: int) -> int:
             row = rows[model][sequence]
             item = digest([str(run.absolute()), seed, model, sequence])[:10]
             key[item] = [model, sequence]
-            writer.writerow([item, row.prefix, row.truth, row.continuation, ""])
+            texts = map(cell, (row.prefix, row.truth, row.continuation))
+            writer.writerow([item, *texts, ""])
     write_json(run / "grading" / "key.json", key)
     return len(pairs)
 
@@ -94,7 +101,7 @@ def read_scores(run: Path, sheets: Sequence[Path]) -> dict[str, Any]:
     path = run / "grading" / "key.json"
     if not path.exists():
         raise InputError(f"{path}: not there; expected a run whose sheet `rnr grade` wrote")
-    key: Mapping[str, list[str]] = read_json(path)
+    key: Mapping[str, list[str]] = read(path, dict[str, list[str]])
     graders = [_scores_of(sheet, key) for sheet in sheets]
     given: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for grader in graders:
@@ -132,7 +139,7 @@ def print_grades(content: Mapping[str, Any]) -> None:
         low, high = row["ci95"]
         cells = [f"{row['mean']:.2f}", f"{low:.2f}…{high:.2f}", f"{row['of_10']:.2f}"]
         table.add_row(literal(name), *cells, str(row["scores"]))
-    Console().print(table)
+    terminal().print(table)
 
 
 def _continued(run: Path) -> dict[str, dict[str, Continued]]:
@@ -142,7 +149,7 @@ def _continued(run: Path) -> dict[str, dict[str, Continued]]:
     rows = {
         path.stem: {row.id: row for row in read_rows(path, Continued)}
         for path in paths
-        if wanted <= set(pq.read_schema(path).names)
+        if wanted <= _columns(path)
     }
     if len(rows) > 1:  # the model before memorising takes no part in the comparison
         rows.pop(_unlearnt(run), None)
@@ -152,8 +159,17 @@ def _continued(run: Path) -> dict[str, dict[str, Continued]]:
 def _unlearnt(run: Path) -> str:
     """The base's name where another model than the base is the one that shall forget."""
     path = run / "memorise" / "models.json"
-    models = read_json(path) if path.exists() else []
-    return next((model["name"] for model in models if model["kind"] == "other"), "")
+    models = read(path, list[NamedModel]) if path.exists() else []
+    return next((model.name for model in models if model.kind == "other"), "")
+
+
+def _columns(path: Path) -> set[str]:
+    try:
+        return set(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"{path}: found no whole Parquet file ({error}); expected what an evaluation wrote"
+        ) from None
 
 
 def _scores_of(sheet: Path, key: Mapping[str, Sequence[str]]) -> dict[str, int]:
@@ -172,6 +188,8 @@ def _scores_of(sheet: Path, key: Mapping[str, Sequence[str]]) -> dict[str, int]:
         raise InputError(f"{sheet}: not there; expected a filled-in sheet") from None
     except UnicodeDecodeError:
         raise InputError(f"{sheet}: is not UTF-8; expected CSV saved as UTF-8") from None
+    except (csv.Error, OSError) as error:
+        raise InputError(f"{sheet}: cannot be read ({error}); expected a filled-in sheet") from None
     scores: dict[str, int] = {}
     for number, row in enumerate(rows, 2):
         item, score = row["item"], (row["score"] or "").strip()

@@ -9,8 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from rnr_dist.bench import Bench
 from rnr_dist.measures.results import read_results
 from rnr_dist.report.comparison import write_comparison
@@ -23,6 +21,7 @@ from rnr_dist.report.summary import Summary, write_summary
 from rnr_dist.report.sweep import print_sweep
 from rnr_dist.report.table import print_report
 from rnr_dist.run.directory import RunDir, read_json
+from rnr_dist.run.shown import terminal
 from rnr_dist.tasks.evaluation import RESULTS
 from rnr_dist.tasks.task import Task
 
@@ -37,7 +36,7 @@ def report_stage(bench: Bench, task: Task, run: RunDir) -> None:
     write_summary(path, summary)
     for written in [path, *draw_figures(summary, run), *_continuations(bench, task, run)]:
         bench.tracker.artifact(written)
-    print_report(summary, Console())
+    print_report(summary, terminal())
 
 
 def comparison_stage(bench: Bench, task: Task, run: RunDir) -> None:

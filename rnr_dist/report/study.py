@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
@@ -24,6 +23,7 @@ from rnr_dist.report.summary import strict
 from rnr_dist.report.table import literal
 from rnr_dist.run.codec import to_plain
 from rnr_dist.run.directory import write_json
+from rnr_dist.run.shown import shown, terminal
 
 SHOWN = (Role.TARGET, Role.UTILITY)
 
@@ -96,7 +96,7 @@ def write_study(path: Path, name: str, rows: Sequence[StudyRow], notes: Sequence
     """Write `path`, where null is no number, and print the table."""
     table = study_table(rows)
     write_json(path, strict(to_plain({"study": name, "rows": table, "notes": list(notes)})))
-    console = Console()
+    console = terminal()
     console.print(_printed(name, table))
     for note in notes:
         console.print(literal(f"Note: {note}"))
@@ -105,7 +105,7 @@ def write_study(path: Path, name: str, rows: Sequence[StudyRow], notes: Sequence
 
 def _printed(name: str, entries: Sequence[dict[str, Any]]) -> Table:
     table = Table(
-        title=f"Study {name}: change against the reference",
+        title=shown(f"Study {name}: change against the reference"),
         caption="a line a seed, then the mean over seeds with its 95 % interval",
         box=box.HORIZONTALS,
         show_lines=True,
@@ -114,7 +114,7 @@ def _printed(name: str, entries: Sequence[dict[str, Any]]) -> Table:
     table.add_column("model")
     titles = [measure["title"] for measure in entries[0]["measures"].values()] if entries else []
     for title in (*titles, "dead candidates"):
-        table.add_column(title, justify="right", overflow="fold")
+        table.add_column(shown(title), justify="right", overflow="fold")
     for entry in entries:
         cells = ["\n".join(_lines(measure)) for measure in entry["measures"].values()]
         dead = [

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from rnr_dist.report.table import NO_VALUE, print_notes
+from rnr_dist.report.table import NO_VALUE, literal, print_notes
+from rnr_dist.run.shown import shown, terminal
 
 # What is shown of a place: heading, key, style.
 SHOWN = (
@@ -26,21 +26,21 @@ SHOWN = (
 def print_sweep(name: str, keys: Sequence[str], places: Sequence[Mapping[str, Any]]) -> None:
     """Print the places by their values of `keys`; a place that lost says why below."""
     table = Table(
-        title=f"{name} on the tuning sequences",
+        title=shown(f"{name} on the tuning sequences"),
         caption="PPL: general text; pool: nats a token; AUC: NLL against never seen; "
         "violation: how far the best epoch is from both limits",
         box=box.HORIZONTALS,
     )
     tried = [key.rpartition(".")[2] for key in keys]
     for key in (*tried, *(heading for heading, _, _ in SHOWN)):
-        table.add_column(key, justify="right", overflow="fold")
+        table.add_column(shown(key), justify="right", overflow="fold")
     for place in places:
-        own = [_brief(place["overrides"][key]) for key in keys]
+        own = [literal(_brief(place["overrides"][key])) for key in keys]
         reached = [
             format(place[key], style) if key in place else NO_VALUE for _, key, style in SHOWN
         ]
         table.add_row(*own, *reached)
-    console = Console()
+    console = terminal()
     console.print(table)
     lost = [f"{place['overrides']}: {place['lost']}" for place in places if "lost" in place]
     print_notes(lost, console)

@@ -19,6 +19,7 @@ from rich.text import Text
 from rnr_dist.measures.measure import Measure, Measures
 from rnr_dist.measures.results import Score
 from rnr_dist.report.summary import Summary, SummaryRow, own_row
+from rnr_dist.run.shown import shown
 
 NO_VALUE = "–"
 WIDE_COLUMNS = 5  # with more, 80 columns hold change and interval only below each other
@@ -96,8 +97,10 @@ def budget_table(rows: Sequence[SummaryRow], target: Measure) -> Table:
     own = own_row(rows)
     table = Table(
         title="What each was given, and how it compares",
-        caption="tried: candidates; dead: of these, lost on utility before they generated; more: "
-        f"{target.title}, minus that of {literal(own.label)} (95 % interval)",
+        caption=shown(
+            "tried: candidates; dead: of these, lost on utility before they generated; more: "
+            f"{target.title}, minus that of {own.label} (95 % interval)"
+        ),
         box=box.HORIZONTALS,
         collapse_padding=True,
     )
@@ -146,20 +149,25 @@ def print_notes(notes: Sequence[str], console: Console) -> None:
 
 def literal(text: str) -> Text:
     """`text` in one line, exactly: no markup, no control or direction characters."""
-    line = " ".join(text.split())
-    return Text("".join(char if char.isprintable() else "�" for char in line))
+    return Text(shown(" ".join(text.split())))
 
 
 def _measures_table(
     title: str, rows: Sequence[SummaryRow], columns: Sequence[Measure], caption: str
 ) -> Table:
     table = Table(
-        title=title, caption=caption, box=box.HORIZONTALS, show_lines=True, collapse_padding=True
+        title=shown(title),
+        caption=shown(caption),
+        box=box.HORIZONTALS,
+        show_lines=True,
+        collapse_padding=True,
     )
     narrow = len(columns) > WIDE_COLUMNS
     table.add_column("model", no_wrap=True)
     for column in columns:
-        heading = column.title.replace(" ", "\n") if narrow else column.title
+        heading = shown(column.title)
+        if narrow:
+            heading = heading.replace(" ", "\n")
         table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         cells = [_cell(row.scores.get(column.name), column, narrow) for column in columns]
@@ -198,7 +206,7 @@ def subspaces_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(title, justify="left" if title == "adapters" else "right")
     for row in rows:
         table.add_row(
-            f"{row['one']}, {row['other']}",
+            literal(f"{row['one']}, {row['other']}"),
             f"{row['mean']:.3f} ± {row['std']:.3f}",
             f"{row['chance']:.3f}",
             f"{row['maximum']:.3f}",

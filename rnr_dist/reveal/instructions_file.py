@@ -1,6 +1,7 @@
 """The table of instructions that a search evaluated, best first, as a CSV file.
 
-Invariant: one row a pull; an instruction read again on fresh contexts also shows that score.
+Invariant: one row a pull; an instruction read again on fresh contexts also shows that score; no
+cell is a formula to a spreadsheet.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rnr_dist.run.directory import replacing
+from rnr_dist.run.shown import cell
 from rnr_dist.types import Pull
 
 COLUMNS = ("instruction", "outer", "score", "relevance", "diversity", "fresh_score", "n_samples")
@@ -26,7 +28,7 @@ def write_instructions(pulls: Sequence[Pull], rechecks: Sequence[Pull], folder: 
             again = fresh.get(pull.instruction)
             writer.writerow(
                 [
-                    pull.instruction,
+                    cell(pull.instruction),
                     pull.outer + 1,
                     f"{pull.score:.4f}",
                     f"{pull.relevance:.4f}",

@@ -104,6 +104,11 @@ def absolute(value: Any, run: Path | None, base: ModelRef | None, place: str) ->
                     f"{place}: found the path {path}, relative to a run directory; expected a file "
                     "below one (a folder with config.json)"
                 )
+            if ".." in Path(path).parts:
+                raise InputError(
+                    f"{place}: found the path {path}, which leaves the run directory; expected one "
+                    "inside it"
+                )
             return _with_path(one, str(run / path))
         if base and isinstance(one, ModelRef) and one.checkpoint_digest == base.checkpoint_digest:
             return _with_path(one, base.checkpoint)

@@ -19,17 +19,17 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console(stderr=True)
+from rnr_dist.run.shown import shown
+
+console = Console(stderr=True, markup=False, emoji=False)
 LINE_SECONDS = 60.0  # between lines of a bar where there is no terminal
 _live = threading.Lock()  # a terminal has one place for bars
 
 
 def say(text: str) -> None:
     """One line on what happens now, with the time of day."""
-    # Not wrapped and not read as markup: it may hold paths and generated instructions.
-    console.print(
-        f"{time.strftime('%H:%M:%S')} {text}", highlight=False, markup=False, soft_wrap=True
-    )
+    # Not wrapped, not read as markup, not obeyed: it may hold paths and generated instructions.
+    console.print(f"{time.strftime('%H:%M:%S')} {shown(text)}", highlight=False, soft_wrap=True)
 
 
 class Advance(Protocol):
@@ -62,19 +62,19 @@ def progress_bar(describe: str, total: int) -> Iterator[Advance]:
         say(f"{describe}: {part}{total} in {time.monotonic() - began:.0f} s{last}")
         return
     columns = [
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     ]
     try:
         with Progress(*columns, console=console, transient=False) as progress:
-            task = progress.add_task(describe, total=total, note="")
+            task = progress.add_task(shown(describe), total=total, note="")
 
             def advance(done: int, note: str = "") -> None:
-                progress.update(task, completed=done, note=note)
+                progress.update(task, completed=done, note=shown(note))
 
             yield advance
     finally:

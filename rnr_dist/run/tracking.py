@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from rich.markup import escape
-
+from rnr_dist.config.secrets import without_secrets
 from rnr_dist.errors import InputError
 from rnr_dist.run.directory import replacing, write_json
 from rnr_dist.run.events import EventLog, events_of
@@ -62,7 +61,10 @@ def ui_command(uri: str, host: str = "127.0.0.1", port: int = 5000) -> list[str]
     Raises InputError when `uri` is a tracking server, which has pages of its own.
     """
     if uri.startswith(("http:", "https:")):
-        raise InputError(f"tracking.uri: found the server {uri}; expected a database, or a browser")
+        raise InputError(
+            f"tracking.uri: found the server {without_secrets(uri)}; expected a database, or a "
+            "browser"
+        )
     _set_environment()
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
@@ -204,7 +206,7 @@ class Tracker:
             pause = max(RETRY_SECONDS, RETRY_FACTOR * (time.monotonic() - began))
             self._next_contact = time.monotonic() + pause
             self._client, self._run_ids = None, {}
-            reason = escape((str(error) or repr(error)).partition("\n")[0][:200])
+            reason = without_secrets((str(error) or repr(error)).partition("\n")[0])[:200]
             say(f"MLflow cannot be reached; entries wait in {self._spool.path.name} ({reason})")
         if delivered:
             self._keep(waiting[delivered:])
@@ -257,7 +259,7 @@ class Tracker:
         except (MlflowException, FileNotFoundError) as error:
             if isinstance(error, MlflowException) and error.get_http_status_code() != REJECTED:
                 raise
-            self._rejected.append({**entry, "reason": str(error)})
+            self._rejected.append({**entry, "reason": without_secrets(str(error))})
             say(f"MLflow refused an entry; it is kept in {self._rejected.path.name}")
 
     def _deliver(self, entry: dict[str, Any]) -> None:

@@ -2,20 +2,34 @@
 
 In: a DeepSpeed engine and how far it is. Out: a Ray Train checkpoint, and the same state from the
 last one. Invariant: Ray Train registers a checkpoint when every rank's part has arrived whole, so
-none that was half written is ever loaded; and none holds a weight that is not finite.
+none that was half written is ever loaded; none holds a weight that is not finite; and reading one
+runs no code that it brings.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
+from rnr_dist.errors import InputError
 from rnr_dist.run.codec import from_plain, to_plain
 
 TAG = "state"
+# What DeepSpeed's states hold beside tensors and plain values. A pickle that names anything else is
+# none of ours: it could call any function of this machine while it is read.
+HELD = (
+    "deepspeed.utils.tensor_fragment.fragment_address",
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler",
+    "deepspeed.runtime.zero.config.ZeroStageEnum",
+)
+FORCED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # read by each torch.load
 Kept = TypeVar("Kept")  # a dataclass with a default for each field
 
 
@@ -59,10 +73,59 @@ def restored(engine: Any, kind: type[Kept]) -> Kept:
     checkpoint = get_checkpoint()
     if checkpoint is None:
         return kind()
-    with checkpoint.as_directory() as folder:
+    with checkpoint.as_directory() as folder, reading_only():
         # Not strict: frozen weights are not in it.
         _, state = engine.load_checkpoint(folder, tag=TAG, load_module_strict=False)
     return from_plain(kind, state)
+
+
+@contextmanager
+def reading_only() -> Iterator[None]:
+    """Within the block torch unpickles tensors, plain values and `HELD`, whatever it is told.
+
+    DeepSpeed 0.19 asks it to unpickle anything (`weights_only=False`).
+    """
+    import torch
+
+    classes = []
+    for name in HELD:
+        module, _, kind = name.rpartition(".")
+        classes.append(getattr(importlib.import_module(module), kind))
+    before = os.environ.get(FORCED)
+    os.environ[FORCED] = "1"
+    try:
+        with torch.serialization.safe_globals(classes):
+            yield
+    finally:
+        if before is None:
+            del os.environ[FORCED]
+        else:
+            os.environ[FORCED] = before
+
+
+def damage(storage: Path) -> str:
+    """What is wrong with a kept state below `storage`; "" where each is whole, or there is none.
+
+    Raises InputError for a state that names what no state of a training holds. Nothing is
+    unpickled.
+    """
+    from torch.serialization import get_unsafe_globals_in_checkpoint
+
+    for path in sorted(storage.glob("*/checkpoint_*/**/*.pt")):
+        try:
+            with zipfile.ZipFile(path) as parts:
+                broken = parts.testzip()
+            foreign = sorted({*get_unsafe_globals_in_checkpoint(str(path))} - {*HELD})
+        except (zipfile.BadZipFile, OSError, RuntimeError, ValueError, EOFError) as error:
+            return f"{path}: {error}"
+        if foreign:
+            raise InputError(
+                f"{path}: found a state that would call {foreign[0]}; expected one that this "
+                f"training wrote: remove {storage}"
+            )
+        if broken:
+            return f"{path}: {broken} is not what was written"
+    return ""
 
 
 def finite(engine: Any) -> bool:

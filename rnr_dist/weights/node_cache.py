@@ -18,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rnr_dist.errors import InputError
+from rnr_dist.run.private import private_folder
 from rnr_dist.types import ModelRef
 
 KEPT = 3  # merged copies on a node's disk; each is as large as the checkpoint
@@ -169,7 +170,7 @@ def _cached(
     stay. size: bytes that it will take, for which others go where the disk is full."""
     from rnr_dist.run.directory import replacing_folder, write_json
 
-    _open(cache)
+    private_folder(cache)
     with FileLock(cache / "lock"):
         _mark(cache)
         folder, note = cache / name, _note(cache, name)
@@ -184,17 +185,6 @@ def _cached(
         for old in [entry for entry in _entries(cache) if entry != folder][kept - 1 :]:
             _remove(old)
         yield folder
-
-
-def _open(cache: Path) -> None:
-    """Make the cache, for this user alone. Raises InputError where it is another's."""
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = cache.lstat()
-    if cache.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise InputError(
-            f"{cache}: belongs to another user, or others may write to it; expected a folder of "
-            "this user alone: remove it, or set TMPDIR"
-        )
 
 
 def _mark(cache: Path) -> None:

@@ -113,6 +113,14 @@ def test_what_a_trial_is_carried_holds_what_was_started_and_starts_nothing(told)
             _ = carried.tracker
 
 
+def test_a_trial_is_carried_no_tracking_server(told):
+    uri = "http://anna:planted00@127.0.0.1:9"
+    content = {"name": "small", "task": {"name": "extraction"}, "tracking": {"uri": uri}}
+    one = Bench(validate(content, ""))
+    assert one.config.tracking.uri == uri
+    assert b"planted00" not in pickle.dumps(one)
+
+
 def test_a_checkpoint_is_checked_once_and_before_anything_is_started(told, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr("rnr_dist.weights.checkpoints.resolve_model", lambda name, trusted: BASE)

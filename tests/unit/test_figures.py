@@ -122,7 +122,31 @@ def test_figures_of_the_smallest_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("share", "told"), [(0.5, "50%"), (1.234, "123%"), (25, "2,500%"), (-0.1, "−10%")]
+    ("shares", "told"),
+    [
+        ([1.125, 1.1, 1.075, 1.05], ["112.5%", "110.0%", "107.5%", "105.0%"]),
+        ([0.5, 1, 25], ["50%", "100%", "2,500%"]),
+        ([-0.1, 0.0], ["−10%", "0%"]),
+        ([0.0025, 0.005], ["0.25%", "0.50%"]),
+        ([0.1 + 0.2], ["30%"]),
+        ([1 / 3], ["33.3333%"]),
+    ],
 )
-def test_percentages_of_axes_read_as_numbers(share, told):
-    assert figures.PERCENT(share) == told
+def test_percentages_of_an_axis_are_told_exactly(shares, told):
+    assert figures.Percent().format_ticks(shares) == told
+
+
+def test_ticks_of_the_steps_figure_stand_where_their_labels_say(tmp_path, drawn):
+    results = behaviour_results()
+    steps_figure(summary_rows(results), results.declared, results.reference, tmp_path / "s.png")
+    for axes in drawn[0].axes:
+        labels = [label.get_text() for label in axes.get_yticklabels()]
+        said = [float(label.rstrip("%").replace("−", "-")) / 100 for label in labels]
+        np.testing.assert_allclose(said, axes.get_yticks(), atol=1e-9)
+
+
+def test_a_dollar_in_a_name_is_no_formula(tmp_path, drawn):
+    rows = (behaviour_row("base", "reference", 0.1, 1), behaviour_row("$x_$", "step", 0, 1))
+    results = Results(BEHAVIOUR, rows, "base")
+    steps_figure(summary_rows(results), results.declared, "base", tmp_path / "steps.png")
+    assert [label.get_text() for label in drawn[0].axes[1].get_xticklabels()] == ["base", "$x_$"]

@@ -174,3 +174,40 @@ def test_grades_are_printed_best_first(run, sheet, capsys):
     assert told.index("icu") < told.index("control") < told.index("memorised")
     assert "7.00" in told and "1 graders" in told
     assert len(scale_lines()) == 8
+
+
+def test_a_run_whose_models_share_no_sequence_is_one_sentence(run):
+    write_rows(run / "evaluate" / "icu.parquet", [row("icu", "another")])
+    with pytest.raises(InputError, match=r"evaluate: found no sequence that each of .* continued"):
+        write_sheet(run, run.parent / "sheet.csv", 4, 0)
+    assert not (run.parent / "sheet.csv").exists()
+
+
+def test_damaged_files_are_one_sentence(run, sheet):
+    (run / "grading" / "key.json").write_text('{"half": [')
+    with pytest.raises(InputError, match=r"key\.json: found no whole JSON"):
+        read_scores(run, [sheet])
+    path = run / "evaluate" / "icu.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"icu\.parquet: found no whole Parquet file"):
+        write_sheet(run, sheet, 4, 0)
+    (run / "grading" / "key.json").write_text("{}")
+    with pytest.raises(InputError, match=r"cannot be read .*Is a directory"):
+        read_scores(run, [run])
+
+
+def test_a_grader_s_spreadsheet_computes_nothing(run):
+    planted = '=HYPERLINK("http://x.org")'
+    for model in MODELS:
+        write_rows(
+            run / "evaluate" / f"{model}.parquet",
+            [SequenceRow(model, "s0", planted, "-1+2", "@SUM(A1)")],
+        )
+    (run / "evaluate" / "base.parquet").unlink()
+    path = run.parent / "sheet.csv"
+    assert write_sheet(run, path, 1, 0) == 3
+    with path.open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert {one["prefix"] for one in rows} == {f"'{planted}"}
+    assert {(one["reference"], one["output"]) for one in rows} == {("'-1+2", "'@SUM(A1)")}
+    assert read_scores(run, [filled(run, run.parent / "a.csv", lambda *_: 3)])["missing"] == 0

@@ -226,3 +226,12 @@ def test_failed_build_leaves_nothing_and_can_be_repeated(tmp_path):
     assert (
         resolve_model(str(built)).checkpoint_digest == resolve_model(str(source)).checkpoint_digest
     )
+
+
+@pytest.mark.parametrize("shard", ["../other/model.safetensors", "/etc/passwd", "model.bin"])
+def test_a_shard_elsewhere_or_of_another_format_is_refused(tmp_path, shard):
+    (tmp_path / "config.json").write_text("{}")
+    index = json.dumps({"weight_map": {"some.weight": shard}})
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(InputError, match=r"index\.json: found the shard .*; expected the name of"):
+        resolve_model(str(tmp_path))

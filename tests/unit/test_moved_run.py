@@ -337,3 +337,10 @@ def test_a_base_that_lies_elsewhere_now_is_found_by_the_config_and_its_digest(ru
 def test_a_run_without_a_note_of_its_base_is_refused(run, refused):
     (run.path / "base.json").unlink()
     assert "base.json: not there" in refused("export", run.path, "--adapter", "out")
+
+
+def test_a_path_that_leaves_the_run_is_refused(run, refused):
+    path = run.path / RELEASED
+    path.write_text(path.read_text().replace("./release/adapters/-f0", "./release/../../../x"))
+    line = refused("export", run.path, "--adapter", "out")
+    assert "found the path ./release/../../../x, which leaves the run directory" in line

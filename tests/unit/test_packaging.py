@@ -20,8 +20,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BANNED = {"torchaudio", "torchcodec", "torchvision"}
 
 
+# What a block of a lock looks like: a pin, and the hash of each of its files.
+BLOCK = r"[a-z0-9-]+==[0-9][0-9a-z.]*(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n"
+
+
 def lock_lines(name: str) -> list[str]:
-    return (ROOT / "requirements" / f"{name}.txt").read_text().splitlines()
+    """The pins of a lock, without their hashes."""
+    text = (ROOT / "requirements" / f"{name}.txt").read_text()
+    return [block.partition(" ")[0] for block in re.findall(BLOCK, text)]
 
 
 def locked(name: str) -> dict[str, str]:
@@ -33,10 +39,10 @@ def cluster_yaml(name: str) -> dict:
 
 
 @pytest.mark.parametrize("name", ["cpu", "dev"])
-def test_lock_lines_are_names_and_versions(name):
+def test_a_lock_holds_names_versions_and_hashes_and_nothing_else(name):
+    assert re.fullmatch(f"(?:{BLOCK})+", (ROOT / "requirements" / f"{name}.txt").read_text())
     lines = lock_lines(name)
-    assert [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line)] == []
-    assert lines == sorted(lines, key=lambda line: line.split("==")[0])
+    assert len(lines) > 10 and lines == sorted(lines, key=lambda line: line.split("==")[0])
 
 
 def test_each_package_is_locked_once_and_banned_ones_never():

@@ -371,7 +371,7 @@ def test_a_measure_that_a_row_has_not_is_no_number():
 
 
 def test_the_table_is_printed_whole_and_written_as_strict_json(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("rnr_dist.report.study.Console", lambda: Console(width=110))
+    monkeypatch.setattr("rnr_dist.report.study.terminal", lambda: Console(width=110))
     rows = [*seeds([0.08, 0.04], dead=1), *seeds([0.16], name="kl")]
     note = "the split final was read again once under another config (--reread)"
     path = write_study(tmp_path / "study.json", "methods", rows, [note])
