@@ -77,7 +77,9 @@ def _do(arguments: list[str], settings: Mapping[str, str], log: Path) -> None:
             [sys.executable, *arguments], env=settings, stdout=output, stderr=subprocess.STDOUT
         )
     if done.returncode:
-        raise RuntimeError(f"exit code {done.returncode}: {log.read_text()[-2000:]}")
+        raise RuntimeError(
+            f"exit code {done.returncode}: {log.read_text(encoding='utf-8')[-2000:]}"
+        )
 
 
 def _deliver(folder: Path, run: Path) -> None:

@@ -82,7 +82,7 @@ def _umask() -> int:
 
 def write_json(path: Path, value: Any) -> None:
     with replacing(path) as aside:
-        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
@@ -231,14 +231,14 @@ class RunDir:
     def _note_place(self) -> None:
         """Say where a run that was moved or copied lay before, once."""
         note = self.path / PLACE_NOTE
-        before = note.read_text("utf-8", "replace").strip() if note.exists() else ""
+        before = note.read_text(encoding="utf-8", errors="replace").strip() if note.exists() else ""
         if before == str(self.path):
             return
         if before:
             say(f"{self.path}: was moved or copied; it lay in {before} before")
         try:
             with replacing(note) as aside:
-                aside.write_text(f"{self.path}\n", "utf-8")
+                aside.write_text(f"{self.path}\n", encoding="utf-8")
         except OSError as error:
             raise InputError(
                 f"{self.path}: cannot be written to ({error.strerror}); expected a run directory "

@@ -323,10 +323,10 @@ def _artifacts(uri: str) -> Path | None:
 
 def _identity(path: Path) -> str:
     """A random name for this run directory that stays when it is resumed."""
-    known = path.read_text("utf-8", "replace").strip() if path.exists() else ""
+    known = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
     if not known:  # also where a crash, or a full disk, left the file without it
         write_json(path, uuid.uuid4().hex)
-        known = path.read_text("utf-8").strip()
+        known = path.read_text(encoding="utf-8").strip()
     return known
 
 

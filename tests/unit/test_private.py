@@ -2,14 +2,11 @@
 
 import os
 import stat
-import tempfile
 
 import pytest
 
 from rnr_dist.errors import InputError
 from rnr_dist.run.private import private_folder
-from rnr_dist.types import Adapter, ModelRef, Term
-from rnr_dist.weights.node_cache import weights_folder
 
 
 def mode(path):
@@ -49,14 +46,3 @@ def test_what_others_made_or_could_have_written_to_is_refused(tmp_path, monkeypa
     monkeypatch.setattr(os, "getuid", lambda: uid + 1)
     with pytest.raises(InputError, match=rf"rnr: found a folder of the user {uid}; expected"):
         private_folder(path)
-
-
-def test_a_node_s_cache_of_weights_is_such_a_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    planted = tmp_path / f"rnr-weights-{os.getuid()}"
-    planted.mkdir()
-    planted.chmod(0o777)
-    adapter = Adapter("/none", "a", "b", "forget")
-    model = ModelRef("/none", "digest", (Term(1.0, adapter),))
-    with pytest.raises(InputError, match="rnr-weights"), weights_folder(model):
-        pass
