@@ -63,6 +63,8 @@ async def answer(call: Callable[[], Any]) -> Any:
             return await call()
         except ActorUnavailableError as error:
             await asyncio.sleep(patience.left(error))
+        except RayTaskError as error:
+            raise told_in(error, InputError) or error from None
 
 
 class _Patience:
