@@ -2,12 +2,15 @@
 
 import asyncio
 import os
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayTaskError
 
+import rnr_dist
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
 from rnr_dist.machine import actors, cluster
@@ -88,6 +91,29 @@ def test_the_environment_of_a_block_is_taken_back(monkeypatch):
         assert os.environ["RNR_KEPT"] == os.environ["RNR_NEW"] == "within"
     assert os.environ["RNR_KEPT"] == "before"
     assert "RNR_NEW" not in os.environ
+
+
+def test_processes_of_ray_have_the_environment_and_the_driver_has_its_own_back(monkeypatch):
+    seen = {}
+
+    def init(**options):
+        seen.update(os.environ)
+        signal.signal(signal.SIGTERM, lambda *_: None)  # as Ray does
+        assert "runtime_env" not in options  # of which each process would be a new one
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    for name in ("RAY_ADDRESS", "MALLOC_ARENA_MAX", "PYTHONPATH", *cluster.TRAIN_WATCHES):
+        monkeypatch.setenv(name, "")  # taken back after the test
+        monkeypatch.delenv(name)
+    before = signal.getsignal(signal.SIGTERM)
+    with cluster.ray_session(config()):
+        assert seen["MALLOC_ARENA_MAX"] == "2"
+        assert str(Path(rnr_dist.__file__).parents[1]) in seen["PYTHONPATH"].split(os.pathsep)
+        assert {seen[name] for name in cluster.TRAIN_WATCHES} == {"0"}
+        assert "MALLOC_ARENA_MAX" not in os.environ
+        assert {os.environ[name] for name in cluster.TRAIN_WATCHES} == {"0"}  # read by `fit`
+        assert signal.getsignal(signal.SIGTERM) is before
 
 
 # Actors
