@@ -6,7 +6,9 @@ response can come from the wrong weights.
 
 from __future__ import annotations
 
+import getpass
 import os
+import tempfile
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,7 +48,11 @@ class Generator:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         sweep()  # what engines that were killed have left on this node
         self._scratch = Scratch()
-        os.environ["VLLM_RPC_BASE_PATH"] = str(self._scratch.path)  # of the engine's sockets
+        # What is compiled is kept for the next engine, in torch's own place.
+        compiled = Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}"
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled))
+        # Of the engine's process and of its sockets; this one has made up its mind before.
+        os.environ["TMPDIR"] = os.environ["VLLM_RPC_BASE_PATH"] = str(self._scratch.path)
         self._held: list[str] = []
         self._engine: Any = None
         self._failure: Exception | None = None

@@ -27,8 +27,6 @@ ENGINE_OVERHEAD_GIB = 1.6
 GIB = 2**30
 ROOM_SECONDS = 1800.0  # for what other jobs of a cluster hold
 ROOM_POLL_SECONDS = 2.0
-# What Ray Train watches a cluster with, an actor or a thread each: nobody preempts this machine.
-TRAIN_WATCHES = ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "RAY_TRAIN_METRICS_ENABLED")
 SIGNAL_SECONDS = 0.1  # until the driver knows of a signal that all its processes got
 
 
@@ -97,8 +95,6 @@ def ray_session(config: Config) -> Iterator[None]:
             stack.callback(ray.shutdown)
             _check_cluster(config)
         else:
-            for name in TRAIN_WATCHES:
-                os.environ.setdefault(name, "0")
             before = nodes()
             stack.callback(_shut_down, before)
             # Joining nothing: a cluster that happens to run on this machine is not ours to use.
@@ -121,8 +117,7 @@ def _node_died(name: str) -> None:
     if ENDING.signal:
         ENDING.at_once(ENDING.code)
     if ENDING.here:
-        say(f"Ray's {name} on this machine has ended, perhaps killed for lack of memory")
-        ENDING.at_once(1)
+        ENDING.at_once(1, f"Ray's {name} on this machine has ended: killed, for lack of memory?")
 
 
 def _shut_down(before: set[psutil.Process]) -> None:

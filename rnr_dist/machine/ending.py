@@ -51,9 +51,13 @@ class Ending:
         if self.go_on:
             say(f"what is finished is kept; go on with: {self.go_on}")
 
-    def at_once(self, code: int) -> NoReturn:
-        """Say how to go on, kill all that this process has started, and end it."""
+    def at_once(self, code: int, why: str = "") -> NoReturn:
+        """Say why and how to go on, kill all that this process has started, and end it."""
+        from rnr_dist.run.progress import say
+
         self._leaving.acquire()  # for good: what is killed is noticed by others who would end it
+        if why:
+            say(why)
         self.tell()
         kill_all()
         leave(code)

@@ -81,7 +81,18 @@ def with_descendants(processes: Iterable[psutil.Process]) -> list[psutil.Process
 
 
 def end(processes: Sequence[psutil.Process], patience: float = GONE_SECONDS) -> None:
-    """Wait for these to end, then kill those that have not."""
-    for process in psutil.wait_procs(processes, timeout=patience)[1]:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
+    """Wait for these to end, then kill those that have not; returns once they are gone."""
+    _, alive = psutil.wait_procs(processes, timeout=patience)
+    # Trackers end by themselves, once they have removed the semaphores of those that were killed.
+    for left in ([process for process in alive if not _tracks(process)], alive):
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(alive, timeout=GONE_SECONDS)
+
+
+def _tracks(process: psutil.Process) -> bool:
+    """Whether it is the process with which Python's multiprocessing tracks named semaphores."""
+    with contextlib.suppress(psutil.Error):
+        return any("resource_tracker" in word for word in process.cmdline())
+    return False

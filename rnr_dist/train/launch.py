@@ -39,7 +39,6 @@ from rnr_dist.train.job import Job
 
 # Ray Train polls its workers every 2 s by default: each report, and the end, would wait for it.
 POLL_SECONDS = 0.2
-RAY_TRAIN = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": str(POLL_SECONDS)}
 # Attempts to find room for the workers (60 s each) before the training fails.
 START_ATTEMPTS = 5
 NO_PLACE = (InsufficientClusterResourcesError, WorkerGroupStartupTimeoutError)
@@ -70,8 +69,7 @@ def run_workers(
     same training left is gone on with. It must be visible from all nodes. Raises Ray Train's error
     when the workers fail more often than `workers.max_failures`.
     """
-    for name, value in RAY_TRAIN.items():
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_SECONDS))
     workers = job.workers
     log = storage / "reports.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -78,7 +78,13 @@ def ended(ray_cluster, tmp_path_factory):
         command = [sys.executable, "-c", COMMAND]
         with (folder / "log.txt").open("w") as log:
             driver = subprocess.Popen(
-                command, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT
+                command,
+                env=environment,
+                cwd=folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Tests may run where it is ignored, as in a shell's background job.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         drivers[name] = driver, folder
     found = {}
@@ -118,7 +124,7 @@ def alive(process):
 
 
 def test_a_lost_node_is_named(ended):
-    assert "Ray's raylet on this machine has ended" in " ".join(ended["killed raylet"][2].split())
+    assert ended["killed raylet"][2].count("on this machine has ended") == 1
 
 
 def test_a_session_beside_them_lives_on(ended, ray_cluster):

@@ -63,13 +63,14 @@ def command():
     """Starts a command of the script; it has begun, and the process that it left is the second."""
     started = []
 
-    def start(body):
+    def start(body, interrupt=signal.SIG_DFL):  # tests may run where it is ignored
         process = subprocess.Popen(
             [sys.executable, "-c", COMMAND, body],
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, interrupt),
         )
         left = psutil.Process(int(process.stdout.readline()))
         started.extend([process, left])
@@ -125,11 +126,7 @@ def test_a_second_signal_ends_at_once(command):
 
 
 def test_an_ignored_signal_stays_ignored(command):
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as for a background job of a shell
-    try:
-        process, _ = command("quiet")
-    finally:
-        signal.signal(signal.SIGINT, before)
+    process, _ = command("quiet", signal.SIG_IGN)  # as for a background job of a shell
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     assert process.poll() is None

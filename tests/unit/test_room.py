@@ -103,16 +103,14 @@ def test_processes_of_ray_have_the_environment_and_the_driver_has_its_own_back(m
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    for name in ("RAY_ADDRESS", "MALLOC_ARENA_MAX", "PYTHONPATH", *cluster.TRAIN_WATCHES):
+    for name in ("RAY_ADDRESS", "MALLOC_ARENA_MAX", "PYTHONPATH"):
         monkeypatch.setenv(name, "")  # taken back after the test
         monkeypatch.delenv(name)
     before = signal.getsignal(signal.SIGTERM)
     with cluster.ray_session(config()):
         assert seen["MALLOC_ARENA_MAX"] == "2"
         assert str(Path(rnr_dist.__file__).parents[1]) in seen["PYTHONPATH"].split(os.pathsep)
-        assert {seen[name] for name in cluster.TRAIN_WATCHES} == {"0"}
         assert "MALLOC_ARENA_MAX" not in os.environ
-        assert {os.environ[name] for name in cluster.TRAIN_WATCHES} == {"0"}  # read by `fit`
         assert signal.getsignal(signal.SIGTERM) is before
 
 
