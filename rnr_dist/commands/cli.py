@@ -15,7 +15,8 @@ from typing import Annotated
 
 import typer
 
-from rnr_dist.errors import InputError
+from rnr_dist.errors import InputError, LostError, told_in
+from rnr_dist.machine.ending import ENDING, going_on, kill_all, leave, signals_end
 
 app = typer.Typer(
     help="Find out what a language model knows of a target, make it forget, and prove it.",
@@ -69,6 +70,7 @@ class Where:
 def _pipeline(command: str, config: Path, overrides: list[str], where: Where) -> None:
     from rnr_dist.commands.check import check_checkpoint, check_inputs
     from rnr_dist.config.file import load_config
+    from rnr_dist.run.lock import held
     from rnr_dist.run.places import require_writable
     from rnr_dist.run.progress import say
 
@@ -85,15 +87,13 @@ def _pipeline(command: str, config: Path, overrides: list[str], where: Where) ->
     if command == "icu":  # the whole picture, of the recipe that has this stage
         stage = recipe.last
     path = where.resume or where.run or run_folder(RUNS, loaded.name)
+    options = [word for one in overrides for word in ("--set", one)]
+    options += ["--reread"] if where.reread else []
     require_writable(path, "the run directory")
-    directory = open_run(path, loaded, where.resume is not None, where.reread)
-    say(f"run directory {directory.path}")
-    try:
+    with held(path), going_on("rnr", command, config, *options, "--resume", path):
+        directory = open_run(path, loaded, where.resume is not None, where.reread)
+        say(f"run directory {directory.path}")
         run_pipeline(loaded, task, directory, stage, check_checkpoint, where.reread)
-    except KeyboardInterrupt:
-        again = f"rnr {command} {config} --resume {path}"
-        say(f"interrupted; what is finished is kept. Go on with: {again}")
-        raise
     print(directory.path)
 
 
@@ -144,7 +144,10 @@ def study(
     found, cells = study_cells(file, place)
     for cell in cells:
         check_inputs(cell.config, methods=found.until == "baselines")
-    print(run_study(file, place, reread, check_checkpoint))
+    options = ["--reread"] if reread else []
+    with going_on("rnr", "study", file, "--folder", place, *options):
+        written = run_study(file, place, reread, check_checkpoint)
+    print(written)
 
 
 @app.command()
@@ -258,31 +261,59 @@ def ui(
 
 
 def guarded(command: Callable[[], object]) -> int:
-    """Exit code of a command: 0, 2 for bad input or a full or closed disk, 130 for an interrupt."""
+    """Exit code of a command: 0, 2 for bad input or a full or closed disk, 1 for what a run has
+    lost, and 130 or 143 for what has ended it."""
     try:
         code = command()
-    except InputError as error:
-        return _refused(str(error))
     except typer.TyperException as error:  # wrong usage
-        return _refused(error.format_message())
-    except OSError as error:
-        if error.errno not in CLOSED:
+        return _told(2, error.format_message())
+    except KeyboardInterrupt:
+        return ENDING.code
+    except Exception as error:
+        if ENDING.signal:  # whatever broke while it was ended
+            ENDING.tell()
+            return ENDING.code
+        told = sentence(error)
+        if told is None:
             raise
+        return _told(*told)
+    # Typer catches an interrupt within a command and returns 130.
+    return ENDING.code if ENDING.signal or code == 130 else code if isinstance(code, int) else 0
+
+
+def sentence(error: Exception) -> tuple[int, str] | None:
+    """Exit code and sentence of an error that a user can do something about; None: a fault of ours.
+
+    What was raised in another process counts like what was raised here.
+    """
+    if bad := told_in(error, InputError):
+        return 2, str(bad)
+    if isinstance(error, OSError) and error.errno in CLOSED:
         told = "no space is left" if error.errno == errno.ENOSPC else error.strerror
         place = error.filename or "a disk"
-        return _refused(f"{place}: {told}; what is finished is kept, --resume goes on")
-    except KeyboardInterrupt:
-        return 130
-    # Typer catches an interrupt within a command and returns 130.
-    return code if isinstance(code, int) else 0
+        return 2, f"{place}: {told}; what is finished is kept, --resume goes on"
+    if lost := told_in(error, LostError):
+        return 1, str(lost)
+    ray = sys.modules.get("ray")
+    if ray and (gone := told_in(error, ray.exceptions.RayError)):
+        reason = (str(gone).strip().splitlines() or [""])[0]
+        return 1, f"Ray has lost a process or a node ({type(gone).__name__}: {reason})"
+    return None
 
 
-def _refused(sentence: str) -> int:
+def _told(code: int, sentence: str) -> int:
     from rnr_dist.run.shown import shown
 
     print("rnr:", shown(sentence), file=sys.stderr)
-    return 2
+    if code == 1:
+        ENDING.tell()
+    return code
 
 
 def main() -> None:
-    sys.exit(guarded(lambda: app(sys.argv[1:] or ["--help"], standalone_mode=False)))
+    with signals_end():
+        code = guarded(lambda: app(sys.argv[1:] or ["--help"], standalone_mode=False))
+    if ENDING.signal:
+        kill_all()
+        leave(ENDING.code)
+    sys.exit(code)

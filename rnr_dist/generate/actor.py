@@ -6,7 +6,9 @@ response can come from the wrong weights.
 
 from __future__ import annotations
 
+import getpass
 import os
+import tempfile
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +16,7 @@ from typing import Any, TypeVar
 from rnr_dist.config.engines import Engines
 from rnr_dist.generate.backend import backend_of
 from rnr_dist.generate.requests import Request, Response
+from rnr_dist.machine.scratch import Scratch, sweep
 from rnr_dist.run.directory import read_json
 from rnr_dist.types import ModelRef
 from rnr_dist.weights.checkpoints import require_content
@@ -35,9 +38,6 @@ class Generator:
     def __init__(
         self, engines: Engines, base: ModelRef, index: int, trust_remote_code: bool = False
     ):
-        backend = engines.backend
-        if backend == "auto":
-            backend = backend_of(engines, base.checkpoint, trust_remote_code).backend
         if engines.gpus_each == 0:
             # All engines of a node would pin to the same cores otherwise.
             cores = engine_cores(index, engines.cpus_each, list(os.sched_getaffinity(0)))
@@ -46,11 +46,37 @@ class Generator:
         require_content(base)
         self._base = base
         self._engines = engines
-        self._engine = engine_class(backend)(engines, base.checkpoint, trust_remote_code)
-        self._held = [base.digest]
+        # Here and not as Ray's runtime environment, for which each actor would wait.
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        sweep()  # what engines that were killed have left on this node
+        self._scratch = Scratch()
+        # What is compiled is kept for the next engine, in torch's own place.
+        compiled = Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}"
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled))
+        # Of the engine's process and of its sockets; this one has made up its mind before.
+        os.environ["TMPDIR"] = os.environ["VLLM_RPC_BASE_PATH"] = str(self._scratch.path)
+        self._held: list[str] = []
+        self._engine: Any = None
+        self._failure: Exception | None = None
+        try:
+            self._engine = self._start(trust_remote_code)
+            self._held = [base.digest]
+        except Exception as error:  # told by `ready`: raised here, Ray would make it a text
+            self._failure = error
+
+    def _start(self, trust_remote_code: bool) -> Any:
+        backend = self._engines.backend
+        if backend == "auto":
+            backend = backend_of(self._engines, self._base.checkpoint, trust_remote_code).backend
+        return engine_class(backend)(self._engines, self._base.checkpoint, trust_remote_code)
 
     async def ready(self) -> list[str]:
-        """Digests of the models that it answers for, once the engine runs."""
+        """Digests of the models that it answers for, once the engine runs.
+
+        Raises what the engine raised where it could not be started.
+        """
+        if self._failure:
+            raise self._failure
         return self._held
 
     async def load(self, model: ModelRef) -> list[str]:
@@ -105,7 +131,9 @@ class Generator:
 
     async def shutdown(self) -> None:
         """End the engine's processes and leave nothing merged; the pool ends the actor then."""
-        self._engine.shutdown()
+        if self._engine:
+            self._engine.shutdown()
+        self._scratch.remove()
         leave_all()
 
 
@@ -126,17 +154,14 @@ def actor_options(engines: Engines) -> dict[str, Any]:
     CPU engines hold one `rnr_engine` and no CPUs, so that idle engines never keep Ray Train
     waiting ("Engines hold no CPUs", docs/design.md).
     """
-    environment = {"VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR")}
     options: dict[str, Any] = {
         "num_cpus": 0,
         "max_restarts": engines.max_restarts,
         "max_concurrency": 64,
-        "runtime_env": {"env_vars": environment},
     }
     if engines.gpus_each > 0:
         options["num_gpus"] = engines.gpus_each
     else:
-        environment["CUDA_VISIBLE_DEVICES"] = ""
         options["resources"] = {"rnr_engine": 1}
     return options
 
@@ -147,7 +172,11 @@ def cpu_environment(cpus_each: int) -> dict[str, str]:
     Without multiprocessing vLLM keeps the executor "uni" on CPUs; AsyncLLM has a process of its
     own for the engine all the same. Binding threads is then up to the process's affinity.
     """
-    return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(cpus_each)}
+    return {
+        "CUDA_VISIBLE_DEVICES": "",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "OMP_NUM_THREADS": str(cpus_each),
+    }
 
 
 def engine_cores(index: int, cpus_each: int, allowed: Sequence[int]) -> list[int]:

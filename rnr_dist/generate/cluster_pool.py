@@ -7,22 +7,25 @@ ends, for whatever reason, the engines' processes have been ended before their a
 from __future__ import annotations
 
 import contextlib
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rnr_dist.config.engines import Engines
 from rnr_dist.config.schema import Config
 from rnr_dist.generate.actor import Generator, actor_options
 from rnr_dist.generate.pool import EngineDiedError, Pool
 from rnr_dist.generate.requests import Request, Response
-from rnr_dist.run.progress import progress_bar
+from rnr_dist.machine.actors import started
+from rnr_dist.run.progress import progress_bar, say
 from rnr_dist.types import ModelRef
 
 POLL_SECONDS = 0.5
-SHUTDOWN_SECONDS = 30.0
+SHUTDOWN_SECONDS = 5.0  # for each step of an ending; what takes longer is killed
 
 
 class RayLink:
@@ -36,6 +39,8 @@ class RayLink:
             return await self._handle.ready.remote()
         except ray.exceptions.ActorUnavailableError as error:
             raise EngineDiedError("the generator actor is restarting") from error
+        except ray.exceptions.RayTaskError as error:
+            raise _cause(error) from None
 
     async def load(self, model: ModelRef) -> Sequence[str]:
         return await self._call("load", model)
@@ -49,7 +54,12 @@ class RayLink:
         except ray.exceptions.RayActorError as error:
             raise EngineDiedError("the generator actor is restarting or gone") from error
         except ray.exceptions.RayTaskError as error:
-            raise error.cause if isinstance(error.cause, Exception) else error from None
+            raise _cause(error) from None
+
+
+def _cause(error: Any) -> Exception:
+    """What the actor raised, as it raised it."""
+    return error.cause if isinstance(error.cause, Exception) else error
 
 
 class PoolActor:
@@ -77,6 +87,9 @@ class PoolActor:
     async def answered(self, job: str) -> int:
         """Requests of a running job that have their answer."""
         return self._answered.get(job, 0)
+
+    async def next_loss(self) -> str:
+        return await self._pool.next_loss()
 
     async def close(self) -> None:
         await self._pool.close()
@@ -123,16 +136,28 @@ def generator_pool(
         .remote(config.engines, base, index, config.trust_remote_code)
         for index in range(config.engines.count)
     ]
+    # Beside the driver: it holds the jobs, so it shall live as long as who has asked.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     pool = (
         ray.remote(PoolActor)
-        .options(num_cpus=0, max_concurrency=1000)
+        .options(num_cpus=0, max_concurrency=1000, scheduling_strategy=here)
         .remote(generators, config.engines)
     )
+    teller = threading.Thread(target=_tell_losses, args=(pool,), daemon=True)
+    teller.start()
     try:
-        ray.get(pool.start.remote())
+        started(pool.start.remote(), "engines")
         yield PoolHandle(pool, generators)
     finally:
         _end(pool, generators)
+        teller.join(SHUTDOWN_SECONDS)
+
+
+def _tell_losses(pool: Any) -> None:
+    """Say which generators are gone for good, until the pool has ended: the others go on."""
+    with contextlib.suppress(ray.exceptions.RayError):
+        while True:
+            say(ray.get(pool.next_loss.remote()))
 
 
 def _end(pool: Any, generators: Sequence[Any]) -> None:

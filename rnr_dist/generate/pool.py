@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from rnr_dist.errors import InputError, LostError
 from rnr_dist.generate.requests import Request, Response, batches
 from rnr_dist.types import ModelRef
 
@@ -20,9 +21,11 @@ logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3  # of one batch; a batch that kills three engines is the fault of the batch
 RESTART_POLL_SECONDS = 1.0
+# For a first place and a model that comes over the network, and for a replacement of a dead node.
+START_SECONDS = 1800.0
 
 
-class EngineDiedError(RuntimeError):
+class EngineDiedError(LostError):
     """The engine is gone or restarting; what it held must be issued again."""
 
 
@@ -77,6 +80,7 @@ class Pool:
         self._changed = asyncio.Condition()
         self._servers: list[asyncio.Task[None]] = []
         self._first_ready: asyncio.Future[None]
+        self._losses: asyncio.Queue[str] = asyncio.Queue()
 
     async def start(self) -> None:
         """Wait for the first generator and serve from then on.
@@ -122,6 +126,10 @@ class Pool:
             self._jobs.remove(job)
         return [answer for answer in job.answers if answer is not None]
 
+    async def next_loss(self) -> str:
+        """A sentence on the next generator that is gone for good, once there is one."""
+        return await self._losses.get()
+
     async def close(self) -> None:
         """Stop serving. Jobs that still wait are cancelled."""
         for server in self._servers:
@@ -135,13 +143,21 @@ class Pool:
         """A generator that is gone for good leaves the rest to the others, if there are any."""
         if server.cancelled() or (error := server.exception()) is None:
             return
-        logger.error("a generator is gone for good: %s", error)
-        if all(other.done() for other in self._servers):
-            if not self._first_ready.done():
-                self._first_ready.set_exception(error)
-            for job in self._jobs:
-                if not job.finished.done():
-                    job.finished.set_exception(error)
+        left = sum(not other.done() for other in self._servers)
+        reason = (str(error).strip().splitlines() or [""])[0]
+        told = (
+            f"a generator is gone for good ({type(error).__name__}: {reason}); "
+            f"{left} of {len(self._servers)} are left"
+        )
+        if left:
+            self._losses.put_nowait(told)
+            return
+        error = error if isinstance(error, InputError) else EngineDiedError(told)
+        if not self._first_ready.done():
+            self._first_ready.set_exception(error)
+        for job in self._jobs:
+            if not job.finished.done():
+                job.finished.set_exception(error)
 
     async def _serve(self, index: int) -> None:
         link = self._links[index]
@@ -230,13 +246,27 @@ class Pool:
             self._changed.notify_all()
 
     async def _revive(self, index: int) -> None:
-        """Wait until the generator answers (again) and learn which model it holds."""
-        while True:
-            try:
-                self._loaded[index] = set(await self._links[index].ready())
-                break
-            except EngineDiedError as error:
-                logger.warning("generator %d is not there: %s", index, error)
-                await asyncio.sleep(RESTART_POLL_SECONDS)
+        """Wait until the generator answers (again) and learn which models it holds.
+
+        Raises what it raised when it is gone for good, EngineDiedError after `START_SECONDS`.
+        """
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                while not await self._back(index):
+                    await asyncio.sleep(RESTART_POLL_SECONDS)
+        except TimeoutError:
+            raise EngineDiedError(
+                f"it has not answered for {START_SECONDS / 60:.0f} min: expected a machine with "
+                "room for it (`ray status` says what is taken)"
+            ) from None
         if not self._first_ready.done():
             self._first_ready.set_result(None)
+
+    async def _back(self, index: int) -> bool:
+        """Whether the generator answers now."""
+        try:
+            self._loaded[index] = set(await self._links[index].ready())
+        except EngineDiedError as error:
+            logger.warning("generator %d is not there: %s", index, error)
+            return False
+        return True

@@ -9,17 +9,27 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+import psutil
 
 from rnr_dist.config.engines import Engines
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
+from rnr_dist.machine.ending import ENDING
+from rnr_dist.machine.processes import end, nodes, own_signals, watch, with_descendants
+from rnr_dist.machine.scratch import sweep
 from rnr_dist.run.private import private_folder
+from rnr_dist.run.progress import say
 
 # What a CPU engine takes beside weights and KV cache: two interpreters with torch and vLLM.
 ENGINE_OVERHEAD_GIB = 1.6
 GIB = 2**30
+ROOM_SECONDS = 1800.0  # for what other jobs of a cluster hold
+ROOM_POLL_SECONDS = 2.0
+SIGNAL_SECONDS = 0.1  # until the driver knows of a signal that all its processes got
 
 
 def check_room(config: Config, weights_bytes: int) -> None:
@@ -33,13 +43,18 @@ def check_room(config: Config, weights_bytes: int) -> None:
     if engines.gpus_each > 0:
         _check_gpus(engines)
         return
-    import psutil
-
     cores = len(os.sched_getaffinity(0))
     if engines.count * engines.cpus_each > cores:
         raise InputError(
             f"engines.count: found {engines.count} generators of {engines.cpus_each} core(s), "
             f"this machine has {cores} core(s); expected at most {cores // engines.cpus_each}"
+        )
+    workers = config.workers
+    if workers.gpus_each == 0 and workers.count * workers.cpus_each > cores:
+        raise InputError(
+            f"workers.count: found {workers.count} training worker(s) of {workers.cpus_each} "
+            f"core(s), this machine has {cores} core(s); expected at most "
+            f"{cores // workers.cpus_each}, or fewer workers.cpus_each"
         )
     each = weights_bytes / GIB + engines.kv_cache_gib + ENGINE_OVERHEAD_GIB
     free = psutil.virtual_memory().available / GIB
@@ -63,45 +78,101 @@ def _check_gpus(engines: Engines) -> None:
 
 @contextlib.contextmanager
 def ray_session(config: Config) -> Iterator[None]:
-    """Join the cluster that RAY_ADDRESS names, or run Ray on this machine for the block."""
+    """Join the cluster that RAY_ADDRESS names, or run Ray on this machine for the block.
+
+    What Ray has started here is gone when the block has ended, for whatever reason. Raises
+    InputError where a cluster has not the room that the config asks for.
+    """
     import ray
 
     if ray.is_initialized():
         yield
         return
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    if os.environ.get("RAY_ADDRESS"):
-        # The job's own runtime environment holds here: a second one may not repeat its variables.
-        ray.init(**quiet)
-    else:
-        # Joining nothing: a cluster that happens to run on this machine is not ours to use.
-        ray.init(
-            address="local",
-            num_cpus=len(os.sched_getaffinity(0)),
-            resources={"rnr_engine": config.engine_slots},
-            include_dashboard=False,
-            _temp_dir=str(_ray_folder()),
-            runtime_env={"env_vars": _worker_environment()},
-            **quiet,
-        )
-    try:
+    with contextlib.ExitStack() as stack:
         if os.environ.get("RAY_ADDRESS"):
-            _check_engine_slots(config)
+            # The job's own environment holds here: a second one may not repeat its variables.
+            with own_signals():
+                ray.init(**quiet)
+            stack.callback(ray.shutdown)
+            _check_cluster(config)
+        else:
+            before = nodes()
+            stack.callback(_shut_down, before)
+            # Joining nothing: a cluster that happens to run on this machine is not ours to use.
+            with own_signals(), _environment(_worker_environment()):
+                ray.init(
+                    address="local",
+                    num_cpus=len(os.sched_getaffinity(0)),
+                    resources={"rnr_engine": config.engine_slots},
+                    include_dashboard=False,
+                    _temp_dir=str(_ray_folder()),
+                    **quiet,
+                )
+            stack.callback(watch(nodes() - before, _node_died))
+        yield
+
+
+def _node_died(name: str) -> None:
+    """Nothing can be asked of Ray any more, not even to end: calls would wait, or end the driver
+    without a word."""
+    time.sleep(SIGNAL_SECONDS)  # told to end as well, or alone?
+    if ENDING.signal:
+        ENDING.at_once(ENDING.code)
+    if ENDING.here:
+        ENDING.at_once(1, f"Ray's {name} on this machine has ended: killed, for lack of memory?")
+
+
+def _shut_down(before: set[psutil.Process]) -> None:
+    """End Ray here, and what it leaves: `ray.shutdown` returns before all processes have ended, a
+    killed actor's engine outlives it, and neither removes its files."""
+    import ray
+
+    started = with_descendants(nodes() - before)
+    ray.shutdown()
+    end(started)
+    sweep()
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """The process's environment with these for the block: processes that are started have them.
+
+    A runtime environment of Ray's would do the same, and make each process a new one.
+    """
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
         yield
     finally:
-        ray.shutdown()
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def trainings_at_once(config: Config) -> int:
-    """Trainings that the joined cluster has room for beside its engines, at least one."""
+    """Trainings that the joined cluster has room for beside its engines.
+
+    Raises InputError where there is no room for a single one.
+    """
     import ray
 
     workers, engines = config.workers, config.engines
     resources = ray.cluster_resources()
     if workers.gpus_each:
-        free = resources.get("GPU", 0.0) - engines.count * engines.gpus_each
-        return max(1, int(free / (workers.count * workers.gpus_each)))
-    return max(1, int(resources.get("CPU", 0.0) / (workers.count * workers.cpus_each)))
+        kind, each = "GPU", workers.gpus_each
+        room = resources.get(kind, 0.0) - engines.count * engines.gpus_each
+    else:
+        kind, each = "CPU", workers.cpus_each
+        room = resources.get(kind, 0.0)
+    if room < workers.count * each:
+        raise InputError(
+            f"workers.count: found {workers.count} training worker(s) of {each} {kind}, of which "
+            f"Ray has {room:g} beside the engines; expected at most {int(room / each)}"
+        )
+    return int(room / (workers.count * each))
 
 
 def _worker_environment() -> dict[str, str]:
@@ -117,6 +188,13 @@ def _worker_environment() -> dict[str, str]:
     }
 
 
+def _check_cluster(config: Config) -> None:
+    """Raises InputError where engines or a training would wait for ever, or have waited too long.
+
+    What others hold is waited for, `ROOM_SECONDS` long, and the command says so.
+    """
+
+
 def _ray_folder() -> Path:
     """Where Ray keeps logs and sockets, in a folder of this user alone.
 
@@ -130,13 +208,31 @@ def _check_engine_slots(config: Config) -> None:
     """On a cluster CPU engines need `rnr_engine` slots; waiting for them would last for ever."""
     import ray
 
+    trainings_at_once(config)
     if config.engines.gpus_each > 0:
         needed, kind = config.engine_slots * config.engines.gpus_each, "GPU"
     else:
         needed, kind = float(config.engine_slots), "rnr_engine"
-    found = ray.cluster_resources().get(kind, 0.0)
-    if found < needed:
+    has = ray.cluster_resources().get(kind, 0.0)
+    if has < needed:
         raise InputError(
             f"engines.count: needs {needed:g} of the cluster's resource {kind}, which has "
-            f"{found:g}; see cluster/README.md"
+            f"{has:g}; see cluster/README.md"
         )
+    wait_for_room(kind, needed, lambda: ray.available_resources().get(kind, 0.0))
+
+
+def wait_for_room(kind: str, needed: float, free: Callable[[], float]) -> None:
+    """Return once so much is `free`. Says once what it waits for; raises InputError in the end."""
+    began, told = time.monotonic(), False
+    while (now := free()) < needed:
+        if time.monotonic() - began > ROOM_SECONDS:
+            raise InputError(
+                f"engines.count: needs {needed:g} of the cluster's resource {kind}, of which other "
+                f"jobs have left {now:g} for {ROOM_SECONDS / 60:.0f} min; expected a cluster with "
+                "so much free, or fewer engines"
+            )
+        if not told:
+            say(f"waiting for {needed:g} of {kind}: {now:g} free, the rest is held by other jobs")
+            told = True
+        time.sleep(ROOM_POLL_SECONDS)

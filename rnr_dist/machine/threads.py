@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TypeVar
 
@@ -27,3 +28,23 @@ def side_by_side(
         return [each.result() for each in under_way]
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
+
+
+def apart(work: Callable[[], Outcome]) -> Outcome:
+    """`work()` in a thread of its own, in a copy of the caller's context.
+
+    For what would take over the driver's signals in the main thread and not give them back: Tune
+    ends a search at Ctrl-C as if it were done, and Ray Train ends the driver with exit code 0. Here
+    an interrupt reaches the caller, who ends Ray and with it the work.
+    """
+    outcome: Future[Outcome] = Future()
+    context = copy_context()
+
+    def run() -> None:
+        try:
+            outcome.set_result(context.run(work))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return outcome.result()

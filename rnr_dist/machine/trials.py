@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rnr_dist.errors import InputError, told_in
+from rnr_dist.machine.threads import apart
+
 # A trial only asks the pool, or waits for the training that it starts. It holds no part of a core:
 # the training may want them all. Tune wants it to hold something, so it is a MiB of memory.
 HELD = {"cpu": 0, "memory": 2**20}
@@ -53,7 +56,7 @@ def run_trials(
 
     withhold_keys()
     with _tuning:
-        results = tune.Tuner(
+        tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(trial, **shared), HELD),
             param_space={"given": tune.grid_search(list(given))},
             tune_config=tune.TuneConfig(max_concurrent_trials=search.at_once),
@@ -64,7 +67,8 @@ def run_trials(
                 failure_config=tune.FailureConfig(max_failures=search.max_failures),
                 callbacks=list(search.callbacks),
             ),
-        ).fit()
+        )
+        results = apart(tuner.fit)
     for result in results:
         if result.error:
-            raise result.error
+            raise told_in(result.error, InputError) or result.error

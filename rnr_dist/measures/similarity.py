@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +76,30 @@ def _bleu() -> Any:
     return BLEU(lowercase=True, smooth_method="none", effective_order=False)
 
 
+class SimilarityActor:
+    """`TextSimilarity` in a process of its own, loaded when it is first asked."""
+
+    def __init__(self, scorer: str, layer: int | None):
+        self._settings = scorer, layer
+
+    @cached_property
+    def _similarity(self) -> TextSimilarity:
+        return TextSimilarity(*self._settings)
+
+    def scores(self, found: Sequence[str], truth: Sequence[str]) -> Scores:
+        return self._similarity.scores(found, truth)
+
+
 @contextlib.contextmanager
 def similarity_scores(scorer: str, layer: int | None) -> Iterator[Similar]:
     """(found, truth) -> scores, in a process of its own within the block; Ray must run."""
     import ray
 
-    # It holds nothing but a model: restarted, it answers what it was asked once more.
-    kept = {"num_cpus": 0, "max_restarts": 3, "max_task_retries": 3}
-    actor = ray.remote(TextSimilarity).options(**kept).remote(scorer_folder(scorer), layer)
+    from rnr_dist.machine.actors import KEPT, ask
+
+    actor = ray.remote(SimilarityActor).options(**KEPT).remote(scorer_folder(scorer), layer)
     try:
-        yield lambda found, truth: ray.get(actor.scores.remote(list(found), list(truth)))
+        yield lambda found, truth: ask(lambda: actor.scores.remote(list(found), list(truth)))
     finally:
         ray.kill(actor)
 

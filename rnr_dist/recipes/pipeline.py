@@ -200,5 +200,21 @@ def note_stage(run: RunDir, meter: Meter) -> None:
 
 
 def run_folder(runs: Path, name: str) -> Path:
-    """A new folder's name for a run: its config's name and the time."""
-    return runs / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """A new folder for a run, named by its config's name and the time; nobody else gets the same.
+
+    Raises InputError where it cannot be made.
+    """
+    begun = folder = runs / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    number = 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            folder = begun.with_name(f"{begun.name}-{number}")
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot be made ({error.strerror}); expected a place to write to"
+            ) from error
+        else:
+            return folder

@@ -31,6 +31,7 @@ from rnr_dist.recipes.pipeline import (
 from rnr_dist.report.comparison import ends
 from rnr_dist.report.study import StudyRow, write_study
 from rnr_dist.run.directory import RunDir, read_json, write_json
+from rnr_dist.run.lock import held
 from rnr_dist.run.progress import progress_bar, say
 from rnr_dist.run.seal import NOTE, commit, final_readings, read_final, rereading_note
 from rnr_dist.tasks.task import make_task
@@ -88,18 +89,19 @@ def require_equal_budgets(config: Config) -> None:
 def run_study(path: Path, folder: Path, reread: bool = False, check: Check = no_check) -> Path:
     """Run what is not done of a study and write its table; returns the file `study.json`."""
     study, cells = study_cells(path, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    mark = freeze(cells, folder, study.until, reread)
-    missing = [number for number, cell in enumerate(cells) if not _done(cell, study.until)]
-    say(f"study {study.study}: {len(cells)} runs, {len(missing)} of them to do")
-    if missing:
-        with ray_session(cells[0].config):
-            _run_cells(study, cells, missing, Cells(tuple(cells), study.until, reread, check))
-    if _judged(folder):
-        read_final(folder, "study", mark, reread)
-    rows = [row for cell in cells for row in _rows(cell, study.until)]
-    notes = [note for note in (rereading_note(folder), _commits_note(cells)) if note]
-    return write_study(folder / "study.json", study.study, rows, notes)
+    # Its runs too: they work in other processes, but this one decides what is done in them.
+    with held(folder, *(cell.folder for cell in cells)):
+        mark = freeze(cells, folder, study.until, reread)
+        missing = [number for number, cell in enumerate(cells) if not _done(cell, study.until)]
+        say(f"study {study.study}: {len(cells)} runs, {len(missing)} of them to do")
+        if missing:
+            with ray_session(cells[0].config):
+                _run_cells(study, cells, missing, Cells(tuple(cells), study.until, reread, check))
+        if _judged(folder):
+            read_final(folder, "study", mark, reread)
+        rows = [row for cell in cells for row in _rows(cell, study.until)]
+        notes = [note for note in (rereading_note(folder), _commits_note(cells)) if note]
+        return write_study(folder / "study.json", study.study, rows, notes)
 
 
 def freeze(cells: Sequence[Cell], folder: Path, until: str, reread: bool) -> str:

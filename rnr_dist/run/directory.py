@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from rnr_dist.errors import InputError
 from rnr_dist.run.codec import absolute, from_plain, relative, run_of, to_plain
+from rnr_dist.run.lock import LOCK_NOTE
 from rnr_dist.run.manifests import MANIFEST, Manifest, cut_short, listing, problems
 from rnr_dist.run.progress import say
 from rnr_dist.types import ModelRef
@@ -197,7 +198,7 @@ class RunDir:
                 )
         elif run.path.exists() and not run.path.is_dir():
             raise InputError(f"{run.path}: is a file; expected an unused directory")
-        elif run.path.exists() and any(run.path.iterdir()):
+        elif run.path.exists() and any(p.name != LOCK_NOTE for p in run.path.iterdir()):
             raise InputError(
                 f"{run.path}: not empty and no run of rnr (no config.json); expected an unused "
                 "directory"

@@ -15,7 +15,9 @@ from rnr_dist.errors import InputError
 
 LONGEST_SOCKET = 107  # bytes of a socket's path on Linux
 # What Ray puts behind the temporary folder for the longest of its sockets.
-RAY_SOCKET = "/ray/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+RAY_SOCKET = (
+    f"/rnr-ray-{os.getuid()}/ray/session_2000-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+)
 CACHE_DIR = "RNR_CACHE_DIR"
 
 

@@ -12,14 +12,28 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import (
+    CheckpointConfig,
+    ControllerError,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    UserCallback,
+)
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.exceptions import (
+    InsufficientClusterResourcesError,
+    WorkerGroupStartupTimeoutError,
+)
 
+from rnr_dist.config.training import Workers
+from rnr_dist.errors import InputError, told_in
+from rnr_dist.machine.threads import apart
 from rnr_dist.train.deepspeed import environment
 from rnr_dist.train.job import Job
 
@@ -27,6 +41,7 @@ from rnr_dist.train.job import Job
 POLL_SECONDS = 0.2
 # Attempts to find room for the workers (60 s each) before the training fails.
 START_ATTEMPTS = 5
+NO_PLACE = (InsufficientClusterResourcesError, WorkerGroupStartupTimeoutError)
 
 
 class ReportLog(UserCallback):
@@ -80,25 +95,24 @@ def run_workers(
         ),
     )
     with following(log, show):
-        _fit(trainer)
+        _fit(trainer, workers)
 
 
-def _fit(trainer: TorchTrainer) -> None:
-    """`trainer.fit()` outside the main thread, where Ray would take over Ctrl-C for good.
-
-    Its handler ends the driver with exit code 0, swallows Ctrl-C once the training is over, and
-    keeps the controller alive, .3 GiB a training.
-    """
-    outcome: Future[object] = Future()
-
-    def run() -> None:
-        try:
-            outcome.set_result(trainer.fit())
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    outcome.result()
+def _fit(trainer: TorchTrainer, workers: Workers) -> None:
+    """`trainer.fit()`. Raises InputError for bad input of a worker, and where there is no room."""
+    try:
+        apart(trainer.fit)
+    except TrainingFailedError as error:
+        failure = error.controller_failure if isinstance(error, ControllerError) else error
+        if isinstance(failure, NO_PLACE):
+            each = f"{workers.gpus_each or workers.cpus_each} "
+            each += "GPU" if workers.gpus_each else "core(s)"
+            raise InputError(
+                f"workers.count: found {workers.count} training worker(s) of {each}, for which Ray "
+                f"had no place in {START_ATTEMPTS} attempts of a minute; expected fewer, or a "
+                "cluster that has so much free"
+            ) from error
+        raise told_in(error, InputError) or error from None
 
 
 @contextlib.contextmanager

@@ -312,6 +312,10 @@ def test_an_interrupted_run_says_how_to_go_on(place, capsys, monkeypatch):
     monkeypatch.setattr(rnr_dist.recipes.pipeline, "run_pipeline", interrupted)
     assert rnr("run", "config.yaml", "--run", "mine") == 130
     assert "rnr run config.yaml --resume mine" in " ".join(capsys.readouterr().err.split())
+    overrides = ("--set", "reveal.budget=9", "--set", "name=my run")
+    assert rnr("run", "config.yaml", *overrides, "--reread", "--resume", "mine") == 130
+    again = "rnr run config.yaml --set reveal.budget=9 --set 'name=my run' --reread --resume mine"
+    assert again in " ".join(capsys.readouterr().err.split())
     monkeypatch.setattr(rnr_dist.commands.result, "compare_models", interrupted)
     assert rnr("compare", "mine", "So I") == 130
 

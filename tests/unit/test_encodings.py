@@ -26,7 +26,7 @@ def nameless(source):
         if "encoding" in keywords or name not in {*TEXT_CALLS, "open", "fdopen"}:
             continue
         owner = getattr(getattr(function, "value", None), "id", "")
-        if owner in OTHER_OPENERS:
+        if owner in OTHER_OPENERS or (owner, name) == ("os", "open"):  # which gives a handle
             continue
         constants = [word.value for word in ast.walk(call) if isinstance(word, ast.Constant)]
         if name in TEXT_CALLS or not any(

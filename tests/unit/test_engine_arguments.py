@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from rnr_dist.config.engines import Engines
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
-from rnr_dist.generate.actor import actor_options, engine_cores
+from rnr_dist.generate.actor import actor_options, cpu_environment, engine_cores
 from rnr_dist.generate.engine import NUCLEUS, engine_arguments, sampling_arguments
 from rnr_dist.machine.cluster import ENGINE_OVERHEAD_GIB, GIB, check_room
 from rnr_dist.run import precision
@@ -115,7 +115,9 @@ def test_cpu_actors_hold_a_slot_and_no_cpus():
     assert (options["num_cpus"], options["resources"]) == (0, {"rnr_engine": 1})
     assert options["max_restarts"] == 5
     assert "num_gpus" not in options
-    assert options["runtime_env"]["env_vars"]["CUDA_VISIBLE_DEVICES"] == ""
+    # An environment of Ray's would cost each actor a process that was not started beforehand.
+    assert "runtime_env" not in options
+    assert cpu_environment(2)["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_engines_of_a_node_have_cores_of_their_own():
@@ -129,8 +131,7 @@ def test_gpu_actors_hold_their_gpus(gpus_each):
     options = actor_options(Engines(gpus_each=gpus_each))
     assert (options["num_gpus"], options["num_cpus"]) == (gpus_each, 0)
     assert "resources" not in options
-    environment = options["runtime_env"]["env_vars"]
-    assert "CUDA_VISIBLE_DEVICES" not in environment  # Ray sets it
+    assert "runtime_env" not in options  # Ray says which GPUs it may see
 
 
 def test_actors_take_more_calls_than_one_engine_may_hold():
@@ -155,7 +156,7 @@ class AsyncLLM:
     @classmethod
     def from_engine_args(cls, arguments): return cls()
     def get_tokenizer(self): return None
-    async def generate(self, *arguments):
+    async def generate(self, *arguments, **named):
         raise EngineDeadError
         yield
     async def collective_rpc(self, *arguments, **named): raise EngineDeadError
@@ -168,7 +169,7 @@ from rnr_dist.generate.actor import Generator
 from rnr_dist.generate.requests import Generate
 from rnr_dist.types import ModelRef, SamplingSettings
 base = ModelRef("/base", "base")
-generator = Generator(Engines(backend="vllm"), base)
+generator = Generator(Engines(backend="vllm"), base, 0)
 request = Generate(SamplingSettings(), (1,))
 call = {"run": generator.run([request], base.digest), "load": generator.load(base)}[sys.argv[1]]
 try:
@@ -180,18 +181,54 @@ finally:
 
 @pytest.mark.parametrize("call", ["run", "load"])
 def test_an_actor_whose_engine_is_dead_ends_so_that_ray_starts_another(tmp_path, call):
-    for name, content in FAKE_VLLM.items():
-        path = tmp_path / name
+    ended = with_fake_vllm(tmp_path, FAKE_VLLM, ASK, call)
+    assert (ended.returncode, ended.stdout) == (1, ""), ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def with_fake_vllm(folder, files, code, *arguments):
+    """Runs the code where these files are vLLM."""
+    for name, content in files.items():
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
-    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ASK, call],
-        env=environment,
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *arguments],
+        env=os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "TMPDIR": str(folder)},
         capture_output=True,
         text=True,
     )
-    assert (ended.returncode, ended.stdout) == (1, ""), ended.stderr
+
+
+FAILS = """
+import asyncio, os, stat, sys, tempfile
+from rnr_dist.config.engines import Engines
+from rnr_dist.generate.actor import Generator
+from rnr_dist.types import ModelRef
+generator = Generator(Engines(backend="vllm"), ModelRef("/base", "base"), 0)
+sockets = os.environ["VLLM_RPC_BASE_PATH"]
+assert os.path.dirname(sockets) == tempfile.gettempdir()
+assert stat.S_IMODE(os.stat(sockets).st_mode) == 0o700
+try:
+    asyncio.run(generator.ready())
+except ValueError as error:
+    print("told:", error)
+asyncio.run(generator.shutdown())
+assert not os.path.exists(sockets)
+"""
+
+
+def test_an_engine_that_cannot_start_tells_why_when_it_is_asked(tmp_path):
+    """Raised while the actor is made, Ray would hand it on as a text of pages."""
+    broken = FAKE_VLLM | {
+        "vllm/v1/engine/async_llm.py": """
+class AsyncLLM:
+    @classmethod
+    def from_engine_args(cls, arguments): raise ValueError("no memory for the cache")
+"""
+    }
+    ended = with_fake_vllm(tmp_path, broken, FAILS)
+    assert (ended.returncode, ended.stdout) == (0, "told: no memory for the cache\n"), ended.stderr
 
 
 # Room

@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from rnr_dist.errors import InputError, LostError
 from rnr_dist.generate import pool as pool_module
 from rnr_dist.generate.pool import MAX_ATTEMPTS, EngineDiedError
 from tests.unit.pool_fakes import (
@@ -127,6 +128,49 @@ def test_when_all_are_gone_the_job_fails_and_so_does_the_next():
             await pool.submit(BASE, requests(1))
 
     serve(links, work)
+
+
+def test_a_generator_that_is_lost_is_told_with_its_reason_and_how_many_are_left():
+    links = [FakeGenerator(), FakeGenerator(gone_after=0), FakeGenerator(gone_after=0)]
+
+    async def work(pool):
+        return [await pool.next_loss(), await pool.next_loss()]
+
+    told = "a generator is gone for good (RuntimeError: gone for good); 1 of 3 are left"
+    assert serve(links, work) == [told, told]
+
+
+def test_a_generator_that_stays_away_is_not_waited_for_without_end(monkeypatch):
+    monkeypatch.setattr(pool_module, "START_SECONDS", 0.05)
+    links = [FakeGenerator(dies_at=[1], restarts_in=10**9), FakeGenerator()]
+    asked = requests(30)
+
+    async def work(pool):
+        answers = await pool.submit(BASE, asked)
+        return answers, await pool.next_loss()
+
+    answers, loss = serve(links, work)
+    assert answers == answers_of(BASE, asked)
+    assert "it has not answered" in loss and "1 of 2 are left" in loss
+
+
+def test_a_generator_that_finds_no_place_is_not_waited_for_without_end(monkeypatch):
+    class Pending(FakeGenerator):
+        async def ready(self):
+            await asyncio.sleep(10**6)
+
+    monkeypatch.setattr(pool_module, "START_SECONDS", 0.05)
+    with pytest.raises(LostError, match=r"has not answered for .* 0 of 1 are left"):
+        serve([Pending()], lambda pool: pool.submit(BASE, requests(1)))
+
+
+def test_bad_input_of_the_last_generator_stays_its_sentence():
+    class Refused(FakeGenerator):
+        async def ready(self):
+            raise InputError("engines.max_model_len: found 9, expected at most 8")
+
+    with pytest.raises(InputError, match=r"^engines\.max_model_len: found 9"):
+        serve([Refused(), Refused()], lambda pool: pool.submit(BASE, requests(1)))
 
 
 def test_a_pool_whose_generators_never_come_up_does_not_start():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from rnr_dist.recipes.pipeline import fingerprint
 from rnr_dist.recipes.study import require_equal_budgets, run_study, study_cells
 from rnr_dist.report.study import StudyRow, mean_and_interval, study_table, write_study
 from rnr_dist.run.directory import RunDir, read_json, write
+from rnr_dist.run.lock import LOCK_NOTE, held
 from tests.unit.fakes import FakeTracker
 from tests.unit.report_fakes import BEHAVIOUR, RUDE, behaviour_results, behaviour_row
 from tests.unit.run_fakes import checkpoint, config, content, pretended, replaced
@@ -190,6 +192,18 @@ class NoRay:
 def in_turn(study, cells, missing, work):
     for number in missing:
         work.run(number)
+
+
+@pytest.mark.parametrize("place", [".", "seed-1"])
+def test_a_study_that_someone_else_works_on_is_refused(go, write_study_file, tmp_path, place):
+    path = write_study_file(seeds=[0, 1])
+    with held(tmp_path / "runs" / place):
+        with pytest.raises(InputError, match=f"process {os.getpid()} .* works on it"):
+            go(path)
+        assert not (tmp_path / "runs" / "frozen.json").exists()
+    ran, _ = go(path)
+    assert len(ran) == 4
+    assert not list(tmp_path.rglob(LOCK_NOTE))
 
 
 def test_a_study_goes_on_with_the_runs_that_are_missing(go, write_study_file, tmp_path):

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from rnr_dist.machine.threads import side_by_side
+from rnr_dist.machine.threads import apart, side_by_side
 from rnr_dist.run.events import EventLog
 from rnr_dist.run.tracking import Tracker
 
@@ -42,6 +42,21 @@ def test_a_failure_is_raised_and_what_had_not_begun_stays_undone():
         side_by_side(work, range(9), 2)
     time.sleep(0.3)
     assert len(done) <= 3
+
+
+def test_work_apart_is_not_in_the_main_thread_and_keeps_the_context():
+    PLACE.set("here")
+    thread, place = apart(lambda: (threading.current_thread(), PLACE.get()))
+    assert thread is not threading.main_thread()  # where alone a handler of signals can be set
+    assert place == "here"
+
+
+def test_what_work_apart_raises_is_raised_here():
+    def work():
+        raise RuntimeError("there")
+
+    with pytest.raises(RuntimeError, match="there"):
+        apart(work)
 
 
 def test_what_threads_log_belongs_to_their_own_runs(tmp_path, monkeypatch):

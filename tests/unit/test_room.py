@@ -1,0 +1,196 @@
+"""Room on a cluster: what is refused, what is waited for and for how long; actors that are away."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayTaskError
+
+import rnr_dist
+from rnr_dist.config.schema import Config
+from rnr_dist.errors import InputError
+from rnr_dist.machine import actors, cluster
+from rnr_dist.machine.actors import answer, ask, started
+from rnr_dist.machine.cluster import trainings_at_once, wait_for_room
+from rnr_dist.score.actors import Scorer
+
+SOURCE = {"source": "builtin:expository", "splits": {"final": 1}}
+TASK = {"challenging": SOURCE, "ordinary": SOURCE, "in_domain": [SOURCE], "out_of_domain": [SOURCE]}
+
+
+def config(**sections):
+    return Config(name="x", task=TASK, **sections)
+
+
+@pytest.fixture
+def has(monkeypatch):
+    """What the cluster has."""
+
+    def of(**resources):
+        monkeypatch.setattr(ray, "cluster_resources", lambda: {**resources})
+
+    return of
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(2, 1), (5, 2), (8, 4)])
+def test_so_many_trainings_as_there_are_cores_for(has, cores, expected):
+    has(CPU=cores)
+    assert trainings_at_once(config(workers={"count": 2, "cpus_each": 1})) == expected
+
+
+def test_no_room_for_one_training_is_refused_and_not_one(has):
+    has(CPU=3.0)
+    with pytest.raises(InputError, match=r"workers\.count: found 2 .* of 2 CPU.* 3 .*at most 1"):
+        trainings_at_once(config(workers={"count": 2, "cpus_each": 2}))
+
+
+def test_engines_keep_their_gpus(has):
+    has(CPU=64.0, GPU=8.0)
+    gpus = {"count": 2, "gpus_each": 1}
+    assert trainings_at_once(config(workers=gpus, engines={"count": 4, "gpus_each": 1})) == 2
+    with pytest.raises(InputError, match=r"workers\.count: found 2 .* of 1 GPU, .* 1 beside"):
+        trainings_at_once(config(workers=gpus, engines={"count": 7, "gpus_each": 1}))
+
+
+def test_more_workers_than_cores_are_refused_before_ray_starts(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    with pytest.raises(InputError, match=r"workers\.count: found 1 .* of 3 core.* has 2 core"):
+        cluster.check_room(config(workers={"cpus_each": 3}), 0)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(cluster, "ROOM_POLL_SECONDS", 0.001)
+    monkeypatch.setattr(actors, "POLL_SECONDS", 0.001)
+
+
+def test_what_other_jobs_hold_is_waited_for_and_said_once(quick, monkeypatch):
+    told, free = [], iter([0.0, 1.0, 1.0, 2.0])
+    monkeypatch.setattr(cluster, "say", told.append)
+    wait_for_room("rnr_engine", 2, lambda: next(free))
+    assert told == ["waiting for 2 of rnr_engine: 0 free, the rest is held by other jobs"]
+    wait_for_room("rnr_engine", 2, lambda: 2.0)
+    assert len(told) == 1
+
+
+def test_it_is_not_waited_for_without_end(quick, monkeypatch):
+    monkeypatch.setattr(cluster, "ROOM_SECONDS", 0.02)
+    with pytest.raises(InputError, match=r"needs 2 of .* GPU, of which other jobs have left 1"):
+        wait_for_room("GPU", 2, lambda: 1.0)
+
+
+def test_the_environment_of_a_block_is_taken_back(monkeypatch):
+    monkeypatch.setenv("RNR_KEPT", "before")
+    monkeypatch.delenv("RNR_NEW", raising=False)
+    with cluster._environment({"RNR_KEPT": "within", "RNR_NEW": "within"}):
+        assert os.environ["RNR_KEPT"] == os.environ["RNR_NEW"] == "within"
+    assert os.environ["RNR_KEPT"] == "before"
+    assert "RNR_NEW" not in os.environ
+
+
+def test_processes_of_ray_have_the_environment_and_the_driver_has_its_own_back(monkeypatch):
+    seen = {}
+
+    def init(**options):
+        seen.update(os.environ)
+        signal.signal(signal.SIGTERM, lambda *_: None)  # as Ray does
+        assert "runtime_env" not in options  # of which each process would be a new one
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    for name in ("RAY_ADDRESS", "MALLOC_ARENA_MAX", "PYTHONPATH"):
+        monkeypatch.setenv(name, "")  # taken back after the test
+        monkeypatch.delenv(name)
+    before = signal.getsignal(signal.SIGTERM)
+    with cluster.ray_session(config()):
+        assert seen["MALLOC_ARENA_MAX"] == "2"
+        assert str(Path(rnr_dist.__file__).parents[1]) in seen["PYTHONPATH"].split(os.pathsep)
+        assert "MALLOC_ARENA_MAX" not in os.environ
+        assert signal.getsignal(signal.SIGTERM) is before
+
+
+# Actors
+
+
+class Calls:
+    """Fails so often, then answers; as Ray's object references and as `await` take it."""
+
+    def __init__(self, *errors):
+        self.errors = list(errors)
+
+    def __call__(self):
+        return self
+
+    def get(self):
+        if self.errors:
+            raise self.errors.pop(0)
+        return 7
+
+    def __await__(self):
+        yield from asyncio.sleep(0).__await__()
+        return self.get()
+
+
+@pytest.fixture(params=["ask", "answer"])
+def asked(request, quick, monkeypatch):
+    monkeypatch.setattr(ray, "get", lambda calls, timeout=None: calls.get())
+    if request.param == "ask":
+        return ask
+
+    async def awaited(call):
+        return await answer(call)
+
+    return lambda call: asyncio.run(awaited(call))
+
+
+AWAY = ActorUnavailableError("away", None)
+
+
+def test_an_actor_that_is_away_is_asked_again(asked):
+    assert asked(Calls(AWAY, AWAY, AWAY)) == 7
+
+
+def test_it_is_not_asked_without_end(asked, monkeypatch):
+    monkeypatch.setattr(actors, "WAIT_SECONDS", 0.02)
+    with pytest.raises(ActorUnavailableError):
+        asked(Calls(*[AWAY] * 10_000))
+
+
+def test_one_that_is_gone_for_good_is_not_asked_again(asked):
+    calls = Calls(AWAY, ActorDiedError())
+    with pytest.raises(ActorDiedError):
+        asked(calls)
+    assert not calls.errors
+
+
+def test_a_new_actor_that_finds_no_place_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(ray, "get", lambda calls, timeout=None: calls.get())
+    with pytest.raises(InputError, match=r"^embedder x: did not start within 30 min"):
+        started(Calls(GetTimeoutError()), "embedder x")
+    bad = RayTaskError("version", "trace", InputError("oracle x: found nothing"))
+    with pytest.raises(InputError, match=r"^oracle x: found nothing$"):
+        started(Calls(bad.as_instanceof_cause()), "oracle x")
+
+
+def test_a_scorer_asks_again_by_itself(quick, monkeypatch):
+    class Actor:
+        def __init__(self):
+            self.score = self.embed = self
+            self.errors = [AWAY, AWAY]
+
+        def remote(self, *arguments):
+            return self
+
+        def get(self):
+            if self.errors:
+                raise self.errors.pop()
+            return np.ones(1)
+
+    monkeypatch.setattr(ray, "get", lambda reference: reference.get())
+    scorer = Scorer(Actor(), Actor(), "v")
+    assert scorer.score(["a"], ["b"]) == scorer.embed(["a"]) == 1
