@@ -85,24 +85,26 @@ def _continued(found: FinishedRun, model: ModelRef, prompt: str, n: int) -> list
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from rnr_dist.data.encoding import encoded
     from rnr_dist.weights.composition import add_to_model
 
     tokenizer = AutoTokenizer.from_pretrained(found.before.checkpoint)
-    inputs = tokenizer(prompt, return_tensors="pt")
+    prompt_ids = torch.tensor([encoded(tokenizer, prompt)])
     loaded = AutoModelForCausalLM.from_pretrained(model.checkpoint, dtype=torch.float32).eval()
     add_to_model(loaded, model.terms)
     torch.manual_seed(found.config.seed)
     sampling = found.config.evaluate.sampling
     with torch.inference_mode():
         output = loaded.generate(
-            **inputs,
+            input_ids=prompt_ids,
+            attention_mask=torch.ones_like(prompt_ids),
             do_sample=True,
             top_p=sampling.top_p,
             temperature=sampling.temperature or 1.0,
             max_new_tokens=2 * sampling.max_tokens,
             num_return_sequences=n,
         )
-    new = output[:, inputs["input_ids"].shape[1] :]
+    new = output[:, prompt_ids.shape[1] :]
     texts: list[str] = tokenizer.batch_decode(new, skip_special_tokens=True)
     return texts
 

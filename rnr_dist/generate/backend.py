@@ -29,8 +29,13 @@ import json
 from vllm.model_executor.models.registry import ModelRegistry
 print(json.dumps(sorted(ModelRegistry.get_supported_archs())))
 """
-# What a checkpoint of absolute or rotary positions calls their number.
-POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
+# What configs call the number of a model's positions; the smallest one holds.
+POSITIONS = (
+    *("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"),
+    *("max_sequence_length", "max_seq_length", "seq_len"),
+)
+# Ways to stretch rotary positions whose number stands in the config stretched already.
+STRETCHED = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling")
 
 
 @dataclass(frozen=True)
@@ -95,13 +100,30 @@ def backend_of(
         causal |= set(architectures)
     served = frozenset() if engines.backend == "transformers" else vllm_architectures()
     choice = choose_backend(engines, str(checkpoint), architectures, causal, served)
-    positions = next((content[key] for key in POSITIONS if key in content), None)
-    if choice.backend == "transformers" and positions and engines.max_model_len > positions:
+    positions = positions_of(content)
+    if positions and engines.max_model_len > positions:
         raise InputError(
             f"engines.max_model_len: found {engines.max_model_len}, but {checkpoint} has "
-            f"{positions} positions; expected at most so many"
+            f"{positions:g} positions; expected at most so many"
         )
     return choice
+
+
+def positions_of(content: Mapping[str, Any]) -> float | None:
+    """How many positions a model has by its config.json, what it leaves out by its kind's default;
+    None where nothing says."""
+    from transformers import CONFIG_MAPPING
+
+    told = dict(content.get("text_config") or content)
+    if (kind := told.get("model_type")) in CONFIG_MAPPING:
+        told = {**CONFIG_MAPPING[kind]().to_dict(), **told}
+    known = [told[key] for key in POSITIONS if isinstance(told.get(key), int)]
+    if not known:
+        return None
+    rope = told.get("rope_scaling") or told.get("rope_parameters") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    factor = rope.get("factor") if kind not in (*STRETCHED, "default") else None
+    return min(known) * (factor or 1)
 
 
 def causal_architectures() -> Collection[str]:

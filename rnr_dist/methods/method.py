@@ -19,7 +19,7 @@ from rnr_dist.tasks.task import Task
 from rnr_dist.train.collate import Item
 from rnr_dist.train.materials import Materials, Need
 from rnr_dist.types import Adapter, ModelRef
-from rnr_dist.weights.checkpoints import require_trained
+from rnr_dist.weights.targets import require_trained
 
 
 class Method(Protocol):
@@ -76,4 +76,5 @@ def require_trainable(config: Config, checkpoint: Path) -> None:
     for name in config.compared:
         settings = config.methods.found(name)
         if settings and settings.training.parameters != "full":
-            require_trained(checkpoint, settings.training, f"methods.{name}.training")
+            key = f"methods.{name}.training"
+            require_trained(checkpoint, settings.training, key, config.trust_remote_code)
