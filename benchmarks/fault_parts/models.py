@@ -206,16 +206,16 @@ def training(place: Place) -> None:
     made = make_trained(place.load(), settings, place.base, 0)
     loss = token_nll(made.model, rows)[0].mean()
     loss.backward()
-    ups = [value.grad for name, value in made.model.named_parameters() if "lora_B" in name]
+    ups = {name: value for name, value in made.model.named_parameters() if "lora_B" in name}
+    ours = {name: value.grad for name, value in ups.items()}
     made.model.zero_grad()
     theirs = made.model(input_ids=rows["input_ids"], labels=rows["labels"]).loss
     theirs.backward()
     near("losses", loss.detach(), theirs.detach())
-    for ours, name in zip(ups, (n for n, _ in made.model.named_parameters() if "lora_B" in n)):
-        other = made.model.get_parameter(name).grad
-        if ours is None or not bool(ours.abs().max() > 0):
+    for name, gradient in ours.items():
+        if gradient is None or not bool(gradient.abs().max() > 0):
             raise AssertionError(f"{name} learns nothing")
-        near(f"gradients of {name}", ours, other)
+        near(f"gradients of {name}", gradient, ups[name].grad)
     matrices(place, rows)
 
 
@@ -282,9 +282,9 @@ def looks(place: Place) -> None:
         brute = [overlap(greedy(model, one[:i], T - i), one[i:], N) for i in range(1, T - N + 1)]
         right = [greedy(model, one[:i], 1) == one[i : i + 1] for i in range(1, T)]
         if list(read.matches) != right:
-            raise AssertionError(f"MA {read.accuracy():.3f}, brute force gives {np.mean(right):.3f}")
+            raise AssertionError(f"MA {read.accuracy():.3f}, by brute force {np.mean(right):.3f}")
         if differ(read.overlaps, brute) > 1e-12:
-            raise AssertionError(f"EL {read.extraction:.3f}, brute force gives {np.mean(brute):.3f}")
+            raise AssertionError(f"EL {read.extraction:.3f}, by brute force {np.mean(brute):.3f}")
         if read.continuation != greedy(model, one[:T0], T - T0):
             raise AssertionError("its continuation is another")
     rows = pad([Example(one, T0) for one in ids])

@@ -145,7 +145,8 @@ def write(kind: Kind, folder: Path) -> Path:
 
     torch.manual_seed(0)
     ends = {"bos_token_id": 1, "eos_token_id": 1, "initializer_range": 0.2}
-    config = AutoConfig.for_model(kind.model_type, **{"vocab_size": VOCABULARY, **ends, **kind.sizes})
+    sizes = {"vocab_size": VOCABULARY, **ends, **kind.sizes}
+    config = AutoConfig.for_model(kind.model_type, **sizes)
     model: Any = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for name, value in model.named_parameters():
@@ -154,7 +155,7 @@ def write(kind: Kind, folder: Path) -> Path:
     model.save_pretrained(folder, max_shard_size=kind.shard)
     if kind.prefix:
         rename(folder, lambda key: key.removeprefix(kind.prefix))
-    write_tokenizer(folder)
+    write_letters(folder)
     return folder
 
 
@@ -164,6 +165,22 @@ def rename(folder: Path, name: Callable[[str], str]) -> None:
 
     weights = {name(key): value for key, value in load_file(folder / "model.safetensors").items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def write_letters(folder: Path) -> None:
+    """A tokenizer of one token a byte, of those that English needs, as all BPE tokenizers begin."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet(), key=lambda one: (ord(one) > 126, one))
+    known = ["<unknown>", "<end>", "\u0120", *letters][:VOCABULARY]
+    words = {letter: number for number, letter in enumerate(known)}
+    tokenizer = Tokenizer(models.BPE(words, [], unk_token="<unknown>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unknown>", eos_token="<end>"
+    ).save_pretrained(folder)
 
 
 def write_tokenizer(folder: Path, before: str = "", behind: str = "") -> None:

@@ -17,8 +17,8 @@ from rnr_dist.errors import InputError
 from rnr_dist.generate.backend import backend_of
 from rnr_dist.machine.cluster import check_room
 from rnr_dist.methods.method import make_method, require_served, require_trainable
-from rnr_dist.run.precision import compute_dtype
 from rnr_dist.reveal.embeddings import require_embeddings
+from rnr_dist.run.precision import compute_dtype
 from rnr_dist.tasks.prompts import require_chat_template, require_tokenizer
 from rnr_dist.tasks.task import Task, make_task
 from rnr_dist.weights.checkpoints import (

@@ -168,13 +168,9 @@ def require_readable(folder: Path, trust_remote_code: bool) -> None:
             f"{folder}: found layers of {named}, whose state holds no single places; expected "
             "attention over all tokens or over a window, which unlearning of sequences reads by"
         )
-    try:
-        plain = head_is_last(model)
-    except NotImplementedError as error:
-        raise InputError(f"{folder}: {error}; expected a plain causal model") from error
-    if not plain:
+    if not head_is_last(model):
         raise InputError(
-            f"{folder}: {type(model).__name__} scales or caps its logits after its head, which "
+            f"{folder}: {type(model).__name__} scales or caps its logits beside its head, which "
             "losses of sequences ask alone; expected one whose logits are its head's"
         )
 

@@ -27,11 +27,7 @@ def require_embeddings(folder: Path, backend: str, trust_remote_code: bool) -> N
             f"{folder}: found no weight of an input embedding that transformers knows; expected "
             "one, since instructions are decoded from soft prompts"
         )
-    try:
-        alike = embeddings_stand_for_tokens(model)
-    except NotImplementedError as error:
-        raise InputError(f"{folder}: {error}; expected a plain causal model") from error
-    if not alike:
+    if not embeddings_stand_for_tokens(model):
         raise InputError(
             f"{folder}: {type(model).__name__} treats embeddings otherwise than the tokens that "
             "they are of; expected a model that takes soft prompts"

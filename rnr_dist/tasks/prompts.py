@@ -60,8 +60,8 @@ def require_tokenizer(checkpoint: Path, trust_remote_code: bool) -> Any:
     rows = largest + 1 if model is None else model.get_input_embeddings().weight.shape[0]
     if max(largest + 1, tokenizer.vocab_size) > rows:
         raise InputError(
-            f"{checkpoint}: found a tokenizer of {tokenizer.vocab_size} tokens beside embeddings of "
-            f"{rows}; expected at most as many tokens as embeddings"
+            f"{checkpoint}: found a tokenizer of {tokenizer.vocab_size} tokens beside embeddings "
+            f"of {rows}; expected at most as many tokens as embeddings"
         )
     return tokenizer
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rnr_dist.errors import InputError
 from rnr_dist.run.directory import read_json
 from rnr_dist.weights.checkpoints import weight_files
 
@@ -71,7 +72,7 @@ def linear_layers(folder: str | Path, trust_remote_code: bool = False) -> dict[s
     if model is None:
         return {name: Layer(f"{name}.weight", shape) for name, shape in held.items()}
     layers = {}
-    for name, module, transposed in linear_modules(model):
+    for name, _, transposed in linear_modules(model):
         key = _held_as(name, held, model.base_model_prefix)
         if key is not None:
             shape = held[key][::-1] if transposed else held[key]
@@ -108,7 +109,10 @@ def embeddings_stand_for_tokens(model: Any) -> bool:
 
 
 def head_is_last(model: Any) -> bool:
-    """Whether a skeleton does nothing to its logits after its head (scale them, cap them)."""
+    """Whether a skeleton's logits are its head's of its decoder's states, and nothing more.
+
+    Some scale or cap them (Granite, Gemma 2), some scale what goes into the head (MiniCPM).
+    """
     return not _operations(model, lambda ids: {"input_ids": ids})[1]
 
 
@@ -117,9 +121,10 @@ def _embedded(model: Any, ids: Any) -> Any:
 
 
 def _operations(model: Any, given: Callable[[Any], dict[str, Any]]) -> tuple[list[str], list[str]]:
-    """What torch computes in a pass of three tokens, up to the head and after it.
+    """What torch computes in a pass of three tokens, in all, and around the head: between the
+    decoder and it, and after it.
 
-    Raises NotImplementedError for a model whose pass asks for numbers, which a skeleton has not.
+    Raises InputError for a model whose pass asks for numbers, which a skeleton has not.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -135,14 +140,21 @@ def _operations(model: Any, given: Callable[[Any], dict[str, Any]]) -> tuple[lis
             self.found.append(str(operation))
             return operation(*args, **(kwargs or {}))
 
-    before: list[int] = []
+    places: list[int] = []
     error: Exception | None = None
     # Most take a whole mask as it is, without looking into it; those with ALiBi take none.
     for mask in (torch.ones(1, 1, 3, 3, device="meta", dtype=torch.bool), None):
         with Noted() as noted, torch.no_grad():
-            hook = model.get_output_embeddings().register_forward_hook(
-                lambda *_, noted=noted: before.append(len(noted.found))
-            )
+
+            def note(*_: Any, noted: Noted = noted) -> None:
+                places.append(len(noted.found))
+
+            head = model.get_output_embeddings()
+            hooks = [
+                model.get_decoder().register_forward_hook(note),
+                head.register_forward_pre_hook(note),
+                head.register_forward_hook(note),
+            ]
             try:
                 rows = given(torch.zeros(1, 3, dtype=torch.long, device="meta"))
                 model(**rows, attention_mask=mask, use_cache=False)
@@ -150,11 +162,17 @@ def _operations(model: Any, given: Callable[[Any], dict[str, Any]]) -> tuple[lis
                 error = failed
                 continue
             finally:
-                hook.remove()
-            parts = noted.found[: before[-1]], noted.found[before[-1] :]
-            kept, after = ([one for one in part if not _is_view(one)] for part in parts)
-            return kept, after
-    raise NotImplementedError(f"{type(model).__name__} cannot be followed ({error})") from error
+                for hook in hooks:
+                    hook.remove()
+            decoded, begun, ended = places[-3:]
+            found = noted.found
+            around = [*found[decoded:begun], *found[ended:]]
+            kept, beside = ([one for one in part if not _is_view(one)] for part in (found, around))
+            return kept, beside
+    raise InputError(
+        f"model: found {type(model).__name__}, whose pass cannot be followed without weights "
+        f"({error}); expected a causal model of attention layers"
+    ) from error
 
 
 def _is_view(operation: str) -> bool:
@@ -171,7 +189,7 @@ def _matrices(folder: Path) -> dict[str, tuple[int, ...]]:
     """{key without `.weight`: shape} of the unquantised matrices of a checkpoint, from headers."""
     from safetensors import safe_open
 
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for file in weight_files(folder):
         with safe_open(file, framework="np") as handle:
             for key in handle.keys():  # noqa: SIM118  (no mapping)

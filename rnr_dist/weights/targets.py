@@ -12,16 +12,21 @@ from typing import Any
 
 from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
-from rnr_dist.weights.skeleton import Layer, linear_layers, skeleton
+from rnr_dist.weights.skeleton import Layer, head_is_last, linear_layers, skeleton
 
 
 def require_trained(
     folder: Path, training: Training, key: str, trust_remote_code: bool = False
 ) -> None:
     """Raises InputError where the training under `key` is to train a layer that is not there, or
-    that is no linear layer with a weight of its own."""
+    that is no linear layer with a weight of its own, and where its losses would be wrong."""
     layers = linear_layers(folder, trust_remote_code)
     model = skeleton(folder, trust_remote_code)
+    if training.objective.head_alone and model is not None and not head_is_last(model):
+        raise InputError(
+            f"{key}.objective: found {training.objective.name}, which asks a model's head alone, "
+            f"but {folder} scales or caps its logits beside it; expected another method or model"
+        )
     require_layers(folder, training.target_modules, f"{key}.target_modules", layers, model)
     require_layer_numbers(folder, training.layers or (), f"{key}.layers", layers)
 

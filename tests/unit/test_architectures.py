@@ -8,7 +8,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.fault_parts import models, tiny
+from rnr_dist.config.training import Training
+from rnr_dist.errors import InputError
+from rnr_dist.generate.backend import positions_of
 from rnr_dist.weights.skeleton import embeddings_stand_for_tokens, head_is_last, linear_layers
+from rnr_dist.weights.targets import require_trained
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 # One of each kind of oddness; the whole matrix is a part of benchmarks/faults.py.
@@ -105,3 +109,25 @@ def test_layers_are_called_what_the_model_calls_them(tmp_path):
     tiny.rename(folder, lambda key: f"transformer.{key}")
     assert linear_layers(folder).keys() >= {"transformer.h.1.attn.c_attn"}
     assert linear_layers(folder)["transformer.h.1.attn.c_attn"].key.startswith("transformer.h.1")
+
+
+@pytest.mark.parametrize("objective", ["kumpr", "kl", "icu", "llmu"])
+def test_a_loss_of_the_head_alone_is_refused_where_logits_are_capped_after_it(tmp_path, objective):
+    folder = tiny.write(KINDS["Gemma 2"], tmp_path)
+    plain = Training(target_modules=["q_proj"])
+    require_trained(folder, plain, "release.forget")
+    asked = Training(target_modules=["q_proj"], objective={"name": objective})
+    sentence = rf"^methods\.x\.objective: found {objective}, which asks a model's head alone, but"
+    with pytest.raises(InputError, match=sentence):
+        require_trained(folder, asked, "methods.x")
+
+
+def test_a_model_has_as_many_positions_as_its_config_or_its_kind_says():
+    assert positions_of({"model_type": "gpt2"}) == 1024
+    assert positions_of({"model_type": "gpt2", "n_positions": 64}) == 64
+    assert positions_of({"model_type": "bloom"}) is None
+    stretched = {"max_position_embeddings": 64, "rope_scaling": {"rope_type": "linear"}}
+    stretched["rope_scaling"]["factor"] = 4.0
+    assert positions_of(stretched) == 256
+    stretched["rope_scaling"]["rope_type"] = "yarn"
+    assert positions_of(stretched) == 64

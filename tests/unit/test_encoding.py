@@ -1,4 +1,4 @@
-"""Text becomes tokens in one place: what stands before a text, and that nothing stands behind it."""
+"""Text becomes tokens in one place: what stands before a text; nothing stands behind it."""
 
 import re
 from pathlib import Path
@@ -41,7 +41,8 @@ def test_a_text_that_begins_has_what_the_tokenizer_puts_before_it_and_no_end(add
 
 def test_no_end_token_stands_before_what_is_asked_or_read(adding):
     tokenizer, begun = adding
-    [choice] = choice_requests([Question("w3 w4", ("w5",), 0)], tokenizer)
+    question = Question("w3 w4", ("w5", "w6"), 0)
+    choice, _ = choice_requests([question], tokenizer)
     assert (choice.token_ids, choice.start) == ((*begun, 3, 4, 5), len(begun) + 2)
     [reply] = reply_requests([Dialogue(("w3",), "w4")], tokenizer)
     assert reply.token_ids[: len(begun)] == begun and END not in reply.token_ids
@@ -56,7 +57,7 @@ def test_no_end_token_stands_before_what_is_asked_or_read(adding):
 
 
 def test_a_chat_query_holds_one_begin_token_and_no_end(adding):
-    tokenizer, begun = adding
+    tokenizer, _ = adding
     tokenizer.chat_template = "<begin> {{ messages[0].content }} w9 "
     text = query("w3", "w4", "chat", tokenizer)
     assert prompt_ids(Generate(REPLY, text=text), tokenizer)[-2:] == (9, 4)
@@ -74,8 +75,9 @@ def test_a_begin_token_is_not_read_out_as_text_in_another_vocabulary(adding):
 
 def test_no_other_module_encodes_texts():
     """What a tokenizer adds is decided in one place, and cannot be decided otherwise elsewhere."""
-    call = re.compile(r"(?<!\))\.encode\((?!\))|tokenizer\([a-z]")
-    allowed = {"data/encoding.py", "score/actors.py"}  # the second embeds sentences
+    call = re.compile(r"(?<!text|alse)\.encode\((?!\))|okenizer\.encode|= tokenizer\(")
+    # The others embed sentences, and hash or write text.
+    allowed = {"data/encoding.py", "score/actors.py"}
     package = Path(rnr_dist.__path__[0])
     found = {
         str(path.relative_to(package))
