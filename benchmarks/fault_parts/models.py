@@ -4,7 +4,7 @@ In: a folder to write tiny checkpoints in. Out: a table, and how many cases are 
 wrong in silence. Invariant: what is compared with is transformers and PEFT alone, without a cache
 and without this project's code; a use that raises after the check let it pass counts as wrong.
 
-    python benchmarks/fault_parts/models.py     the whole matrix, about 4 minutes on two cores
+    python benchmarks/fault_parts/models.py     the whole matrix, about 3 minutes on two cores
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rnr_dist.errors import InputError  # noqa: E402
 from rnr_dist.types import Adapter, ModelRef, TokenSequence  # noqa: E402
 
 TOLERANCE = 2e-4  # of fp32 logits of size 1 to 10
-T, T0, N = 20, 9, 3  # the ICU look; a window of 8 is shorter than all of these
+T, T0, N = 24, 10, 3  # the ICU look; a window of 8 is shorter than all of these
 CONFIGS = {"reveal": "configs/demo.yaml", "sequences": "configs/icu_small.yaml"}
 LORA = {"reveal": ("release.forget", "release.retain"), "sequences": ("methods.icu.training",)}
 USES = ("embeddings", "training", "composition", "looks", "export")
@@ -94,14 +94,24 @@ def logits(model: Any) -> torch.Tensor:
     return found
 
 
-def greedy(model: Any, ids: tuple[int, ...], most: int) -> tuple[int, ...]:
-    """Token by token, everything read anew each time."""
-    said: list[int] = []
-    with torch.no_grad():
-        while len(said) < most and (not said or said[-1] != 1):
-            read = torch.tensor([[*ids, *said]])
-            said.append(int(model(read, use_cache=False).logits[0, -1].argmax()))
-    return tuple(said)
+@torch.no_grad()
+def greedy(model: Any, starts: list[tuple[int, ...]], ends: list[int]) -> list[tuple[int, ...]]:
+    """What follows each start up to so many tokens in all; everything is read anew each time.
+
+    Rows of one length are read together, so that none is padded.
+    """
+    rows = [list(start) for start in starts]
+    for length in range(1, max(ends)):
+        going = [
+            row
+            for row, start, end in zip(rows, starts, ends, strict=True)
+            if len(row) == length < end and (len(row) == len(start) or row[-1] != 1)
+        ]
+        if going:
+            told = model(torch.tensor(going), use_cache=False).logits[:, -1].argmax(-1)
+            for row, token in zip(going, told.tolist(), strict=True):
+                row.append(token)
+    return [tuple(row[len(start) :]) for row, start in zip(rows, starts, strict=True)]
 
 
 def differ(one: Any, other: Any) -> float:
@@ -156,7 +166,7 @@ def embeddings(place: Place) -> None:
     soft_told = decoder.continuations(
         [Generate(sampling, embeddings=table.of(ids)) for ids in asked]
     )
-    expected = [greedy(model, ids, 12) for ids in asked]
+    expected = greedy(model, asked, [len(ids) + 12 for ids in asked])
     for name, answers in (("tokens", told), ("embeddings", soft_told)):
         said = [answer.token_ids for [answer] in answers]
         if said != expected:
@@ -275,17 +285,18 @@ def looks(place: Place) -> None:
     from rnr_dist.train.passes import label_states as states_of
 
     model = place.load()
-    ids = [learnt(model, one) for one in sequences(2)]
+    ids = learnt(model, sequences(2))
     given = [TokenSequence(str(n), "", one, "", T0) for n, one in enumerate(ids)]
     found = recall(TorchReader(model, 1), given, Counting(N, eos=1))
     for one, read in zip(ids, found, strict=True):
-        brute = [overlap(greedy(model, one[:i], T - i), one[i:], N) for i in range(1, T - N + 1)]
-        right = [greedy(model, one[:i], 1) == one[i : i + 1] for i in range(1, T)]
+        said = greedy(model, [one[:length] for length in range(1, T)], [T] * (T - 1))
+        right = [told[0] == one[at] for at, told in enumerate(said, 1)]
+        brute = [overlap(told, one[at:], N) for at, told in enumerate(said[: T - N], 1)]
         if list(read.matches) != right:
             raise AssertionError(f"MA {read.accuracy():.3f}, by brute force {np.mean(right):.3f}")
         if differ(read.overlaps, brute) > 1e-12:
             raise AssertionError(f"EL {read.extraction:.3f}, by brute force {np.mean(brute):.3f}")
-        if read.continuation != greedy(model, one[:T0], T - T0):
+        if read.continuation != said[T0 - 1]:
             raise AssertionError("its continuation is another")
     rows = pad([Example(one, T0) for one in ids])
     with torch.no_grad():
@@ -294,12 +305,16 @@ def looks(place: Place) -> None:
         near("losses", sums / len(targets), token_nll(model, rows)[0].mean())
 
 
-def learnt(model: Any, ids: tuple[int, ...]) -> tuple[int, ...]:
-    """A sequence that the model recalls in parts: its own words after the first few, some others
-    between."""
-    said = (*ids[:5], *greedy(model, ids[:5], T - 5))
-    said = (*said, *ids[len(said) :])
-    return tuple(ids[at] if at % 9 == 0 or one == 1 else one for at, one in enumerate(said))
+def learnt(model: Any, drawn: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Sequences that the model recalls in parts: its own words, and every ninth another."""
+    said = greedy(model, [one[:5] for one in drawn], [T] * len(drawn))
+    known = [
+        (*one[:5], *told, *one[5 + len(told) :]) for one, told in zip(drawn, said, strict=True)
+    ]
+    return [
+        tuple(other if at % 9 == 0 or token == 1 else token for at, (token, other) in pairs)
+        for pairs in (enumerate(zip(*both, strict=True)) for both in zip(known, drawn, strict=True))
+    ]
 
 
 def export(place: Place) -> None:
@@ -371,7 +386,7 @@ def other_refusals(folder: Path) -> list[Case]:
         "a norm in target_modules": (llama, "reveal", f"{key}=[q_proj, input_layernorm]"),
         "a tied head in target_modules": (tied, "reveal", f"{key}=[lm_head]"),
         "the embedding in target_modules": (llama, "reveal", f"{key}=[embed_tokens]"),
-        "a layer that is not there": (llama, "sequences", "methods.icu.training.layers=[7]"),
+        "a layer that is not there": (llama, "reveal", "release.retain.layers=[7]"),
         "narrow embeddings on vLLM": (opt, "reveal", "engines.backend=vllm"),
     }
     cases = []

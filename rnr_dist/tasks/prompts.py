@@ -49,6 +49,10 @@ def require_tokenizer(checkpoint: Path, trust_remote_code: bool) -> Any:
         tokenizer: Any = AutoTokenizer.from_pretrained(
             checkpoint, trust_remote_code=trust_remote_code
         )
+        # Without its files transformers makes up some tokenizers that know no word.
+        names = sorted({*type(tokenizer).vocab_files_names.values()})
+        if names and not any((checkpoint / name).exists() for name in names):
+            raise FileNotFoundError(f"none of {', '.join(names)}")
         largest = max(encoded(tokenizer, "a"))
     except Exception as error:  # whatever the tokenizer's own code or files raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -88,7 +88,7 @@ class Lora(Trained):
         from peft import LoraConfig, get_peft_model
 
         super().__init__(base, seed)
-        chosen(model, training)
+        layers = [model.get_submodule(name) for name in chosen(model, training)]
         self.model = get_peft_model(
             model,
             LoraConfig(
@@ -97,6 +97,7 @@ class Lora(Trained):
                 lora_dropout=training.dropout,
                 target_modules=training.target_modules,
                 layers_to_transform=training.layers,
+                fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in layers),
                 task_type="CAUSAL_LM",
             ),
         )

@@ -57,7 +57,7 @@ REFUSED = {
     "a tied head in target_modules": r"^release\.forget\.target_modules: 'lm_head' means lm_head of"
     r" MODEL, which has no weight of its own but the input embedding's; expected some of down_proj",
     "the embedding in target_modules": r"'embed_tokens' means .*, which is a Embedding and no lin",
-    "a layer that is not there": r"^methods\.icu\.training\.layers: 7 is no decoder layer of MODEL;"
+    "a layer that is not there": r"^release\.retain\.layers: 7 is no decoder layer of MODEL;"
     r" expected some of 0 to 1$",
     "narrow embeddings on vLLM": r"^engines\.backend: found vllm, which takes soft prompts as wide"
     r" as the 32 states of MODEL, whose embeddings have 16; expected transformers$",

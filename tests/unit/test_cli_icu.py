@@ -158,7 +158,9 @@ def test_an_exported_card_says_what_was_measured(tmp_path, monkeypatch, capsys):
     )
     model.mkdir()
     (model / "config.json").write_text('{"model_type": "llama"}')
-    save_file({"model.layers.0.self_attn.q_proj.weight": torch.zeros(4, 4)}, model / "model.safetensors")
+    save_file(
+        {"model.layers.0.self_attn.q_proj.weight": torch.zeros(4, 4)}, model / "model.safetensors"
+    )
     run, known = tmp_path / "run", resolve_model(str(model))
     RunDir.open(run, validate(config(), "").content(), resume=False)
     keep_base(run, known)
