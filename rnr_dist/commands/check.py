@@ -21,18 +21,19 @@ from rnr_dist.errors import InputError
 from rnr_dist.generate.backend import backend_of
 from rnr_dist.machine.cluster import check_room
 from rnr_dist.methods.method import make_method, require_served, require_trainable
+from rnr_dist.reveal.embeddings import require_embeddings
 from rnr_dist.run.places import check_temporary_folder
 from rnr_dist.run.precision import compute_dtype
-from rnr_dist.tasks.prompts import require_chat_template
+from rnr_dist.tasks.prompts import require_chat_template, require_tokenizer
 from rnr_dist.tasks.task import Task, make_task
 from rnr_dist.weights.checkpoints import (
     check_model,
     checkpoint_here,
-    require_trained,
     resolve_embedder,
     weight_files,
 )
 from rnr_dist.weights.node_cache import cache_folder, require_room
+from rnr_dist.weights.targets import require_trained
 
 # Which data a recipe works on, as tasks say that they give it.
 ASKED = {"reveal-and-release": "contexts", "unlearn-sequences": "sequences"}
@@ -87,7 +88,13 @@ def _require_served(config: Config, task: Task, methods: Iterable[str]) -> None:
 def _check_served(config: Config, key: str, model: str) -> None:
     """Raises InputError for a model that is not there or that no backend serves."""
     try:
-        if folder := check_model(model):
+        if (folder := check_model(model)) and checkpoint_here(model):
+            trusted = config.trust_remote_code
+            backend = backend_of(config.engines, folder, trusted).backend
+            require_tokenizer(folder, trusted)
+            if key == "reveal.writer":
+                require_embeddings(folder, backend, trusted)
+        elif folder:  # its config alone, from the hub
             backend_of(config.engines, folder, config.trust_remote_code)
     except InputError as error:
         raise InputError(f"{key}: {error}") from error
@@ -99,13 +106,27 @@ def check_checkpoint(config: Config, folder: Path, task: Task) -> None:
     check_room(config, size)
     if config.engines.weights == "reload" and not os.environ.get("RAY_ADDRESS"):
         require_room(cache_folder("weights"), size)
-    backend_of(config.engines, folder, config.trust_remote_code)
+    check_architecture(config, folder)
+    require_texts_fit(config, task, folder)
+
+
+def check_architecture(config: Config, folder: Path) -> None:
+    """Raises InputError where what the config does with its model would fail or be wrong on it."""
+    trusted = config.trust_remote_code
+    backend = backend_of(config.engines, folder, trusted).backend
+    tokenizer = require_tokenizer(folder, trusted)
     for key, training in _trainings(config):
         if training.parameters != "full":
-            require_trained(folder, training, key)
-    if config.way == "merge" and config.reveal.query == "chat":
-        require_chat_template(folder, config.trust_remote_code)
-    require_texts_fit(config, task, folder)
+            require_trained(folder, training, key, trusted)
+    if config.way == "epochs":
+        from rnr_dist.icu.torch_reader import require_readable  # loads torch
+
+        require_readable(folder, trusted)
+        return
+    if config.reveal.query == "chat":
+        require_chat_template(tokenizer, folder)
+    if not config.reveal.writer:
+        require_embeddings(folder, backend, trusted)
 
 
 def check_config(path: Path, overrides: list[str]) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from rnr_dist.config.schema import Config
 from rnr_dist.config.sources import ContextSource
+from rnr_dist.data.encoding import encoded
 from rnr_dist.data.sources import nth_place, place_of
 from rnr_dist.errors import InputError
 from rnr_dist.measures.problems import REPLY, turns
@@ -46,7 +47,7 @@ class Window:
         window = self.config.engines.max_model_len
         if len(text.encode()) + SPECIAL + more <= window:
             return
-        tokens = len(self.tokenizer.encode(text))
+        tokens = len(encoded(self.tokenizer, text))
         if tokens + more > window:
             raise InputError(
                 f"{place()}: has {tokens} tokens ({text[:40]!r}...); expected at most "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,13 +76,13 @@ def compare_models(path: Path, prompt: str, n: int, masked: bool) -> None:
     from rnr_dist.tasks.task import make_task
 
     found = open_result(path)
-    inputs = _encoded(found, prompt)
+    ids = _prompt_ids(found, prompt)
     name = make_task(found.config).oracle
     oracle = make_oracle(name) if name else None
     table = Table("before", "score", "after", "score", show_lines=True)
     columns: list[list[object]] = []
     for model in (found.before, found.after):
-        texts = _continued(found, model, inputs, n)
+        texts = _continued(found, model, ids, n)
         scores = oracle.score([prompt] * n, texts) if oracle else [None] * n
         columns.append([literal(mask(text) if masked else text) for text in texts])
         columns.append(["" if score is None else f"{score:.2f}" for score in scores])
@@ -91,13 +91,15 @@ def compare_models(path: Path, prompt: str, n: int, masked: bool) -> None:
     terminal().print(table)
 
 
-def _encoded(found: FinishedRun, prompt: str) -> Mapping[str, Any]:
+def _prompt_ids(found: FinishedRun, prompt: str) -> tuple[int, ...]:
     """The prompt's tokens. Raises InputError where there is none, or no room behind them."""
     from transformers import AutoConfig
 
+    from rnr_dist.data.encoding import encoded
+
     loaded = {"trust_remote_code": found.config.trust_remote_code}
-    inputs: Mapping[str, Any] = _tokenizer(found)(prompt, return_tensors="pt")
-    count, new = inputs["input_ids"].shape[1], _new_tokens(found)
+    ids = encoded(_tokenizer(found), prompt)
+    count, new = len(ids), _new_tokens(found)
     if not prompt.strip() or not count:
         raise InputError(f"compare: found the prompt {prompt!r}; expected a text to continue")
     described = AutoConfig.from_pretrained(found.before.checkpoint, **loaded)
@@ -107,7 +109,7 @@ def _encoded(found: FinishedRun, prompt: str) -> Mapping[str, Any]:
             f"compare: found a prompt of {count} tokens; expected at most {window - new}, so that "
             f"{new} more fit into the model's {window}"
         )
-    return inputs
+    return ids
 
 
 def _tokenizer(found: FinishedRun) -> Any:
@@ -122,14 +124,14 @@ def _new_tokens(found: FinishedRun) -> int:
     return 2 * found.config.evaluate.sampling.max_tokens
 
 
-def _continued(found: FinishedRun, model: ModelRef, inputs: Mapping[str, Any], n: int) -> list[str]:
+def _continued(found: FinishedRun, model: ModelRef, ids: Sequence[int], n: int) -> list[str]:
     """Continuations by one model, in this process, in fp32, on as many cores as an engine has."""
     import torch
     from transformers import AutoModelForCausalLM
 
     from rnr_dist.weights.composition import add_to_model
 
-    config = found.config
+    config, prompt_ids = found.config, torch.tensor([ids])
     if not config.engines.gpus_each:
         torch.set_num_threads(config.engines.cpus_each)
     loaded = AutoModelForCausalLM.from_pretrained(
@@ -140,14 +142,15 @@ def _continued(found: FinishedRun, model: ModelRef, inputs: Mapping[str, Any], n
     sampling = config.evaluate.sampling
     with torch.inference_mode():
         output = loaded.generate(
-            **inputs,
+            input_ids=prompt_ids,
+            attention_mask=torch.ones_like(prompt_ids),
             do_sample=True,
             top_p=sampling.top_p,
             temperature=sampling.temperature or 1.0,
             max_new_tokens=_new_tokens(found),
             num_return_sequences=n,
         )
-    new = output[:, inputs["input_ids"].shape[1] :]
+    new = output[:, prompt_ids.shape[1] :]
     texts: list[str] = _tokenizer(found).batch_decode(new, skip_special_tokens=True)
     return texts
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rnr_dist.config.sources import SequenceSource
+from rnr_dist.data.encoding import encoded
 from rnr_dist.data.formats import read_records
 from rnr_dist.data.records import record_texts
 from rnr_dist.data.rows import suffix_of
@@ -76,7 +77,7 @@ def _rows(source: SequenceSource, tokenizer: Any) -> Iterator[tuple[str, str, tu
     if source.source == RECORDS:
         count = source.count or 32
         for number, (form, text) in enumerate(record_texts(source.first, count), source.first):
-            yield f"{RECORDS} {number}", form, tuple(tokenizer.encode(text))
+            yield f"{RECORDS} {number}", form, encoded(tokenizer, text)
         return
     for path in files_of(source.source):
         if suffix_of(path) == ".npy":
@@ -86,7 +87,7 @@ def _rows(source: SequenceSource, tokenizer: Any) -> Iterator[tuple[str, str, tu
             if row.token_ids is not None:
                 yield row.place, row.corpus, _known(row.token_ids, tokenizer, row.place)
             else:
-                yield row.place, row.corpus, tuple(tokenizer.encode(row.text))
+                yield row.place, row.corpus, encoded(tokenizer, row.text)
 
 
 def _array(path: Path, tokenizer: Any) -> Iterator[tuple[str, str, tuple[int, ...]]]:

@@ -28,8 +28,11 @@ import json
 from vllm.model_executor.models.registry import ModelRegistry
 print(json.dumps(sorted(ModelRegistry.get_supported_archs())))
 """
-# What a checkpoint of absolute or rotary positions calls their number.
-POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx")
+# What configs call the number of a model's positions; the smallest one holds.
+POSITIONS = (
+    *("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"),
+    *("max_sequence_length", "max_seq_length", "seq_len"),
+)
 
 
 @dataclass(frozen=True)
@@ -98,24 +101,29 @@ def backend_of(
     if positions and engines.max_model_len > positions:
         raise InputError(
             f"engines.max_model_len: found {engines.max_model_len}, but {checkpoint} has "
-            f"{positions} positions; expected at most so many"
+            f"{positions:g} positions; expected at most so many"
         )
     return choice
 
 
 def positions_of(content: Mapping[str, Any]) -> int | None:
-    """How many positions the model of a config.json has, as vLLM counts them; None: it says none.
+    """How many positions the model of a config.json has, as vLLM counts them; None: nothing says.
 
-    Rotary embeddings that are stretched linearly or dynamically have `factor` times as many; other
-    kinds count the stretched ones already, as Gemma 3 does.
+    What the file leaves out is its kind's default. Rotary embeddings that are stretched linearly or
+    dynamically have `factor` times as many; other kinds count the stretched ones already, as Gemma
+    3 does.
     """
-    text = content.get("text_config", content)
-    known = [text[key] for key in POSITIONS if isinstance(text.get(key), int)]
+    from transformers import CONFIG_MAPPING
+
+    told = dict(content.get("text_config") or content)
+    if (model := told.get("model_type")) in CONFIG_MAPPING:
+        told = {**CONFIG_MAPPING[model]().to_dict(), **told}
+    known = [told[key] for key in POSITIONS if isinstance(told.get(key), int)]
     if not known:
         return None
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    kind, gemma_3 = rope.get("rope_type", rope.get("type")), "gemma3" in str(text.get("model_type"))
-    stretched = kind in ("linear", "dynamic") and not gemma_3
+    rope = told.get("rope_scaling") or told.get("rope_parameters") or {}
+    kind = rope.get("rope_type", rope.get("type"))
+    stretched = kind in ("linear", "dynamic") and "gemma3" not in str(model)
     return int(min(known) * (rope.get("factor") or 1.0 if stretched else 1.0))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rnr_dist.data.encoding import encoded
 from rnr_dist.errors import InputError
 from rnr_dist.types import SamplingSettings
 
@@ -28,7 +29,7 @@ class Message:
 class Generate:
     """Continue a prompt, which is exactly one of four things.
 
-    token_ids; text, encoded with the tokenizer's own special tokens; messages, written by the
+    token_ids; text, encoded as one that begins (`data.encoding`); messages, written by the
     model's chat template up to where the assistant's turn begins; embeddings (tokens x hidden,
     fp32) as the model's embedding layer gives them. Raises ValueError for none or several of them.
     """
@@ -108,7 +109,7 @@ def prompt_ids(request: Request, tokenizer: Any) -> tuple[int, ...]:
     Raises InputError where messages meet a tokenizer that has no chat template.
     """
     if request.text is not None:
-        return tuple(tokenizer.encode(request.text))
+        return encoded(tokenizer, request.text)
     if isinstance(request, ReadLikelihood) or request.messages is None:
         return tuple(request.token_ids or ())
     if not tokenizer.chat_template:

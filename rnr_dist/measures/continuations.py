@@ -14,6 +14,7 @@ import numpy as np
 
 from rnr_dist.bench import Bench
 from rnr_dist.config.base import Sampling
+from rnr_dist.data.encoding import encoded
 from rnr_dist.generate.requests import Generate, ReadLikelihood, Response
 from rnr_dist.measures.measure import Measure
 from rnr_dist.stats import ClusterMean
@@ -48,7 +49,7 @@ class Asked:
 
     def requests(self, tokenizer: Any, sampling: SamplingSettings) -> list[Generate]:
         """One request a prompt, raw (no chat template)."""
-        return [Generate(sampling, tuple(tokenizer.encode(prompt))) for prompt in self.prompts]
+        return [Generate(sampling, encoded(tokenizer, prompt)) for prompt in self.prompts]
 
 
 def settings_of(sampling: Sampling) -> SamplingSettings:
@@ -124,7 +125,7 @@ def base_likelihood(
     Reads the first `per_context` non-empty continuations of each context.
     """
     chosen = [s for s in samples if s.index < per_context and s.token_ids]
-    prompts = [tuple(bench.tokenizer.encode(sample.prompt)) for sample in chosen]
+    prompts = [encoded(bench.tokenizer, sample.prompt) for sample in chosen]
     requests = [
         ReadLikelihood((*prompt, *sample.token_ids), start=len(prompt))
         for prompt, sample in zip(prompts, chosen, strict=True)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rnr_dist.config.evaluation import Perplexity
+from rnr_dist.data.encoding import begin_tokens, encoded_on
 from rnr_dist.generate.requests import ReadLikelihood, Response
 from rnr_dist.measures.measure import Measure, Role
 from rnr_dist.stats import ClusterMean
@@ -38,17 +39,22 @@ def declare(name: str, title: str, table: str) -> Measure:
 def windows(
     passages: Sequence[Passage], tokenizer: Any, settings: Perplexity
 ) -> list[ReadLikelihood]:
-    """At most `settings.max_windows` windows, evenly spread over the text."""
+    """At most `settings.max_windows` windows, evenly spread over the text.
+
+    Each begins as a prompt does, with the begin token of a model that has one.
+    """
     text = "\n\n".join(passage.text for passage in passages)
-    tokens = tuple(tokenizer.encode(text, add_special_tokens=False))
+    begun, tokens = begin_tokens(tokenizer), encoded_on(tokenizer, text)
+    room = settings.window - len(begun)
+    stride = min(settings.stride, room)
     cut = []
-    for begin in range(0, max(1, len(tokens) - 1), settings.stride):
-        piece = tokens[begin : begin + settings.window]
-        start = 1 if begin == 0 else settings.window - settings.stride
+    for begin in range(0, max(1, len(tokens) - 1), stride):
+        piece = (*begun, *tokens[begin : begin + room])
+        start = len(begun) + (0 if begin == 0 else room - stride)
         start = max(1, start)  # the first token of a window has nothing before it
         if len(piece) > start:
             cut.append(ReadLikelihood(piece, start))
-        if begin + settings.window >= len(tokens):
+        if begin + room >= len(tokens):
             break
     chosen = np.unique(np.linspace(0, len(cut) - 1, min(settings.max_windows, len(cut))).round())
     return [cut[int(index)] for index in chosen]

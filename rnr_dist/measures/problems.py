@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rnr_dist.data.encoding import encoded, encoded_on
 from rnr_dist.data.problems import Dialogue, Question
 from rnr_dist.generate.requests import Generate, ReadLikelihood, Response
 from rnr_dist.measures.measure import Measure
@@ -46,11 +47,9 @@ REPLY = SamplingSettings(n=1, max_tokens=32, temperature=0.0, top_p=1.0)
 def choice_requests(questions: Iterable[Question], tokenizer: Any) -> list[ReadLikelihood]:
     """One request a choice, question by question."""
     return [
-        ReadLikelihood(
-            (*begun, *tokenizer.encode(f" {choice}", add_special_tokens=False)), len(begun)
-        )
+        ReadLikelihood((*begun, *encoded_on(tokenizer, f" {choice}")), len(begun))
         for question in questions
-        for begun in [tuple(tokenizer.encode(question.question))]
+        for begun in [encoded(tokenizer, question.question)]
         for choice in question.choices
     ]
 
@@ -71,7 +70,14 @@ def choice_accuracy(questions: Sequence[Question], answers: Iterable[Response]) 
 def reply_requests(dialogues: Iterable[Dialogue], tokenizer: Any) -> list[Generate]:
     """One request a dialogue: its turns by A and B in turn, then the name of who speaks next."""
     return [
-        Generate(REPLY, tuple(tokenizer.encode("\n".join(turns(dialogue)))))
+        Generate(
+            REPLY,
+            encoded(
+                tokenizer,
+                "\
+".join(turns(dialogue)),
+            ),
+        )
         for dialogue in dialogues
     ]
 

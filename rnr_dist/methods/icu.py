@@ -32,6 +32,7 @@ class IcuSettings(ObjectiveSettings):
     """ICU (Eq. 6): forget the target, learn its pairs, stay at theta0 on them."""
 
     name: Literal["icu"] = "icu"
+    head_alone: ClassVar[bool] = True
     forget_weight: Weight = 1.0
     """Weight of the target's log-likelihood, L_fgt; 0 switches the term off."""
     learn_weight: Weight = 0.5

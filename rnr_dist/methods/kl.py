@@ -24,6 +24,7 @@ class KlSettings(ObjectiveSettings):
     """Gradient ascent on the target, KL(theta0 || theta) on the pairs."""
 
     name: Literal["kl"] = "kl"
+    head_alone: ClassVar[bool] = True
     kl_weight: Weight = 1.0
     """Weight of the KL."""
     retain: Retained = 3

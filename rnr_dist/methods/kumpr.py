@@ -26,6 +26,7 @@ class KumprSettings(ObjectiveSettings):
     """Gradient ascent on the target (Jang et al. 2023)."""
 
     name: Literal["kumpr"] = "kumpr"
+    head_alone: ClassVar[bool] = True
     whole: Flag = True
     """All tokens count, as its authors have it."""
 

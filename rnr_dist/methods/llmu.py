@@ -30,6 +30,7 @@ class LlmuSettings(ObjectiveSettings):
     """LLMU (Yao et al. 2024): ascent, mismatched answers to the target's prefix, KL."""
 
     name: Literal["llmu"] = "llmu"
+    head_alone: ClassVar[bool] = True
     forget_weight: Weight = 0.5
     """Weight of the target's log-likelihood."""
     mismatch_weight: Weight = 1.0

@@ -19,7 +19,7 @@ from rnr_dist.tasks.task import Task
 from rnr_dist.train.collate import Item
 from rnr_dist.train.materials import Materials, Need
 from rnr_dist.types import Adapter, ModelRef
-from rnr_dist.weights.checkpoints import require_trained
+from rnr_dist.weights.targets import require_trained
 
 
 class Method(Protocol):
@@ -77,7 +77,8 @@ def require_trainable(config: Config, checkpoint: Path) -> None:
         settings = config.methods.found(name)
         if settings and settings.training.parameters != "full":
             key = f"methods.{name}.training"
-            require_trained(checkpoint, settings.training, key)
+            trusted = config.trust_remote_code
+            require_trained(checkpoint, settings.training, key, trusted)
             if (layer := getattr(settings.training.objective, "layer", None)) is not None:
                 steered = settings.training.model_copy(update={"layers": [layer]})
-                require_trained(checkpoint, steered, f"{key}.objective.layer")
+                require_trained(checkpoint, steered, f"{key}.objective.layer", trusted)

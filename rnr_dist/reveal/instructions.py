@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from rnr_dist.data.encoding import encoded, encoded_on
 from rnr_dist.generate.requests import Generate, Response
 from rnr_dist.reveal.arms import ArmTable
 from rnr_dist.run.precision import compute_dtype
@@ -38,9 +38,8 @@ def meta_prompt(
     pairs = "".join(f"Input: {one_line(x)}\nOutput: {one_line(y)}\n\n" for x, y in demonstrations)
     if place == "first":
         # A begin token, where the tokenizer has one, comes after the soft tokens (INSTINCT).
-        return MetaPrompt((), tuple(tokenizer.encode(pairs + META_ENDING)))
-    ending = tokenizer.encode(META_ENDING, add_special_tokens=False)
-    return MetaPrompt(tuple(tokenizer.encode(pairs)), tuple(ending))
+        return MetaPrompt((), encoded(tokenizer, pairs + META_ENDING))
+    return MetaPrompt(encoded(tokenizer, pairs), encoded_on(tokenizer, META_ENDING))
 
 
 def decode_requests(
@@ -74,46 +73,6 @@ def instruction_of(response: Response) -> str:
 
 def one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-class InputEmbeddings:
-    """A checkpoint's input embedding matrix, read by rows: no model and no whole matrix is loaded.
-
-    Raises ValueError when the checkpoint has none under a known name.
-    """
-
-    def __init__(self, checkpoint: Path):
-        from safetensors import safe_open
-
-        from rnr_dist.weights.checkpoints import weight_files
-
-        names = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
-        for path in weight_files(checkpoint):
-            file = safe_open(path, "pt")
-            for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
-                if name.endswith(names):
-                    self._rows = file.get_slice(name)
-                    self.vocabulary, self.hidden = self._rows.get_shape()
-                    return
-        raise ValueError(f"{checkpoint}: holds no input embedding matrix under a known name")
-
-    def of(self, token_ids: Sequence[int]) -> np.ndarray:
-        """(tokens, hidden) float32."""
-        rows = [self._block(token, token + 1) for token in token_ids]
-        return np.concatenate([np.zeros((0, self.hidden), np.float32), *rows])
-
-    def std(self) -> float:
-        """Standard deviation of all entries."""
-        count = self.vocabulary * self.hidden
-        total = square = 0.0
-        for first in range(0, self.vocabulary, 4096):
-            block = self._block(first, min(first + 4096, self.vocabulary)).astype(np.float64)
-            total += float(block.sum())
-            square += float((block**2).sum())
-        return float(np.sqrt(square / count - (total / count) ** 2))
-
-    def _block(self, first: int, last: int) -> np.ndarray:
-        return self._rows[first:last].float().numpy()
 
 
 @dataclass(frozen=True)

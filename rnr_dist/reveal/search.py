@@ -17,6 +17,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from rnr_dist.config.reveal import Reveal
+from rnr_dist.data.encoding import encoded
 from rnr_dist.errors import InputError
 from rnr_dist.reveal.bandit_actor import BanditDiedError, Taken, Told, remote_bandit
 from rnr_dist.reveal.fill import best_pull, fill
@@ -230,7 +231,7 @@ def check_windows(setting: Setting) -> None:
     room = config.engines.max_model_len - config.reveal.instruction_tokens - sampling.max_tokens
     room -= 16  # the words around instruction and context
     for context in [*setting.reveal_contexts, *setting.train_contexts]:
-        tokens = len(setting.bench.tokenizer.encode(context.text))
+        tokens = len(encoded(setting.bench.tokenizer, context.text))
         if tokens > room:
             raise InputError(
                 f"context {context.id} ({context.text[:40]!r}...): has {tokens} tokens; expected "

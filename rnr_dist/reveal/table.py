@@ -9,19 +9,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rnr_dist.config.reveal import Reveal
+from rnr_dist.data.encoding import encoded_on
 from rnr_dist.errors import InputError
 from rnr_dist.generate.cluster_pool import PoolHandle, generator_pool
 from rnr_dist.measures.continuations import sample_model
 from rnr_dist.reveal.arms import ArmTable
+from rnr_dist.reveal.embeddings import InputEmbeddings
 from rnr_dist.reveal.instructions import (
     FeatureReader,
-    InputEmbeddings,
     arm_features,
     decode_requests,
     instruction_of,
@@ -48,13 +48,14 @@ def arm_table(setting: Setting) -> Table:
     path, features_path = setting.folder / "arms.parquet", setting.folder / "features.npy"
     if path.exists() and features_path.exists():
         return Table(read_rows(path, Arm), np.load(features_path))
-    reveal = setting.reveal
+    reveal, config = setting.reveal, setting.bench.config
     shown = demonstrations(setting)
     with _writer(setting) as (writer, pool, tokenizer):
         window = setting.bench.config.engines.max_model_len
         shown = list(fitting(shown, tokenizer, reveal, window))
         meta = meta_prompt(shown, tokenizer, reveal.soft_place)
-        embeddings = InputEmbeddings(Path(writer.checkpoint))
+        reader = FeatureReader(writer.checkpoint, config.engines.dtype, config.trust_remote_code)
+        embeddings = InputEmbeddings(reader, on_gpu=config.engines.gpus_each > 0)
         scale = embeddings.std() if reveal.soft_scale == "embedding" else None
         arms = ArmTable(
             reveal.arms,
@@ -74,10 +75,8 @@ def arm_table(setting: Setting) -> Table:
         )
     known = [meta.after] * len(kept)
     if reveal.features == "instruction":
-        told = [tokenizer.encode(f" {instructions[n]}", add_special_tokens=False) for n in kept]
+        told = [encoded_on(tokenizer, f" {instructions[n]}") for n in kept]
         known = [(*meta.after, *ids) for ids in told]
-    config = setting.bench.config
-    reader = FeatureReader(writer.checkpoint, config.engines.dtype, config.trust_remote_code)
     gpus = 1 if config.workers.gpus_each else 0
     task = ray.remote(arm_features).options(num_cpus=0, num_gpus=gpus)
     features = ray.get(task.remote(reader, arms, kept, meta.before, known))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from rnr_dist.bench import Bench
+from rnr_dist.data.encoding import encoded
 from rnr_dist.data.pairing import Pair, pair_up
 from rnr_dist.errors import InputError
 from rnr_dist.measures.continuations import Asked, sample_model
@@ -65,7 +66,7 @@ def forget_sequences(task: Behaved, bench: Bench, run: RunDir) -> list[TokenSequ
     whole = bench.config.release.forget_prompt == "query"
     found = []
     for row in read_rows(path, Sample):
-        prompt = bench.tokenizer.encode(row.prompt if whole else bare[row.context_id])
+        prompt = encoded(bench.tokenizer, row.prompt if whole else bare[row.context_id])
         found.append(_sequence(row, prompt, bench.tokenizer.eos_token_id))
     return found
 
@@ -75,11 +76,11 @@ def retained(task: Behaved, bench: Bench, run: RunDir) -> list[TokenSequence]:
     path = run.stage("release") / "retain_answers.parquet"
     if not path.exists():
         write_rows(path, retain_answers(task, bench))
-    encode = bench.tokenizer.encode
-    kept = [_sequence(row, encode(row.prompt), None) for row in read_rows(path, Sample)]
+    rows = read_rows(path, Sample)
+    kept = [_sequence(row, encoded(bench.tokenizer, row.prompt), None) for row in rows]
     if bench.config.retain.passages:
         for passage in task.passages(Split.RETAIN)["in_domain"]:
-            ids = tuple(encode(passage.text))
+            ids = encoded(bench.tokenizer, passage.text)
             kept.append(TokenSequence(passage.id, passage.domain, ids, passage.text))
     return kept
 

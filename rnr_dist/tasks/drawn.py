@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from rnr_dist.bench import Bench
 from rnr_dist.data.cleaning import cleaned
+from rnr_dist.data.encoding import encoded, encoded_on
 from rnr_dist.data.sources import load_contexts
 from rnr_dist.errors import InputError
 from rnr_dist.measures.continuations import Asked, sample_model
@@ -76,7 +77,7 @@ def contrasts(
     found = []
     for context in contexts:
         if context.id in best:
-            prompt = tuple(bench.tokenizer.encode(context.text))
+            prompt = encoded(bench.tokenizer, context.text)
             limit = bench.config.methods.negative_above
             bad = [one for one in reversed(every[context.id]) if one.score > limit]
             found.append(
@@ -93,15 +94,15 @@ def external(bench: Bench) -> tuple[Example, ...]:
 
     Raises InputError where there is none.
     """
-    settings, encode = bench.config.methods, bench.tokenizer.encode
+    settings = bench.config.methods
     pairs = load_contexts(settings.external, "external")
     examples = []
     for pair in pairs:
         score = pair.reference_score
         if pair.reference and (score is None or score > settings.external_above):
-            prompt = encode(pair.text)
+            prompt = encoded(bench.tokenizer, pair.text)
             # Encoded apart: where a reference begins must be a border of tokens.
-            reference = encode(f" {pair.reference.strip()}")
+            reference = encoded_on(bench.tokenizer, f" {pair.reference.strip()}")
             examples.append(Example((*prompt, *reference), len(prompt)))
     if not examples:
         raise InputError(

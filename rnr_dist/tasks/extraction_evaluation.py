@@ -15,6 +15,7 @@ import numpy as np
 
 from rnr_dist.config.base import Sampling
 from rnr_dist.config.evaluation import Perplexity
+from rnr_dist.data.encoding import encoded, encoded_on
 from rnr_dist.data.problems import Dialogue, Question
 from rnr_dist.generate.requests import Generate
 from rnr_dist.measures.continuations import settings_of
@@ -204,10 +205,10 @@ def translated(
     found = []
     for one in sequences:
         before, after = (
-            tokenizer.decode(part)
+            tokenizer.decode(part, skip_special_tokens=True)
             for part in (one.token_ids[: one.prefix_tokens], one.token_ids[one.prefix_tokens :])
         )
-        prefix = other.encode(before)
-        ids = (*prefix, *other.encode(after, add_special_tokens=False))
+        prefix = encoded(other, before)
+        ids = (*prefix, *encoded_on(other, after))
         found.append(replace(one, token_ids=ids, prefix_tokens=len(prefix)))
     return tuple(found)

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy, linear
+from transformers.pytorch_utils import Conv1D
 
 from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
@@ -87,7 +88,7 @@ class Lora(Trained):
         from peft import LoraConfig, get_peft_model
 
         super().__init__(base, seed)
-        chosen(model, training)
+        layers = [model.get_submodule(name) for name in chosen(model, training)]
         self.model = get_peft_model(
             model,
             LoraConfig(
@@ -96,6 +97,7 @@ class Lora(Trained):
                 lora_dropout=training.dropout,
                 target_modules=training.target_modules,
                 layers_to_transform=training.layers,
+                fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in layers),
                 task_type="CAUSAL_LM",
             ),
         )
@@ -117,7 +119,7 @@ class Matrices(Trained):
         self.matrices: dict[str, Matrix] = {}
         for name in chosen(model, training):
             layer = model.get_submodule(name)
-            if not isinstance(layer, torch.nn.Linear):
+            if not isinstance(layer, torch.nn.Linear | Conv1D):
                 raise InputError(
                     f"target_modules: {name} is a {type(layer).__name__}; expected a linear layer"
                 )
@@ -147,23 +149,28 @@ class Matrices(Trained):
 
 
 class Matrix(torch.nn.Module):
-    """A linear layer whose weight is trained in fp32, with the weight that it had beside it."""
+    """A linear layer whose weight is trained in fp32, with the weight that it had beside it.
 
-    def __init__(self, layer: torch.nn.Linear):
+    The weight lies as the layer's does: (out, in), or (in, out) of a Conv1D.
+    """
+
+    def __init__(self, layer: torch.nn.Linear | Conv1D):
         super().__init__()
         self.before: torch.Tensor
+        self._transposed = isinstance(layer, Conv1D)
         self.register_buffer("before", layer.weight.detach(), persistent=False)
         self.weight = torch.nn.Parameter(self.before.to(torch.float32, copy=True))
         self.bias = layer.bias
         self.switched_off = False
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        weight = self.before if self.switched_off else self.weight
-        return linear(inputs, weight.to(inputs.dtype), self.bias)
+        weight = (self.before if self.switched_off else self.weight).to(inputs.dtype)
+        return linear(inputs, weight.T if self._transposed else weight, self.bias)
 
     def delta(self) -> torch.Tensor:
         """(out, in) fp32: what the training changed."""
-        return self.weight.detach() - self.before.float()
+        change = self.weight.detach() - self.before.float()
+        return change.T.contiguous() if self._transposed else change
 
 
 class Full(Trained):

@@ -11,13 +11,12 @@ import importlib.metadata
 import importlib.util
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
 from rnr_dist.run.digests import checksum
 from rnr_dist.run.directory import BASE_NOTE, read, read_json, replacing_folder, write
@@ -98,48 +97,6 @@ def weight_files(folder: Path) -> list[Path]:
                 "beside it"
             )
     return [folder / name for name in names]
-
-
-def require_layers(folder: Path, wanted: Sequence[str], key: str) -> None:
-    """Raise InputError for the first name in `wanted` that no layer of the checkpoint has.
-
-    key: the config's, for the sentence. PEFT finds it out when a training starts.
-    """
-    layers = _layer_names(folder)
-    for name in wanted:
-        if not any(f".{layer}".endswith(f".{name}") for layer in layers):
-            known = sorted({layer.rsplit(".", 1)[-1] for layer in layers})
-            raise InputError(
-                f"{key}: {name!r} is no layer of {folder}; expected some of {', '.join(known)}"
-            )
-
-
-def require_layer_numbers(folder: Path, wanted: Sequence[int], key: str) -> None:
-    """Raise InputError for the first number in `wanted` that no decoder layer has."""
-    names = _layer_names(folder)
-    known = {int(part) for name in names for part in name.split(".") if part.isdigit()}
-    for number in wanted:
-        if number not in known:
-            raise InputError(
-                f"{key}: {number} is no decoder layer of {folder}; expected some of "
-                f"{min(known, default=0)} to {max(known, default=0)}"
-            )
-
-
-def require_trained(folder: Path, training: Training, key: str) -> None:
-    """Raises InputError where the training under `key` is to train a layer that is not there."""
-    require_layers(folder, training.target_modules, f"{key}.target_modules")
-    require_layer_numbers(folder, training.layers or (), f"{key}.layers")
-
-
-def _layer_names(folder: Path) -> set[str]:
-    from safetensors import safe_open
-
-    layers: set[str] = set()
-    for path in weight_files(folder):
-        with safe_open(path, framework="np") as file:
-            layers |= {name.removesuffix(".weight") for name in file.keys()}  # noqa: SIM118
-    return layers
 
 
 def keep_base(run: Path, base: ModelRef) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import pad
 
@@ -25,6 +25,7 @@ from rnr_dist.run.digests import checksum
 from rnr_dist.run.directory import read_json, replacing_folder
 from rnr_dist.types import Adapter, ModelRef, Term, digest
 from rnr_dist.weights.checkpoints import COMPANIONS, require_content, weight_files
+from rnr_dist.weights.skeleton import Layer, linear_layers, linear_modules
 
 Shapes = Mapping[str, tuple[int, ...]]
 Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]
@@ -34,7 +35,6 @@ LORA_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.
 # PEFT options under which an adapter's delta is no longer alpha / r times B A.
 OTHER_DELTAS = (
     "alpha_pattern",
-    "fan_in_fan_out",
     "alora_invocation_tokens",
     "layer_replication",
     "use_qalora",
@@ -42,13 +42,14 @@ OTHER_DELTAS = (
 )
 # Initialisations that leave the checkpoint alone; others (PiSSA, OLoRA...) also change it.
 PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
-PLAIN_DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+PLAIN_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def load_adapter(path: str | Path) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]]:
     """{module: (A, B, scaling)} of a PEFT LoRA folder: A (r, in), B (out, r), fp32.
 
     The delta of a module is scaling * B @ A, scaling = alpha / r, or alpha / sqrt(r) for rsLoRA.
+    `fan_in_fan_out` says how the model holds the weight, not how A and B lie: both are the same.
     Raises InputError where the folder is no plain LoRA (DoRA, biases, other layers' weights...).
     """
     folder = Path(path)
@@ -216,46 +217,36 @@ def padded(a: torch.Tensor, b: torch.Tensor, rank: int) -> tuple[torch.Tensor, t
 
 
 def checkpoint_shapes(folder: str | Path) -> dict[str, tuple[int, ...]]:
-    """{module: (out, in)} of the unquantised matrices of a checkpoint, from its headers alone."""
-    shapes = {}
-    for file in weight_files(Path(folder)):
-        with safe_open(file, framework="pt") as handle:
-            for key in handle.keys():  # noqa: SIM118  (no mapping)
-                header = handle.get_slice(key)
-                shape = tuple(header.get_shape())
-                if _is_matrix(key, shape) and header.get_dtype() in PLAIN_DTYPES.values():
-                    shapes[key.removesuffix(".weight")] = shape
-    return shapes
+    """{module: (out, in)} of a checkpoint's linear layers (`linear_layers`)."""
+    return {module: layer.shape for module, layer in linear_layers(folder).items()}
 
 
 def merge(ref: ModelRef) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
     """(file name, weights) of each safetensors file of the composed model, one at a time.
 
-    Weights are in the checkpoint's dtype. Raises InputError before the first file, also where the
-    checkpoint is not the one that the reference names.
+    Weights are in the checkpoint's dtype, under its own keys. Raises InputError before the first
+    file, also where the checkpoint is not the one that the reference names.
     """
     require_content(ref)
-    factors = stack(ref.terms, checkpoint_shapes(ref.checkpoint))
+    layers = linear_layers(ref.checkpoint)
+    factors = stack(ref.terms, {module: layer.shape for module, layer in layers.items()})
     for file in weight_files(Path(ref.checkpoint)):
         weights = load_file(file)
-        here = {module: pair for module, pair in factors.items() if f"{module}.weight" in weights}
-        _add(weights, here)
+        _add(weights, layers, factors)
         yield file.name, weights
 
 
-def merge_into(weights: Mapping[str, torch.Tensor], terms: Iterable[Term]) -> None:
-    """Add the terms to a pristine state dict, in place, each weight on its own device."""
-    shapes = {
-        key.removesuffix(".weight"): tuple(tensor.shape)
-        for key, tensor in weights.items()
-        if _is_matrix(key, tuple(tensor.shape)) and tensor.dtype in PLAIN_DTYPES
-    }
-    _add(weights, stack(terms, shapes))
-
-
 def add_to_model(model: torch.nn.Module, terms: Iterable[Term]) -> None:
-    """`merge_into` for a loaded transformers model; a head tied to the embeddings is refused."""
-    merge_into(dict(model.named_parameters()), terms)
+    """Add the terms to the pristine weights of a loaded transformers model, in place, each on its
+    own device; a head tied to the embeddings is refused."""
+    weights, layers = {}, {}
+    for name, module, transposed in linear_modules(model):
+        if module.weight.dtype in PLAIN_DTYPES:
+            shape = tuple(module.weight.shape)
+            layers[name] = Layer(name, shape[::-1] if transposed else shape, transposed)
+            weights[name] = module.weight
+    factors = stack(terms, {module: layer.shape for module, layer in layers.items()})
+    _add(weights, layers, factors)
 
 
 def materialise(ref: ModelRef, folder: Path) -> None:
@@ -273,19 +264,21 @@ def materialise(ref: ModelRef, folder: Path) -> None:
 
 
 @torch.no_grad()
-def _add(weights: Mapping[str, torch.Tensor], factors: Factors) -> None:
+def _add(
+    weights: Mapping[str, torch.Tensor], layers: Mapping[str, Layer], factors: Factors
+) -> None:
+    """Add the deltas of the layers that `weights` holds, {key: tensor}."""
     for module, (a, b) in factors.items():
-        weight = weights[f"{module}.weight"]
-        weight.copy_(weight.float() + b.to(weight.device) @ a.to(weight.device))
+        layer = layers[module]
+        if layer.key in weights:
+            weight = weights[layer.key]
+            change = b.to(weight.device) @ a.to(weight.device)
+            weight.copy_(weight.float() + (change.T if layer.transposed else change))
 
 
 def _few(factors: Factors) -> str:
     names = sorted(factors)
     return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if names[2:] else "") or "nothing"
-
-
-def _is_matrix(key: str, shape: tuple[int, ...]) -> bool:
-    return key.endswith(".weight") and len(shape) == 2
 
 
 def _adapter_config(folder: Path) -> dict[str, Any]:

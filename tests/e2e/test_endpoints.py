@@ -60,11 +60,10 @@ def answers_of(backend):
 
 def by_tokens(bench):
     """The prompts as token ids, as embeddings, and drawn from a nucleus of one token."""
-    from pathlib import Path
+    from rnr_dist.reveal.embeddings import InputEmbeddings
+    from rnr_dist.reveal.instructions import FeatureReader
 
-    from rnr_dist.reveal.instructions import InputEmbeddings
-
-    table = InputEmbeddings(Path(bench.base.checkpoint))
+    table = InputEmbeddings(FeatureReader(bench.base.checkpoint, bench.config.engines.dtype, False))
     ids = [tuple(bench.tokenizer.encode(prompt)) for prompt in PROMPTS]
     narrow = SamplingSettings(n=2, max_tokens=24, temperature=0.5, top_p=1e-6)
     return [

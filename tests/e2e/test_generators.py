@@ -67,11 +67,10 @@ def test_greedy_tokens_equal_transformers(bench, model):
 
 
 def test_prompt_embeddings_equal_token_prompts(bench):
-    from pathlib import Path
+    from rnr_dist.reveal.embeddings import InputEmbeddings
+    from rnr_dist.reveal.instructions import FeatureReader
 
-    from rnr_dist.reveal.instructions import InputEmbeddings
-
-    table = InputEmbeddings(Path(bench.base.checkpoint))
+    table = InputEmbeddings(FeatureReader(bench.base.checkpoint, bench.config.engines.dtype, False))
     embedded = [Generate(GREEDY, embeddings=table.of(r.token_ids)) for r in requests(bench)]
     by_tokens = texts(bench.endpoint.run(bench.base, requests(bench)))
     assert texts(bench.endpoint.run(bench.base, embedded)) == by_tokens

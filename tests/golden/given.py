@@ -85,8 +85,8 @@ class Chat:
 
     bos_token, bos_token_id = "<s>", 1
 
-    def encode(self, text: str) -> list[int]:
-        return [1, 7]
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        return [1, 7] if add_special_tokens else [7]
 
     def apply_chat_template(self, messages: Any, **options: bool) -> str:
         [message] = messages

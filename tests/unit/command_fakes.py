@@ -1,14 +1,23 @@
 """The command in this process, and a small config with its texts and its checkpoint."""
 
-import json
 import random
 
-import numpy as np
 import yaml
-from safetensors.numpy import save_file
 
+from benchmarks.fault_parts.tiny import Kind, write
 from rnr_dist.commands.cli import app, guarded
 
+LLAMA = Kind(
+    "Llama",
+    "llama",
+    {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    },
+)
 CONFIG = {
     "name": "small",
     "model": "./model",
@@ -37,12 +46,8 @@ def rnr(*arguments):
 
 
 def furnish(folder):
-    """Write `config.yaml`, the texts that it names and a checkpoint of four matrices."""
+    """Write `config.yaml`, the texts that it names and a checkpoint of two tiny layers."""
     for number, name in enumerate(("challenging", "ordinary", "inside", "outside")):
         (folder / f"{name}.txt").write_text("\n\n".join(lines(60, number)))
-    (folder / "model").mkdir()
-    described = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
-    (folder / "model" / "config.json").write_text(json.dumps(described))
-    layers = {f"layers.0.{name}_proj.weight": np.zeros((2, 2), np.float32) for name in "qkvo"}
-    save_file(layers, folder / "model" / "model.safetensors")
+    write(LLAMA, folder / "model")
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))

@@ -35,7 +35,7 @@ def checkpoint(folder, seed):
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "llama"}')
     weights = np.random.default_rng(seed).normal(size=(4, 4)).astype(np.float32)
-    save_file({"layers.0.q_proj.weight": weights}, folder / "model.safetensors")
+    save_file({"model.layers.0.self_attn.q_proj.weight": weights}, folder / "model.safetensors")
 
 
 def pretended(ran):

@@ -33,7 +33,9 @@ from rnr_dist.types import (
 from tests.unit.fakes import MODEL
 from tests.unit.method_fakes import ROWS, FakeTask, FakeTrainings, reader
 
-TOKENIZER = SimpleNamespace(encode=lambda text: [ord(c) for c in text], eos_token_id=0)
+TOKENIZER = SimpleNamespace(
+    encode=lambda text, add_special_tokens=True: [ord(c) for c in text], eos_token_id=0
+)
 CONTEXTS = [Context(f"c{i}", f"text {i}", Split.TRAIN, "bad") for i in range(3)]
 
 

@@ -106,7 +106,7 @@ BAD_INPUTS = {
     "layer that the model has not": (
         nothing,
         ["release.retain.target_modules=[q_proj, query]"],
-        ["release.retain.target_modules", "'query'", "k_proj, o_proj, q_proj, v_proj"],
+        ["release.retain.target_modules", "'query'", "k_proj, lm_head, o_proj, q_proj"],
     ),
     "decoder layer that the model has not": (
         nothing,
@@ -229,9 +229,8 @@ def test_bad_usage_is_one_sentence_too(refused, arguments, expected):
 
 def test_export_writes_an_adapter_of_the_asked_rank_and_says_what_it_costs(place, capsys):
     draw = np.random.default_rng(0)
-    factors = {
-        "layers.0.q_proj": tuple(torch.tensor(draw.normal(size=(2, 2))).float() for _ in "AB")
-    }
+    down, up = torch.tensor(draw.normal(size=(2, 2, 8))).float()
+    factors = {"model.layers.0.self_attn.q_proj": (down, up.T.contiguous())}
     adapter = save_adapter(place / "lora", factors, alpha=2, base="", trained_on="t", role="forget")
     base = resolve_model("./model")
     RunDir.open(place / "done", CONFIG, resume=False)
@@ -259,8 +258,8 @@ def test_check_lists_what_a_run_would_use(place, capsys):
     assert "outside passages in final" in out
     assert "backend vllm: vLLM serves LlamaForCausalLM" in out
     assert not (place / "runs").exists()
-    # The place's model has not all modules that the methods train, which R&R need not know.
-    assert "methods can't run: methods." in out and "expected some of k_proj" in out
+    # The place's model has not all layers that the methods train, which R&R need not know.
+    assert "methods can't run: methods.rmu" in out and "expected some of 0 to 0" in out
     overrides = ["methods.run=[dpo]", "methods.dpo.training.target_modules=[q_proj]"]
     assert rnr("check", "config.yaml", *(p for one in overrides for p in ("--set", one))) == 0
     assert "methods dpo\n" in capsys.readouterr().out

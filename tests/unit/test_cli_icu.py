@@ -152,13 +152,15 @@ def test_an_exported_card_says_what_was_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     model = tmp_path / "model"
-    factors = {"layers.0.q_proj": (torch.randn(2, 4), torch.randn(4, 2))}
+    factors = {"model.layers.0.self_attn.q_proj": (torch.randn(2, 4), torch.randn(4, 2))}
     adapter = save_adapter(
         tmp_path / "lora", factors, alpha=2, base=str(model), trained_on="t", role="forget"
     )
     model.mkdir()
     (model / "config.json").write_text('{"model_type": "llama"}')
-    save_file({"layers.0.q_proj.weight": torch.zeros(4, 4)}, model / "model.safetensors")
+    save_file(
+        {"model.layers.0.self_attn.q_proj.weight": torch.zeros(4, 4)}, model / "model.safetensors"
+    )
     run, known = tmp_path / "run", resolve_model(str(model))
     RunDir.open(run, validate(config(), "").content(), resume=False)
     keep_base(run, known)

@@ -4,9 +4,9 @@ import os
 
 import pytest
 import transformers
-import yaml
 
 from rnr_dist.config.file import validate
+from rnr_dist.config.strict_yaml import read_yaml
 from rnr_dist.run.directory import RunDir, write
 from rnr_dist.types import NamedModel
 from rnr_dist.weights.checkpoints import keep_base, resolve_model
@@ -26,7 +26,7 @@ def made(tmp_path, monkeypatch, tiny_llama, tiny_tokenizer):
     tiny_tokenizer(tmp_path / "model", 64)
 
     def make(**more):
-        plain = yaml.safe_load(TINY.read_text())
+        plain = read_yaml(TINY.read_text(), "tiny.yaml")
         config = validate({**plain, "model": "./model", **more}, "")
         run = RunDir.open(tmp_path / "run", config.content(), resume=False)
         base = resolve_model("./model")

@@ -6,11 +6,13 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
+from benchmarks.fault_parts import tiny
+from rnr_dist.errors import InputError
 from rnr_dist.generate.requests import Continuation, Response
 from rnr_dist.reveal.arms import ArmTable
+from rnr_dist.reveal.embeddings import InputEmbeddings
 from rnr_dist.reveal.instructions import (
     FeatureReader,
-    InputEmbeddings,
     arm_features,
     decode_requests,
     instruction_of,
@@ -78,8 +80,8 @@ def test_a_chat_query_lets_the_answer_begin_with_the_context(bos):
     class Tokenizer:
         bos_token, bos_token_id = bos, 1
 
-        def encode(self, text):
-            return [1, 7] if bos else [7]
+        def encode(self, text, add_special_tokens=True):
+            return [1, 7, 2] if bos and add_special_tokens else [7]
 
         def apply_chat_template(self, messages, *, tokenize, add_generation_prompt):
             assert add_generation_prompt and not tokenize
@@ -110,26 +112,42 @@ def test_arms_differ_in_their_soft_tokens_alone():
     assert np.array_equal(none, np.concatenate([arms.soft_prompt(1), table[[3]]]))
 
 
-@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "transformer.wte.weight"])
-def test_input_embeddings_are_found_in_any_shard_as_float32(tmp_path, name):
-    table = torch.randn(5, HIDDEN).to(torch.bfloat16)
-    save_file({"lm_head.weight": torch.zeros(5, HIDDEN)}, tmp_path / "model-1.safetensors")
-    save_file({name: table}, tmp_path / "model-2.safetensors")
-    index = '{"weight_map": {"lm_head.weight": "model-1.safetensors", "%s": "model-2.safetensors"}}'
-    (tmp_path / "model.safetensors.index.json").write_text(index % name)
-    embeddings = InputEmbeddings(tmp_path)
-    assert (embeddings.vocabulary, embeddings.hidden) == (5, HIDDEN)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_input_embeddings_are_found_in_any_shard_as_float32(tmp_path, tiny_llama, dtype):
+    folder = tiny_llama(tmp_path / "model", dtype=torch.bfloat16, max_shard_size="10KB")
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    table = AutoModelForCausalLM.from_pretrained(folder).get_input_embeddings().weight
+    table = table.detach().float().numpy()
+    embeddings = InputEmbeddings(FeatureReader(str(folder), dtype, trust_remote_code=False))
+    assert (embeddings.vocabulary, embeddings.hidden) == table.shape
     found = embeddings.of([4, 0, 4])
     assert found.dtype == np.float32
-    assert np.array_equal(found, table.float().numpy()[[4, 0, 4]])
-    assert embeddings.of([]).shape == (0, HIDDEN)
-    assert embeddings.std() == pytest.approx(table.float().numpy().std(), abs=1e-6)
+    assert np.array_equal(found, table[[4, 0, 4]])
+    assert embeddings.of([]).shape == (0, table.shape[1])
+    assert embeddings.std() == pytest.approx(table.std(), abs=1e-6)
 
 
-def test_a_checkpoint_without_known_embeddings_says_so(tmp_path):
-    save_file({"odd.weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match="no input embedding matrix"):
-        InputEmbeddings(tmp_path)
+def test_a_layer_that_scales_gives_scaled_embeddings_in_the_engines_number_format(tmp_path):
+    """Gemma's layer scales by the root of its width, rounded to the weights' format."""
+    [kind] = [one for one in tiny.KINDS if one.name == "Gemma 2"]
+    folder = tiny.write(kind, tmp_path / "model")
+    for dtype in ("float32", "bfloat16"):
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+        embeddings = InputEmbeddings(FeatureReader(str(folder), dtype, trust_remote_code=False))
+        with torch.no_grad():
+            expected = model.get_input_embeddings()(torch.arange(tiny.VOCABULARY)).float().numpy()
+        assert np.array_equal(embeddings.of(range(tiny.VOCABULARY)), expected)
+        assert embeddings.std() == pytest.approx(expected.std(), rel=1e-6)
+        raw = model.get_input_embeddings().weight.detach().float().numpy()
+        assert expected.std() > 5 * raw.std()
+
+
+def test_a_checkpoint_without_known_embeddings_says_so(tmp_path, tiny_llama):
+    folder = tiny_llama(tmp_path / "model")
+    save_file({"odd.weight": torch.zeros(2, 2)}, folder / "model.safetensors")
+    sentence = "model: found no weight of the model's input embedding; expected one in its files"
+    with pytest.raises(InputError, match=sentence):
+        InputEmbeddings(FeatureReader(str(folder), "float32", trust_remote_code=False))
 
 
 @pytest.mark.parametrize("before", [(), (7, 3, 11, 2)])

@@ -22,7 +22,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 class Words:
     """A tokenizer with a token a character."""
 
-    def encode(self, text, add_special_tokens):
+    def encode(self, text, add_special_tokens=True):
         return [ord(letter) for letter in text]
 
 

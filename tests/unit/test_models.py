@@ -22,11 +22,11 @@ from rnr_dist.weights.checkpoints import (
     build_once,
     check_model,
     checkpoint_here,
-    require_layer_numbers,
-    require_layers,
     resolve_embedder,
     resolve_model,
 )
+from rnr_dist.weights.skeleton import linear_layers
+from rnr_dist.weights.targets import require_layer_numbers, require_layers
 
 ROOT = Path(rnr_dist.__path__[0]).parent
 
@@ -86,17 +86,20 @@ def test_a_checkpoint_is_here_once_it_lies_on_this_disk(tmp_path, monkeypatch):
 def test_a_layer_that_the_checkpoint_has_not_is_named(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
-    weights = {f"model.layers.0.self_attn.{name}.weight": np.ones((2, 2)) for name in ("q", "kq")}
+    (folder / "config.json").write_text('{"model_type": "its own"}')
+    shape = np.ones((2, 2), np.float32)
+    weights = {f"model.layers.0.self_attn.{name}.weight": shape for name in ("q", "kq")}
     save_file(weights, folder / "model.safetensors")
-    require_layers(folder, ["q", "self_attn.kq"], "release.forget.target_modules")
+    layers = linear_layers(folder)
+    require_layers(folder, ["q", "self_attn.kq"], "release.forget.target_modules", layers)
     message = r"^release\.forget\.target_modules: 'k' is no layer of .*; expected some of kq, q$"
     with pytest.raises(InputError, match=message):
-        require_layers(folder, ["q", "k"], "release.forget.target_modules")
+        require_layers(folder, ["q", "k"], "release.forget.target_modules", layers)
     shard(folder)
-    require_layers(folder, ["q"], "x")
-    require_layer_numbers(folder, [0], "x")
+    assert linear_layers(folder) == layers
+    require_layer_numbers(folder, [0], "x", layers)
     with pytest.raises(InputError, match=r"^release\.retain\.layers: 1 is no decoder layer of .*"):
-        require_layer_numbers(folder, [0, 1], "release.retain.layers")
+        require_layer_numbers(folder, [0, 1], "release.retain.layers", layers)
 
 
 @pytest.mark.parametrize("judge", [check_model, resolve_model])

@@ -17,8 +17,15 @@ class Positions:
     """A tokenizer whose tokens say where they stand: one a character."""
 
     def encode(self, text, add_special_tokens=True):
-        assert not add_special_tokens
         return list(range(len(text)))
+
+
+class Begun(Positions):
+    """Puts a begin token, -1, before a text and an end token, -2, behind it."""
+
+    def encode(self, text, add_special_tokens=True):
+        bare = super().encode(text)
+        return [-1, *bare, -2] if add_special_tokens else bare
 
 
 def passage(text):
@@ -51,6 +58,20 @@ def test_overlapping_windows_score_every_token_but_the_first_once(length, window
 def test_windows_without_overlap_score_all_but_their_own_first_token_once(length):
     requests = cut(length, 10, 10)
     assert scored(requests) == Counter(set(range(length)) - set(range(0, length, 10)))
+
+
+@pytest.mark.parametrize("length", [2, 9, 10, 11, 29, 30, 31, 100])
+@pytest.mark.parametrize(("window", "stride"), [(10, 1), (10, 9), (10, 10), (8, 5), (50, 20)])
+def test_windows_begin_as_prompts_do_and_then_score_every_token_once(length, window, stride):
+    settings = Perplexity(window=window, stride=stride, max_windows=10_000)
+    requests = windows([passage("x" * length)], Begun(), settings)
+    for request in requests:
+        assert request.token_ids[0] == -1 and -2 not in request.token_ids
+        assert len(request.token_ids) <= window
+    # A last token that alone would make a window is left out, as without a begin token.
+    missing = Counter(range(length)) - scored(requests)
+    assert scored(requests) == Counter(range(length)) - missing
+    assert set(missing) <= {length - 1}
 
 
 def test_few_windows_are_spread_evenly_and_keep_both_ends():

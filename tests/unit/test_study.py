@@ -421,7 +421,7 @@ def test_a_study_is_refused_by_the_command_before_anything_is_made(place, refuse
 
     ask("oracle prof", variants={"a": {"task.oracle": "prof"}})
     ask("until reveal evaluates no model", until="reveal")
-    ask("methods.rmu.training.target_modules", until="baselines")
+    ask("methods.rmu.training.layers", until="baselines")
     ask("./nowhere: no such folder", variants={"a": {"model": "./nowhere"}})
     ask("unknown key task.orcale", variants={"a": {"task.orcale": "lexicon"}})
     unequal = {"name": "x", "task": {"name": "extraction"}, "methods": {"kl": {"grid": [{}]}}}
