@@ -2,6 +2,8 @@
 
 In: an empty folder. Out: how many files hold one. Invariant: a short run and a search of Ray Tune
 end well first; run directory, MLflow's database, Ray's session folder and the terminal are read.
+
+    python -m benchmarks.fault_parts.secrets    (as a file it would hide Python's own `secrets`)
 """
 
 from __future__ import annotations
@@ -86,7 +88,11 @@ def _deliver(folder: Path, run: Path) -> None:
     """What waits in the spool, into a database of MLflow that is read like the rest."""
     from rnr_dist.run.tracking import Tracker, default_uri
 
-    Tracker(default_uri(folder), "rnr", run / "mlflow-spool.jsonl").close()
+    spool = run / "mlflow-spool.jsonl"
+    waiting = spool.read_text()
+    Tracker(default_uri(folder), "rnr", spool).close()
+    if not waiting or spool.read_text():
+        raise RuntimeError(f"{spool}: {len(waiting)} characters waited; MLflow did not take them")
 
 
 if __name__ == "__main__":
