@@ -23,7 +23,7 @@ MODEL, INDEX, TOKENIZER = (
 )
 WEIGHTS = "model/model.safetensors"
 ALIASES = "".join(
-    f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9) if n else 'w'}]\n" for n in range(12)
+    f"    x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9) if n else 'w'}]\n" for n in range(7)
 )
 
 
@@ -94,9 +94,9 @@ CONFIGS = (
     ),
     Case(
         "aliases that explode",
-        "9^11 words in a dozen lines",
+        "half a million words in seven lines",
         CHECK,
-        _more(CONFIG, ALIASES),
+        (Swap(CONFIG, "engines:\n", f"engines:\n  extra:\n{ALIASES}"),),
         names=(CONFIG,),
     ),
     Case(
@@ -171,7 +171,7 @@ READERS = (
         "each second character would be NUL",
         CHECK,
         (Edit("outside.txt", "\n\n".join(lines(40, 4)).encode("utf-16-le").decode("latin-1")),),
-        names=("outside.txt",),
+        names=("outside.txt", "UTF"),
     ),
     Case(
         "truth values as tokens",

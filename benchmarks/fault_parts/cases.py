@@ -53,6 +53,32 @@ class Swap:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """A file of which only the first `share` is left; 0 empties it."""
+
+    file: str
+    share: float = 0.5
+
+    def apply(self, place: Path) -> None:
+        path = place / self.file
+        os.truncate(path, int(path.stat().st_size * self.share))
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A file with one bit turned over, `share` of the way in; its size stays."""
+
+    file: str
+    share: float = 0.5
+
+    def apply(self, place: Path) -> None:
+        path = place / self.file
+        content = bytearray(path.read_bytes())
+        content[int(len(content) * self.share)] ^= 0x10
+        path.write_bytes(content)
+
+
+@dataclass(frozen=True)
 class Gone:
     """A file or folder that is taken away."""
 

@@ -1,0 +1,92 @@
+"""The kept list of bad inputs (benchmarks/fault_parts): each is refused in one sentence."""
+
+import os
+import shutil
+import traceback
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+import rnr_dist.recipes.pipeline
+import rnr_dist.recipes.study
+from benchmarks.fault_parts.bad_inputs import BY_HAND, all_cases
+from benchmarks.fault_parts.fuzz import fuzzed
+from benchmarks.fault_parts.outcome import TRACEBACK, Ended, fault_of
+from benchmarks.fault_parts.place import furnish, released_run
+from rnr_dist.commands.cli import app, guarded
+
+CASES = {case.name: case for case in all_cases()}
+
+
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory):
+    """A place as it should be."""
+    place = tmp_path_factory.mktemp("furnished")
+    furnish(place)
+    return place
+
+
+@pytest.fixture
+def place(furnished, tmp_path, monkeypatch):
+    """A copy to be spoilt, on a roomy machine; whoever would start a run has been accepted."""
+    copy = tmp_path / "place"
+    shutil.copytree(furnished, copy)
+    monkeypatch.chdir(copy)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**36))
+    monkeypatch.setattr(os, "execv", lambda *command: None)
+    monkeypatch.setattr(rnr_dist.recipes.pipeline, "run_pipeline", lambda *arguments: None)
+    monkeypatch.setattr(rnr_dist.recipes.study, "run_study", lambda *arguments: "")
+    return copy
+
+
+def ended(command, capfd):
+    """The command in this process, as `outcome.rnr` would have found it."""
+    capfd.readouterr()
+    trace = ""
+    try:
+        code = guarded(lambda: app([*command], standalone_mode=False))
+    except Exception:  # what the interpreter would print and end with 1
+        code, trace = 1, traceback.format_exc(limit=-3)
+        assert TRACEBACK in trace
+    captured = capfd.readouterr()
+    return Ended(code, captured.out, captured.err + trace)
+
+
+def test_the_list_has_as_many_as_it_says_and_half_of_them_from_the_fuzzer():
+    assert len(CASES) == 80
+    assert len(BY_HAND) == 40
+    assert fuzzed() == all_cases()[40:]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("check", "config.yaml"),
+        ("check", "icu.yaml"),
+        ("run", "config.yaml"),
+        ("study", "study.yaml"),
+        ("export", "run", "--adapter", "out", "--merged", "whole"),
+    ],
+    ids=" ".join,
+)
+def test_what_the_cases_spoil_is_accepted_as_it_was(place, command, capfd):
+    if "run" in command[1:]:
+        released_run(place)
+    found = ended(command, capfd)
+    assert found.code == 0, found.err
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_bad_input_is_refused_in_one_sentence(place, name, capfd, monkeypatch):
+    case = CASES[name]
+    if case.needs_run:
+        released_run(place)
+    case.spoil(place)
+    for variable, value in case.environment.items():
+        monkeypatch.setenv(variable, value)
+    found = ended(case.command, capfd)
+    fault = fault_of(found, case.names)
+    assert not fault, f"{case.why}: {fault}\n{found.err[-1500:]}"
