@@ -61,6 +61,31 @@ def test_the_list_has_as_many_as_it_says_and_half_of_them_from_the_fuzzer():
     assert fuzzed() == all_cases()[40:]
 
 
+SENTENCE = "rnr: config.yaml: seed: found yes, expected a whole number\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "err", "fault"),
+    [
+        (2, SENTENCE, ""),
+        (0, "", "accepted"),
+        (0, SENTENCE, "accepted"),
+        (1, f"{TRACEBACK}\nValueError: seed\n", "traceback"),
+        (2, f"{TRACEBACK}\n{SENTENCE}", "traceback"),
+        (-6, SENTENCE, "exit code -6"),
+        (None, SENTENCE, "no end"),
+        (2, f"warning: a library's\n{SENTENCE}", "2 lines"),
+        (2, "", "0 lines"),
+        (2, SENTENCE.removeprefix("rnr: "), "no sentence"),
+        (2, f"{SENTENCE.strip()} {'x' * 3000}\n", "no sentence"),
+        (2, SENTENCE.replace("seed", "a key"), "does not name seed"),
+    ],
+)
+def test_only_one_sentence_with_exit_code_2_is_a_refusal(code, err, fault):
+    assert fault_of(Ended(code, "", err), ("seed",)).startswith(fault)
+    assert bool(fault_of(Ended(code, "", err), ("seed",))) == bool(fault)
+
+
 @pytest.mark.parametrize(
     "command",
     [
