@@ -56,7 +56,7 @@ def watched_run(config: Path) -> Row:
 
 
 def digest_share(folder: Path) -> dict[str, Any]:
-    """Of `tests/e2e/tiny.yaml`: a fifth of the demo, the same weights, so no less than its share."""
+    """Of `tests/e2e/tiny.yaml`: the weights of the demo in a fifth of its time."""
     config = ROOT / "tests" / "e2e" / "tiny.yaml"
     [row] = Rows(folder, "digests").measure([("tiny", lambda: watched_run(config))])
     return {"digest_share": row["taken"] / row["wall"], "digest_files": row["digests"]}
