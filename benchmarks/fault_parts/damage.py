@@ -29,6 +29,26 @@ REPORT = (Gone(f"{RUN}/report"), Gone(f"{RUN}/summary.json"))
 Heals = Literal["", "figures", "perplexity", "rows", "anew"]
 
 
+def another_perplexity(place: Path) -> None:
+    """results.json in which the last model's perplexity is another, of as many characters."""
+    path = place / RUN / "evaluate" / "results.json"
+    content = json.loads(path.read_text())
+    values = content["rows"][-1]["values"]["perplexity/in_domain"]["denominator"]
+    values[0] += 1  # tokens: whole numbers below a thousand
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A change that takes more than bytes."""
+
+    file: str
+    change: Callable[[Path], None]
+
+    def apply(self, place: Path) -> None:
+        self.change(place)
+
+
 @dataclass(frozen=True)
 class Damage:
     """One damage. use: the command that comes upon it. names: what its refusal says.
@@ -37,7 +57,7 @@ class Damage:
     """
 
     name: str
-    edits: tuple[Edit | Swap | Cut | Flip | Gone, ...]
+    edits: tuple[Edit | Swap | Cut | Flip | Gone | Rewritten, ...]
     use: tuple[str, ...]
     heals: Heals = ""
     names: tuple[str, ...] = ()
@@ -68,17 +88,6 @@ def another_adapter(place: Path) -> None:
     path.write_text(content.replace("./release/adapters/-f0", "./release/adapters/+r1"))
 
 
-@dataclass(frozen=True)
-class Rewritten:
-    """A change that takes more than bytes."""
-
-    file: str
-    change: Callable[[Path], None]
-
-    def apply(self, place: Path) -> None:
-        self.change(place)
-
-
 DAMAGES = (
     Damage("config.json cut", (Cut(f"{RUN}/config.json"),), EXPORT, names=("config.json",)),
     Damage(
@@ -91,15 +100,15 @@ DAMAGES = (
         "manifest cut",
         (Cut(f"{RUN}/release/manifest.json"),),
         RESUME,
-        "figures",
+        "perplexity",
         names=("manifest.json",),
     ),
     Damage("models.json cut", (Cut(f"{RUN}/release/models.json"),), EXPORT, names=("models.json",)),
     Damage(
         "models.json names another adapter",
-        (Rewritten(f"{RUN}/release/models.json", another_adapter),),  # type: ignore[arg-type]
+        (Rewritten(f"{RUN}/release/models.json", another_adapter),),
         EXPORT,
-        names=("digest",),
+        names=("adapters",),
     ),
     Damage(
         "adapter_config.json cut",
@@ -177,16 +186,16 @@ DAMAGES = (
     ),
     Damage(
         "figure changed in results.json, before report",
-        (Swap(f"{RUN}/evaluate/results.json", '"value": ', '"value": 9'), *REPORT),
+        (Rewritten(f"{RUN}/evaluate/results.json", another_perplexity), *REPORT),
         RESUME,
-        "figures",
+        "perplexity",
         names=("results.json",),
     ),
     Damage(
         "pulls.json emptied, before report",
         (Cut(f"{RUN}/reveal/pulls.json", 0), *REPORT),
         RESUME,
-        "figures",
+        "rows",
         names=("pulls.json",),
     ),
 )
