@@ -6,6 +6,8 @@ left behind; empty where nothing was. Invariant: a fault that could not be injec
 
 from __future__ import annotations
 
+import copy
+import shutil
 import signal
 import time
 from collections import Counter
@@ -25,7 +27,7 @@ from benchmarks.fault_parts.damaged import Undisturbed
 from benchmarks.fault_parts.outcome import TRACEBACK
 from benchmarks.fault_parts.place import REVEAL
 from benchmarks.fault_parts.rows import Row, Rows
-from benchmarks.fault_parts.running import NotMetError, Running
+from benchmarks.fault_parts.running import NotMetError, Running, short_folder
 from benchmarks.fault_parts.small import arguments, comparable, figures_of, rows_of
 
 GENERATOR, BANDIT, RANK = "ray::Generator", "ray::BanditActor", "ray::RayTrainWorker"
@@ -42,7 +44,9 @@ class Scene:
         self.undisturbed, self.recipe = undisturbed, recipe
         self.place = undisturbed.fresh()
         self.run = self.place / "hit"
+        self.scratch = short_folder()
         self.lost: Lost = []
+        self._started: list[Running] = []
 
     @property
     def events(self) -> int:
@@ -54,7 +58,9 @@ class Scene:
         self, *where: str, more: tuple[str, ...] = (), environment: dict[str, str] | None = None
     ) -> Running:
         where = where or ("--run", str(self.run))
-        return Running(arguments(self.recipe, *where, more=more), self.place, environment)
+        words = arguments(self.recipe, *where, more=more)
+        self._started.append(Running(words, self.place, environment, self.scratch))
+        return self._started[-1]
 
     def resume(self, **named: Any) -> Running:
         return self.start("--resume", str(self.run), **named)
@@ -78,9 +84,15 @@ class Scene:
         self.lost += [f"does not say {one!r}: {told[-300:]}" for one in says if one not in told]
         self.cleared(running)
 
-    def cleared(self, running: Running) -> None:
-        self.lost += [f"left behind: {one}" for one in running.left_behind()]
+    def cleared(self, running: Running, files: bool = True) -> None:
+        self.lost += [f"left behind: {one}" for one in running.left_behind(files)]
         running.clear()
+
+    def close(self) -> None:
+        """End what a fault that could not be injected has left running."""
+        for running in self._started:
+            running.clear()
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
     def _differences(self) -> Lost:
         found, known = rows_of(self.run), self.undisturbed.rows[self.recipe]
@@ -134,7 +146,7 @@ def killed_driver(scene: Scene) -> None:
     running.wait_for(lambda: running.of_name(RANK), "a training")
     running.process.kill()
     running.end()
-    scene.cleared(running)
+    scene.cleared(running, files=False)  # nobody could remove them; the next run does
     scene.ended_well(scene.resume())
 
 
@@ -245,11 +257,12 @@ def second_run(scene: Scene) -> None:
     """Another run on the same machine at the same time: both end as if they were alone."""
     first = scene.start()
     first.wait_for(lambda: first.of_name(GENERATOR), "an engine")
-    beside = Scene.__new__(Scene)
-    beside.__dict__.update({**scene.__dict__, "run": scene.place / "beside"})
+    beside = copy.copy(scene)
+    beside.run, beside.scratch = scene.place / "beside", short_folder()
     second = beside.start()
     scene.ended_well(first)
-    beside.ended_well(second)
+    beside.ended_well(second)  # what it has lost is the scene's too
+    shutil.rmtree(beside.scratch)
 
 
 FAULTS: dict[str, tuple[str, Callable[[Scene], None]]] = {
@@ -277,6 +290,8 @@ def measured(name: str, undisturbed: Undisturbed) -> Row:
         inject(scene)
     except (NotMetError, RuntimeError, OSError) as error:
         scene.lost.append(f"not injected: {error}"[:800])
+    finally:
+        scene.close()
     return {"lost": scene.lost}
 
 

@@ -74,7 +74,10 @@ def signals(folder: Path) -> dict[str, Any]:
     scene = Scene(undisturbed, "rr")  # a part that was ended begins anew: phases build on phases
     if set(PHASES) - set(known.known):
         known.known.clear()
-    rows = known.measure([(name, lambda name=name: pressed(name, scene)) for name in PHASES])
+    try:
+        rows = known.measure([(name, lambda name=name: pressed(name, scene)) for name in PHASES])
+    finally:
+        scene.close()
     times = [row["ended_after"] for row in rows if row["ended_after"] is not None]
     return {
         "ctrl_c_seconds": max(times, default=None),

@@ -25,7 +25,7 @@ from benchmarks.fault_parts.outcome import ROOT, WHOLE
 
 MARK = "RNR_FAULT_MARK"
 SHARED_MEMORY = Path("/dev/shm")
-GOING_SECONDS = 30.0  # that processes may take to go once the command has ended
+GOING_SECONDS = 60.0  # that processes may take to go once the command has ended
 SLOWEST = 900.0  # seconds of a small run
 OWN_LOGS = "ray"  # in the temporary folder: Ray's logs, which outlive a session that joined it
 
@@ -35,15 +35,22 @@ class NotMetError(RuntimeError):
 
 
 class Running:
-    """One command: `rnr ARGUMENTS`, in a session and a temporary folder of its own."""
+    """One command: `rnr ARGUMENTS`, in a session of its own.
+
+    scratch: its temporary folder, which several commands in turn may share; left out: its own.
+    """
 
     def __init__(
-        self, arguments: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None
+        self,
+        arguments: Sequence[str],
+        cwd: Path,
+        environment: Mapping[str, str] | None = None,
+        scratch: Path | None = None,
     ):
         self.mark = uuid.uuid4().hex
-        # A short one: Ray's sockets lie below, and their paths may not be long.
-        self.scratch = Path(tempfile.mkdtemp(prefix="rnf-", dir="/tmp"))
-        self.log = self.scratch.with_suffix(".log")
+        self._shares = scratch is not None
+        self.scratch = scratch or short_folder()
+        self.log = self.scratch.with_name(f"{self.scratch.name}-{self.mark[:6]}.log")
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         settings = {
             **os.environ,
@@ -101,14 +108,15 @@ class Running:
             self.clear()
             return None
 
-    def left_behind(self) -> list[str]:
-        """Processes (with the ports that they hold), shared memory, temporary files."""
+    def left_behind(self, files: bool = True) -> list[str]:
+        """Processes (with the ports that they hold), shared memory, temporary `files`."""
         deadline = time.monotonic() + GOING_SECONDS
         while (left := marked(self.mark)) and time.monotonic() < deadline:
             time.sleep(0.5)
         found = [f"process {_title(one)[:60]}" for one in left]
         found += [f"shared memory {one.name}" for one in _unused(_segments() - self._shared)]
-        found += [f"file {one.relative_to(self.scratch)}" for one in self._files()]
+        if files:
+            found += [f"file {one.relative_to(self.scratch)}" for one in self._files()]
         return found
 
     def _files(self) -> Iterator[Path]:
@@ -119,13 +127,20 @@ class Running:
                 yield path
 
     def clear(self) -> None:
-        """End what is left of it and remove its temporary folder."""
+        """End what is left of it; remove its log, and the temporary folder if that is its own."""
         for one in marked(self.mark):
             with contextlib.suppress(psutil.Error):
                 one.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(10)
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.log.unlink(missing_ok=True)
+        if not self._shares:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def short_folder() -> Path:
+    """A temporary folder with a short path: Ray's sockets lie below."""
+    return Path(tempfile.mkdtemp(prefix="rnf-", dir="/tmp"))
 
 
 def marked(mark: str) -> list[psutil.Process]:
