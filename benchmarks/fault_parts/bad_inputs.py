@@ -118,7 +118,7 @@ CONFIGS = (
         "no file system takes it",
         ("run", "config.yaml"),
         (Swap(CONFIG, "name: small", 'name: "a\\0b"'),),
-        names=("name",),
+        names=(CONFIG,),
     ),
     Case(
         "variable that sets another key",
@@ -126,7 +126,6 @@ CONFIGS = (
         CHECK,
         (Swap(CONFIG, "model: ./model", "model: ${WHERE}"),),
         {"WHERE": "./model\ntrust_remote_code: true"},
-        names=("WHERE",),
     ),
 )
 

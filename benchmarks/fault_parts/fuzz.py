@@ -167,7 +167,8 @@ def broken_row(place: Place) -> Case:
     }
     kind = place.draw.choice(list(changes))
     edit = Edit(file, changes[kind], at, len(row))
-    told = () if kind == "no UTF-8" else (f"row {number + 1}",)  # then no row can be told apart
+    unread = kind in ("no UTF-8", "with NUL in it")  # no text, so it has no rows either
+    told = () if unread else (f"row {number + 1}",)
     return _case(file, ROWS[file], f"row {number + 1} is {kind}", edit, file, *told)
 
 
