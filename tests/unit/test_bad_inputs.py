@@ -8,12 +8,14 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+import benchmarks.fault_parts.rows
 import rnr_dist.recipes.pipeline
 import rnr_dist.recipes.study
 from benchmarks.fault_parts.bad_inputs import BY_HAND, all_cases
 from benchmarks.fault_parts.fuzz import fuzzed
 from benchmarks.fault_parts.outcome import TRACEBACK, Ended, fault_of
 from benchmarks.fault_parts.place import furnish, released_run
+from benchmarks.fault_parts.rows import Rows
 from rnr_dist.commands.cli import app, guarded
 
 CASES = {case.name: case for case in all_cases()}
@@ -84,6 +86,21 @@ SENTENCE = "rnr: config.yaml: seed: found yes, expected a whole number\n"
 def test_only_one_sentence_with_exit_code_2_is_a_refusal(code, err, fault):
     assert fault_of(Ended(code, "", err), ("seed",)).startswith(fault)
     assert bool(fault_of(Ended(code, "", err), ("seed",))) == bool(fault)
+
+
+def test_rows_count_for_the_sources_that_they_were_measured_with(tmp_path, monkeypatch):
+    asked = []
+
+    def cases(*names):
+        return [(name, lambda name=name: asked.append(name) or {"fault": ""}) for name in names]
+
+    assert len(Rows(tmp_path, "part").measure(cases("a", "b"))) == 2
+    rows = Rows(tmp_path, "part").measure(cases("b", "c"))
+    assert [row["case"] for row in rows] == ["b", "c"]
+    assert asked == ["a", "b", "c"]
+    monkeypatch.setattr(benchmarks.fault_parts.rows, "sources", lambda: "others")
+    Rows(tmp_path, "part").measure(cases("a"))
+    assert asked == ["a", "b", "c", "a"]
 
 
 @pytest.mark.parametrize(
