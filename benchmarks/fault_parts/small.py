@@ -94,7 +94,8 @@ def figures_of(run: Path) -> dict[str, float]:
 
 
 def comparable(rows: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows without the last model, which the search may leave as it is."""
-    models = [name for name in rows["models"] if name != "joint"]
-    kept = {key: value for key, value in rows.items() if key != "evaluate/joint"}
-    return {**kept, "models": models}
+    """Rows with the last model as `result`: the joint search finds a better one, or none."""
+    *others, last = rows["models"]
+    named = {f"evaluate/{last}": "evaluate/result"}
+    kept = {named.get(key, key): value for key, value in rows.items()}
+    return {**kept, "models": [*others, "result"]}
