@@ -82,10 +82,11 @@ def base_as_result(place: Path, scratch: Path) -> None:
 
 
 def another_adapter(place: Path) -> None:
-    """models.json with every path of one adapter rewritten to another's."""
+    """models.json with the paths of the adapter rewritten to another one's of the same shape."""
+    shutil.copytree(place / ADAPTER, place / "planted")
+    Flip("planted/adapter_model.safetensors", 0.8).apply(place)
     path = place / RUN / "release" / "models.json"
-    content = json.dumps(json.loads(path.read_text()), indent=2)
-    path.write_text(content.replace("./release/adapters/-f0", "./release/adapters/+r1"))
+    path.write_text(path.read_text().replace("./release/adapters/-f0", str(place / "planted")))
 
 
 DAMAGES = (
@@ -108,7 +109,7 @@ DAMAGES = (
         "models.json names another adapter",
         (Rewritten(f"{RUN}/release/models.json", another_adapter),),
         EXPORT,
-        names=("adapters",),
+        names=("planted",),
     ),
     Damage(
         "adapter_config.json cut",

@@ -16,12 +16,14 @@ from benchmarks.fault_parts.outcome import TRACEBACK, Ended, fault_of, rnr
 from benchmarks.fault_parts.rows import Row, Rows, sources
 from benchmarks.fault_parts.running import Running
 from benchmarks.fault_parts.small import (
+    RECIPES,
     arguments,
     comparable,
     figures_of,
     furnish_for_runs,
     rows_of,
 )
+from rnr_dist.types import digest
 
 NO_COMMAND = "No such command"
 CLOSE = 1e-9  # of figures that must be equal
@@ -35,7 +37,7 @@ class Undisturbed:
     """
 
     def __init__(self, folder: Path):
-        self._kept = folder / f"undisturbed-{sources()}"
+        self._kept = folder / f"undisturbed-{sources()}-{digest([*RECIPES.values()])}"
         self.place = folder / "place"
         if not self._kept.exists():
             self._make()

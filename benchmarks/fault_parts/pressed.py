@@ -35,7 +35,10 @@ PHASES: dict[str, tuple[signal.Signals, Reached]] = {
     "training": (signal.SIGINT, lambda running, scene: running.of_name(RANK)),
     "training, SIGTERM": (signal.SIGTERM, lambda running, scene: running.of_name(RANK)),
     "trials": (signal.SIGINT, lambda running, scene: running.of_name(*TRIAL)),
-    "after three searches": (signal.SIGINT, _says("searching the weight of -f1")),
+    "in the third search": (
+        signal.SIGINT,
+        lambda running, scene: list((scene.run / "release").rglob("tune/joint-0")),
+    ),
     "evaluation": (
         signal.SIGINT,
         lambda running, scene: list((scene.run / "evaluate").glob("*.parquet")),
