@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -120,6 +121,8 @@ def main() -> None:
         parser.error(f"found {', '.join(sorted(unknown))}; expected some of {', '.join(PARTS)}")
     folder = given.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    # What a part has started, and mounted, ends with it when the benchmark is told to end.
+    signal.signal(signal.SIGTERM, lambda *told: sys.exit(143))
     found: dict[str, Any] = {}
     for name, part in PARTS.items():
         if name in (given.parts or PARTS):
