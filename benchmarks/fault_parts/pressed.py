@@ -53,11 +53,13 @@ def pressed(name: str, scene: Scene) -> Row:
     running = scene.resume() if begun else scene.start()
     wrong = []
     try:
+        if reached(running, scene):
+            raise NotMetError("the command before had gone past this phase")
         running.wait_for(lambda: reached(running, scene), name)
         seconds = running.press(number)
     except NotMetError as error:
         running.clear()
-        return {"wrong": [f"phase not met: {error}"[:500]], "ended_after": None}
+        return {"wrong": [f"not interrupted here: {error}"[:500]], "ended_after": None}
     code, told = running.process.returncode, running.output
     if code != CODES[number]:
         wrong.append(f"exit code {code}, expected {CODES[number]}")
