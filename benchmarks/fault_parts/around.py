@@ -91,6 +91,8 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 kill_tree(node.pid)
         shutil.rmtree(self._folder, ignore_errors=True)
+        for log in self._folder.parent.glob(f"{self._folder.name}.*.log"):
+            log.unlink()
 
 
 def kill_tree(pid: int) -> None:
