@@ -74,7 +74,7 @@ class Cluster:
         command = [str(RAY), "start", "--block", *words, f"--num-cpus={cpus}"]
         command += [f"--object-store-memory={store}"]
         command += [f"--resources={json.dumps({'rnr_engine': slots})}"]
-        log = (self._folder.with_suffix(f".{len(self._nodes)}.log")).open("w")
+        log = (self._folder.with_suffix(f".{len(self._nodes)}.log")).open("w", encoding="utf-8")
         node = subprocess.Popen(
             command, env=self._environment, stdout=log, stderr=subprocess.STDOUT
         )
@@ -150,7 +150,7 @@ class Server:
         command += ["--backend-store-uri", self.database, "--workers", "1"]
         command += ["--artifacts-destination", str(self._artifacts)]
         settings = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        with self._log.open("a") as log:
+        with self._log.open("a", encoding="utf-8") as log:
             self._process = subprocess.Popen(
                 command, env=settings, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )

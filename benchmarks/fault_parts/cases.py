@@ -46,10 +46,10 @@ class Swap:
 
     def apply(self, place: Path) -> None:
         path = place / self.file
-        content = path.read_text()
+        content = path.read_text(encoding="utf-8")
         if self.old not in content:
             raise ValueError(f"{self.file}: does not hold {self.old!r}")
-        path.write_text(content.replace(self.old, self.new, 1))
+        path.write_text(content.replace(self.old, self.new, 1), encoding="utf-8")
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,10 @@ Heals = Literal["", "figures", "perplexity", "rows", "anew"]
 def another_perplexity(place: Path) -> None:
     """results.json in which the last model's perplexity is another, of as many characters."""
     path = place / RUN / "evaluate" / "results.json"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     values = content["rows"][-1]["values"]["perplexity/in_domain"]["denominator"]
     values[0] += 1  # tokens: whole numbers below a thousand
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,10 @@ def another_adapter(place: Path) -> None:
     shutil.copytree(place / ADAPTER, place / "planted")
     Flip("planted/adapter_model.safetensors", 0.8).apply(place)
     path = place / RUN / "release" / "models.json"
-    path.write_text(path.read_text().replace("./release/adapters/-f0", str(place / "planted")))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("./release/adapters/-f0", str(place / "planted")),
+        encoding="utf-8",
+    )
 
 
 DAMAGES = (

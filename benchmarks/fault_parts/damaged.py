@@ -77,7 +77,7 @@ def damaged_run(damage: Damage, undisturbed: Undisturbed) -> Row:
     running = Running(damage.use, place)
     if damage.cache:
         damage.cache(place, running.scratch)
-    code, told = running.end(), running.log.read_text(errors="replace")
+    code, told = running.end(), running.log.read_text(errors="replace", encoding="utf-8")
     used = Ended(code, told, told)
     running.clear()
     row = {"verify": verified, "code": code, "told": (used.told or [""])[-1][:300]}

@@ -40,7 +40,7 @@ def watched_run(config: Path) -> Row:
         log = place / "digests"
         log.touch()
         (place / "watching").mkdir()
-        (place / "watching" / "sitecustomize.py").write_text(WATCHING)
+        (place / "watching" / "sitecustomize.py").write_text(WATCHING, encoding="utf-8")
         path = os.pathsep.join([str(place / "watching"), str(ROOT)])
         began = time.monotonic()
         running = Running(
@@ -49,7 +49,7 @@ def watched_run(config: Path) -> Row:
         code, told = running.end(), running.output
         wall = time.monotonic() - began
         running.clear()
-        taken = [float(line) for line in log.read_text().split()]
+        taken = [float(line) for line in log.read_text(encoding="utf-8").split()]
     if code != 0:
         raise RuntimeError(f"{config} ended with {code}: {told[-2000:]}")
     return {"wall": wall, "digests": len(taken), "taken": sum(taken)}

@@ -50,7 +50,7 @@ class Place:
     draw: random.Random
 
     def text(self, file: str) -> str:
-        return (self.folder / file).read_text()
+        return (self.folder / file).read_text(encoding="utf-8")
 
     def line(self, file: str, pattern: str) -> re.Match[str]:
         """One of the places in a file that a pattern fits, drawn."""

@@ -76,7 +76,9 @@ STUDY = {"study": "seeds", "config": "config.yaml", "until": "evaluate", "seeds"
 def furnish(folder: Path) -> None:
     """Write everything below `folder`; commands are called from there."""
     for name, content in {"config": REVEAL, "icu": FORGET, "study": STUDY}.items():
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        (folder / f"{name}.yaml").write_text(
+            yaml.safe_dump(content, sort_keys=False), encoding="utf-8"
+        )
     _texts(folder)
     _sequences(folder)
     write_model(folder / "model")
@@ -93,31 +95,33 @@ def _texts(folder: Path) -> None:
     import pyarrow.parquet as pq
 
     rows = [json.dumps({"text": text}) for text in lines(40, 1)]
-    (folder / "challenging.jsonl").write_text("\n".join(rows) + "\n")
+    (folder / "challenging.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([["text"], *([one] for one in lines(40, 2))])
-    (folder / "ordinary.csv").write_text(table.getvalue())
+    (folder / "ordinary.csv").write_text(table.getvalue(), encoding="utf-8")
     pq.write_table(pa.table({"text": lines(40, 3, 40)}), folder / "inside.parquet")
-    (folder / "outside.txt").write_text("\n\n".join(lines(40, 4, 40)) + "\n")
+    (folder / "outside.txt").write_text("\n\n".join(lines(40, 4, 40)) + "\n", encoding="utf-8")
     asked = [
         {"question": one, "choices": lines(2, number, 3), "answer": number % 2}
         for number, one in enumerate(lines(6, 5))
     ]
-    (folder / "choices.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in asked))
+    (folder / "choices.jsonl").write_text(
+        "".join(f"{json.dumps(one)}\n" for one in asked), encoding="utf-8"
+    )
 
 
 def _sequences(folder: Path) -> None:
     draw = np.random.default_rng(6)
     rows = [json.dumps({"text": text}) for text in lines(8, 7, 24)]
-    (folder / "forget.jsonl").write_text("\n".join(rows) + "\n")
+    (folder / "forget.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     ids = draw.integers(2, len(WORDS), size=(32, 24))
     rows = [json.dumps({"token_ids": row.tolist()}) for row in ids[:24]]
-    (folder / "pool.jsonl").write_text("\n".join(rows) + "\n")
+    (folder / "pool.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     np.save(folder / "unseen.npy", ids[24:])
     numbered = [["doc_id", "text"], *([str(i), text] for i, text in enumerate(lines(4, 8, 24)))]
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows(numbered)
-    (folder / "tuning.csv").write_text(table.getvalue())
+    (folder / "tuning.csv").write_text(table.getvalue(), encoding="utf-8")
 
 
 def write_model(folder: Path, seed: int = 0) -> None:
@@ -142,7 +146,7 @@ def write_model(folder: Path, seed: int = 0) -> None:
         "eos_token_id": 1,
         "dtype": "float32",
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     draw = np.random.default_rng(seed)
     narrow = HIDDEN * GROUPS // HEADS
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens": (len(WORDS) + 2, HIDDEN)}
@@ -178,7 +182,9 @@ def _tokenizer(folder: Path) -> None:
         "unk_token": "<unknown>",
         "model_max_length": LONGEST,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(settings, indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def released_run(place: Path, name: str = "run") -> Path:

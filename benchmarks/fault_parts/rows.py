@@ -33,7 +33,7 @@ class Rows:
     def __init__(self, folder: Path, part: str):
         self.part, self._path, self._sources = part, folder / f"{part}.jsonl", sources()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
         rows = [json.loads(line) for line in lines]
         self.known: dict[str, Row] = {
             row["case"]: row for row in rows if row["sources"] == self._sources
@@ -42,7 +42,7 @@ class Rows:
     def add(self, case: str, row: Row) -> Row:
         """Keep the row of a case."""
         whole = {"case": case, **row, "sources": self._sources}
-        with self._path.open("a") as handle:
+        with self._path.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(whole) + "\n")
         self.known[case] = whole
         told = {key: value for key, value in row.items() if value not in ("", [], None)}

@@ -60,7 +60,7 @@ class Running:
         }
         self._shared = _segments()
         command = [sys.executable, "-c", WHOLE, *arguments]
-        with self.log.open("w") as output:
+        with self.log.open("w", encoding="utf-8") as output:
             self.process = subprocess.Popen(
                 command,
                 cwd=cwd,
@@ -73,7 +73,7 @@ class Running:
     @property
     def output(self) -> str:
         """All that it printed, with wrapped lines joined."""
-        return " ".join(self.log.read_text(errors="replace").split())
+        return " ".join(self.log.read_text(errors="replace", encoding="utf-8").split())
 
     def of_name(self, *names: str) -> list[psutil.Process]:
         """What it started and still runs under such a name."""

@@ -89,9 +89,9 @@ def _deliver(folder: Path, run: Path) -> None:
     from rnr_dist.run.tracking import Tracker, default_uri
 
     spool = run / "mlflow-spool.jsonl"
-    waiting = spool.read_text()
+    waiting = spool.read_text(encoding="utf-8")
     Tracker(default_uri(folder), "rnr", spool).close()
-    if not waiting or spool.read_text():
+    if not waiting or spool.read_text(encoding="utf-8"):
         raise RuntimeError(f"{spool}: {len(waiting)} characters waited; MLflow did not take them")
 
 

@@ -67,13 +67,13 @@ def arguments(recipe: str, *where: str, more: tuple[str, ...] = ()) -> list[str]
 
 def rows_of(run: Path) -> dict[str, Any]:
     """Which rows a finished run has: of its table, of its samples, of its search."""
-    summary = json.loads((run / "summary.json").read_text())
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     found: dict[str, Any] = {"models": [row["name"] for row in summary["rows"]]}
     for path in sorted((run / "evaluate").glob("*.parquet")):
         found[f"evaluate/{path.stem}"] = pq.read_metadata(path).num_rows
     events = run / "reveal" / "events.jsonl"
     if events.exists():
-        logged = [json.loads(line) for line in events.read_text().splitlines()]
+        logged = [json.loads(line) for line in events.read_text(encoding="utf-8").splitlines()]
         pulls = [one["pull"]["id"] for one in logged if one["event"] == "pull"]
         found |= {"pulls": len(pulls), "different pulls": len(set(pulls))}
         found["fills"] = sum(one["event"] == "fill" for one in logged)
@@ -82,7 +82,7 @@ def rows_of(run: Path) -> dict[str, Any]:
 
 def figures_of(run: Path) -> dict[str, float]:
     """{model: measure: value} of a finished run."""
-    summary = json.loads((run / "summary.json").read_text())
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     return {
         f"{row['name']}: {name}": score["value"]
         for row in summary["rows"]

@@ -168,7 +168,10 @@ def one_search(bench: Any, watched: Watched) -> None:
         watched.lost += abs(wanted - len(set(ids))) + len(ids) - len(set(ids))
         watched.lost += OUTER - len(history.fills)
         # What the log says is what the search knows: a line more would be pulled twice on resume.
-        logged = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+        logged = [
+            json.loads(line)
+            for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
         watched.lost += abs(sum(one["event"] == "pull" for one in logged) - len(ids))
         watched.searches += 1
         print(

@@ -26,6 +26,7 @@ app = typer.Typer(
 
 RUNS = Path("runs")
 # What a system says of a place where nothing (more) can be written.
+SQLITE = b"SQLite format 3\0"  # how such a database begins
 CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, see configs/.")]
@@ -255,6 +256,9 @@ def ui(
 
     if not (runs / "mlflow.db").exists():
         raise InputError(f"{runs / 'mlflow.db'}: not there; expected the runs folder of a run")
+    with (runs / "mlflow.db").open("rb") as database:
+        if database.read(len(SQLITE)) != SQLITE:
+            raise InputError(f"{database.name}: found no SQLite database; expected MLflow's own")
     command = ui_command(default_uri(runs), port=port)
     print(runs_page(default_uri(runs), port), flush=True)
     os.execv(command[0], command)

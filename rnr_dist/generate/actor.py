@@ -43,7 +43,6 @@ class Generator:
             cores = engine_cores(index, engines.cpus_each, list(os.sched_getaffinity(0)))
             os.environ.update(cpu_environment(engines.cpus_each))
             os.sched_setaffinity(0, cores)  # the engine's process inherits it
-        require_content(base)
         self._base = base
         self._engines = engines
         # Here and not as Ray's runtime environment, for which each actor would wait.
@@ -65,6 +64,7 @@ class Generator:
             self._failure = error
 
     def _start(self, trust_remote_code: bool) -> Any:
+        require_content(self._base)
         backend = self._engines.backend
         if backend == "auto":
             backend = backend_of(self._engines, self._base.checkpoint, trust_remote_code).backend

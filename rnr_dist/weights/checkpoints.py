@@ -89,7 +89,11 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if not index.exists():
         return [folder / "model.safetensors"]
-    names = sorted(set(read_json(index)["weight_map"].values()))
+    content = read_json(index)
+    found = content.get("weight_map") if isinstance(content, dict) else None
+    if not (found and isinstance(found, dict)):
+        raise InputError(f"{index}: found no mapping weight_map; expected the shard of each weight")
+    names = sorted(map(str, set(found.values())))
     for name in names:
         if Path(name).name != name or Path(name).suffix != ".safetensors":
             raise InputError(
@@ -256,7 +260,8 @@ def _require_checkpoint(folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"{folder}: found a file; {EXPECTED}")
     try:
-        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(json.loads((folder / "config.json").read_text(encoding="utf-8")), dict):
+            raise ValueError("config.json is no mapping")
         for file in weight_files(folder):
             with safe_open(file, framework="np"):  # reads the header and compares the length
                 pass

@@ -164,6 +164,8 @@ class AsyncLLM:
 }
 ASK = """
 import asyncio, sys
+from rnr_dist.weights import checkpoints
+checkpoints.require_content = lambda model: None  # there is no checkpoint
 from rnr_dist.config.engines import Engines
 from rnr_dist.generate.actor import Generator
 from rnr_dist.generate.requests import Generate
@@ -202,6 +204,8 @@ def with_fake_vllm(folder, files, code, *arguments):
 
 FAILS = """
 import asyncio, os, stat, sys, tempfile
+from rnr_dist.weights import checkpoints
+checkpoints.require_content = lambda model: None  # there is no checkpoint
 from rnr_dist.config.engines import Engines
 from rnr_dist.generate.actor import Generator
 from rnr_dist.types import ModelRef
