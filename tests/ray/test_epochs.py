@@ -300,7 +300,7 @@ def test_a_sweep_trains_each_place_once_and_a_lost_one_ends_no_other(
             MethodSettings(
                 training=LORA,
                 grid=[
-                    {"learning_rate": 1e30, "batch_size": 16},
+                    {"learning_rate": 1e9, "weight_decay": 1e9, "batch_size": 16},
                     {"learning_rate": 2e-2, "rank": 4},
                 ],
             ),
