@@ -188,13 +188,6 @@ def _worker_environment() -> dict[str, str]:
     }
 
 
-def _check_cluster(config: Config) -> None:
-    """Raises InputError where engines or a training would wait for ever, or have waited too long.
-
-    What others hold is waited for, `ROOM_SECONDS` long, and the command says so.
-    """
-
-
 def _ray_folder() -> Path:
     """Where Ray keeps logs and sockets, in a folder of this user alone.
 
@@ -204,8 +197,11 @@ def _ray_folder() -> Path:
     return private_folder(Path(above).absolute() / f"rnr-ray-{os.getuid()}") / "ray"
 
 
-def _check_engine_slots(config: Config) -> None:
-    """On a cluster CPU engines need `rnr_engine` slots; waiting for them would last for ever."""
+def _check_cluster(config: Config) -> None:
+    """Raises InputError where engines or a training would wait for ever, or have waited too long.
+
+    What others hold is waited for, `ROOM_SECONDS` long, and the command says so.
+    """
     import ray
 
     trainings_at_once(config)
