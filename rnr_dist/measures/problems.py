@@ -70,15 +70,7 @@ def choice_accuracy(questions: Sequence[Question], answers: Iterable[Response]) 
 def reply_requests(dialogues: Iterable[Dialogue], tokenizer: Any) -> list[Generate]:
     """One request a dialogue: its turns by A and B in turn, then the name of who speaks next."""
     return [
-        Generate(
-            REPLY,
-            encoded(
-                tokenizer,
-                "\
-".join(turns(dialogue)),
-            ),
-        )
-        for dialogue in dialogues
+        Generate(REPLY, encoded(tokenizer, "\n".join(turns(dialogue)))) for dialogue in dialogues
     ]
 
 

@@ -65,22 +65,16 @@ def linear_layers(folder: str | Path, trust_remote_code: bool = False) -> dict[s
     """The linear layers whose weights lie in the files in plain numbers, by name.
 
     A head that shares the input embedding's weight is none: it has no weight of its own. Of a
-    model whose code is not known here the files' keys are the names. Raises InputError where the
-    files hold a layer in another shape than config.json says.
+    model whose code is not known here the files' keys are the names.
     """
     held = _matrices(Path(folder))
     model = skeleton(folder, trust_remote_code)
     if model is None:
         return {name: Layer(f"{name}.weight", shape) for name, shape in held.items()}
     layers = {}
-    for name, module, transposed in linear_modules(model):
+    for name, _, transposed in linear_modules(model):
         key = _held_as(name, held, model.base_model_prefix)
         if key is not None:
-            if held[key] != tuple(module.weight.shape):
-                raise InputError(
-                    f"model: found {key}.weight of shape {held[key]} in {folder}, but by its "
-                    f"config.json it has {tuple(module.weight.shape)}; expected weights that fit"
-                )
             shape = held[key][::-1] if transposed else held[key]
             layers[name] = Layer(f"{key}.weight", shape, transposed)
     return layers

@@ -12,7 +12,13 @@ from typing import Any
 
 from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
-from rnr_dist.weights.skeleton import Layer, head_is_last, linear_layers, skeleton
+from rnr_dist.weights.skeleton import (
+    Layer,
+    head_is_last,
+    linear_layers,
+    linear_modules,
+    skeleton,
+)
 
 
 def require_trained(
@@ -27,8 +33,20 @@ def require_trained(
             f"{key}.objective: found {training.objective.name}, which asks a model's head alone, "
             f"but {folder} scales or caps its logits beside it; expected another method or model"
         )
+    _require_shapes(folder, layers, model)
     require_layers(folder, training.target_modules, f"{key}.target_modules", layers, model)
     require_layer_numbers(folder, training.layers or (), f"{key}.layers", layers)
+
+
+def _require_shapes(folder: Path, layers: Mapping[str, Layer], model: Any) -> None:
+    """Raises InputError where the files hold a layer in another shape than config.json says."""
+    for name, module, transposed in linear_modules(model) if model is not None else ():
+        said = tuple(module.weight.shape)[:: -1 if transposed else 1]
+        if name in layers and layers[name].shape != said:
+            raise InputError(
+                f"model: found {layers[name].key} of shape {layers[name].shape} in {folder}, but by "
+                f"its config.json it has {said}; expected weights that fit"
+            )
 
 
 def require_layers(
