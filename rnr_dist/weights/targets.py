@@ -44,8 +44,8 @@ def _require_shapes(folder: Path, layers: Mapping[str, Layer], model: Any) -> No
         said = tuple(module.weight.shape)[:: -1 if transposed else 1]
         if name in layers and layers[name].shape != said:
             raise InputError(
-                f"model: found {layers[name].key} of shape {layers[name].shape} in {folder}, but by "
-                f"its config.json it has {said}; expected weights that fit"
+                f"model: found {layers[name].key} of shape {layers[name].shape} in {folder}, but "
+                f"by its config.json it has {said}; expected weights that fit"
             )
 
 
