@@ -27,6 +27,8 @@ RAY = Path(sys.executable).with_name("ray")
 START_SECONDS = 120.0
 STORE_BYTES = 100 * 2**20
 # Holds as much of a cluster's object store as it gets, until its standard input closes.
+# A node takes the user's token by itself where there is one; who joins by an address does not.
+TOKEN = {"RAY_AUTH_MODE": "token"}
 HOG = """
 import sys, numpy, ray
 ray.init(log_to_driver=False, logging_level="ERROR")
@@ -51,8 +53,8 @@ class Cluster:
         self._nodes: list[subprocess.Popen[bytes]] = []
         port, dashboard, agent = free_port(), free_port(), free_port()
         self.address = f"127.0.0.1:{port}"
-        self._environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-        self._environment["PYTHONPATH"] = str(ROOT)
+        own = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT), **TOKEN}
+        self._environment = {**os.environ, **own}
         head = ["--head", f"--port={port}", f"--dashboard-port={dashboard}"]
         head += [f"--dashboard-agent-listen-port={agent}", f"--temp-dir={self._folder}"]
         self._start(head, cpus, slots, store)
@@ -62,6 +64,10 @@ class Cluster:
                 raise RuntimeError("the head node does not start")
             time.sleep(0.5)
         time.sleep(5)  # until it takes drivers
+
+    def joining(self) -> dict[str, str]:
+        """Variables of a command that joins it."""
+        return {"RAY_ADDRESS": self.address, **TOKEN}
 
     def add(self, cpus: int, slots: int) -> subprocess.Popen[bytes]:
         """A further node, which brings engine slots."""
@@ -114,9 +120,9 @@ def cluster(cpus: int, slots: int, store: int = 2 * STORE_BYTES) -> Iterator[Clu
 
 
 @contextlib.contextmanager
-def full_store(address: str) -> Iterator[None]:
+def full_store(joined: Cluster) -> Iterator[None]:
     """The cluster's object store held by another driver for the block."""
-    settings = {**os.environ, "RAY_ADDRESS": address}
+    settings = {**os.environ, **joined.joining()}
     hog = subprocess.Popen(
         [sys.executable, "-c", HOG], env=settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

@@ -65,6 +65,14 @@ class Scene:
     def resume(self, **named: Any) -> Running:
         return self.start("--resume", str(self.run), **named)
 
+    def cleaned(self) -> None:
+        """`rnr clean`, after which nothing of earlier commands is left."""
+        cleaning = Running(["clean"], self.place, scratch=self.scratch)
+        self._started.append(cleaning)
+        if (code := cleaning.end()) != 0:
+            self.lost.append(f"rnr clean ended with {code}: {cleaning.output[-300:]}")
+        self.cleared(cleaning)
+
     def ended_well(self, running: Running) -> None:
         """The run ends with 0, its rows and figures are the undisturbed ones, nothing is left."""
         code = running.end()
@@ -146,7 +154,8 @@ def killed_driver(scene: Scene) -> None:
     running.wait_for(lambda: running.of_name(RANK), "a training")
     running.process.kill()
     running.end()
-    scene.cleared(running, files=False)  # nobody could remove them; the next run does
+    scene.cleared(running, files=False)  # nobody could remove them
+    scene.cleaned()
     scene.ended_well(scene.resume())
 
 
@@ -164,7 +173,7 @@ def killed_node(scene: Scene) -> None:
     with cluster(cpus=2, slots=0) as found:
         node = found.add(cpus=2, slots=1)
         time.sleep(10)
-        running = scene.start(environment={"RAY_ADDRESS": found.address})
+        running = scene.start(environment=found.joining())
         running.wait_for(lambda: scene.events >= 1, "a pull")
         kill_tree(node.pid)
         time.sleep(10)
@@ -246,8 +255,8 @@ def full_disk(scene: Scene) -> None:
 
 def full_object_store(scene: Scene) -> None:
     """Another driver holds the cluster's object store; what does not fit is spilled."""
-    with cluster(cpus=2, slots=1, store=100 * 2**20) as found, full_store(found.address):
-        scene.ended_well(scene.start(environment={"RAY_ADDRESS": found.address}))
+    with cluster(cpus=2, slots=1, store=100 * 2**20) as found, full_store(found):
+        scene.ended_well(scene.start(environment=found.joining()))
 
 
 def two_drivers(scene: Scene) -> None:

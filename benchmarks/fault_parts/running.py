@@ -27,7 +27,7 @@ MARK = "RNR_FAULT_MARK"
 SHARED_MEMORY = Path("/dev/shm")
 GOING_SECONDS = 60.0  # that processes may take to go once the command has ended
 SLOWEST = 900.0  # seconds of a small run
-OWN_LOGS = "ray"  # in the temporary folder: Ray's logs, which outlive a session that joined it
+LOCK = "lock"  # an empty file beside folders that several processes use in turn
 
 
 class NotMetError(RuntimeError):
@@ -120,11 +120,10 @@ class Running:
         return found
 
     def _files(self) -> Iterator[Path]:
-        """Uppermost entries of the temporary folder that are no empty folder and no logs."""
+        """A file of each uppermost entry of the temporary folder that has any, locks apart."""
         for path in sorted(self.scratch.iterdir()):
-            held = [one for one in path.rglob("*") if not one.is_dir()] if path.is_dir() else [path]
-            if held and path.name != OWN_LOGS and not path.name.endswith(".lock"):
-                yield path
+            held = sorted(one for one in (path, *path.rglob("*")) if not one.is_dir())
+            yield from [one for one in held if one.name != LOCK and one.suffix != f".{LOCK}"][:1]
 
     def clear(self) -> None:
         """End what is left of it; remove its log, and the temporary folder if that is its own."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import socket
 import stat
 import tempfile
@@ -18,10 +19,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rnr_dist.machine.ray_logs import over_sessions
+from rnr_dist.machine.semaphores import orphans
 from rnr_dist.weights.node_cache import KINDS, cache_folder, clean
 
 # vLLM's engines and their clients meet at sockets that are called like this.
 ENGINE_SOCKET = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# Many and small: told by their number.
+COUNTED = {
+    "socket": "socket(s) without a listener",
+    "semaphore": "semaphore(s) of killed processes",
+}
 YOUNG_SECONDS = 60.0  # a socket may be bound some time before someone listens
 SPOOL = "mlflow-spool.jsonl"
 LOCK = ".lock"  # beside it while a driver works there
@@ -38,11 +46,19 @@ class Left:
 
 
 def clean_machine(runs: Path, dry: bool) -> list[Left]:
-    """Remove what is left of merged checkpoints, sockets and spools; all of it, and what stays.
+    """Remove what is left of merged checkpoints, Ray's sessions, sockets, semaphores and spools.
+
+    Returns all of it, and what stays.
 
     dry: only find it.
     """
-    return [*_caches(dry), *_sockets(dry), *_spools(runs, dry)]
+    return [
+        *_caches(dry),
+        *_sessions(dry),
+        *_sockets(dry),
+        *_semaphores(dry),
+        *_spools(runs, dry),
+    ]
 
 
 def told(found: list[Left], dry: bool) -> list[str]:
@@ -50,11 +66,11 @@ def told(found: list[Left], dry: bool) -> list[str]:
     lines = [
         f"{_size(one.size):>10} {one.what} {one.path}" + (f": {one.kept}" if one.kept else "")
         for one in found
-        if one.what != "socket"
+        if one.what not in COUNTED
     ]
-    sockets = sum(one.what == "socket" for one in found)
-    if sockets:
-        lines.append(f"{_size(0):>10} {sockets} sockets without a listener")
+    for what, told_of in COUNTED.items():
+        if count := sum(one.what == what for one in found):
+            lines.append(f"{_size(0):>10} {count} {told_of}")
     gone = [one for one in found if not one.kept]
     verb = "would be removed" if dry else "removed"
     return [*lines, f"{_size(sum(one.size for one in gone))} in {len(gone)} places {verb}"]
@@ -68,6 +84,22 @@ def _caches(dry: bool) -> Iterator[Left]:
             yield Left(cache, f"merged {kind}", kept="in use by a living process")
         elif size:
             yield Left(cache, f"merged {kind}", size)
+
+
+def _sessions(dry: bool) -> Iterator[Left]:
+    """Logs and sockets of Ray whose driver lives no more."""
+    for path in over_sessions():
+        size = sum(one.lstat().st_size for one in path.rglob("*") if not one.is_dir())
+        if not dry:
+            shutil.rmtree(path, ignore_errors=True)
+        yield Left(path, "Ray session", size)
+
+
+def _semaphores(dry: bool) -> Iterator[Left]:
+    for path in orphans():
+        if not dry:
+            path.unlink(missing_ok=True)
+        yield Left(path, "semaphore")
 
 
 def _sockets(dry: bool) -> Iterator[Left]:

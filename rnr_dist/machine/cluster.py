@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -20,13 +22,15 @@ from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
 from rnr_dist.machine.ending import ENDING
 from rnr_dist.machine.processes import end, nodes, own_signals, watch, with_descendants
+from rnr_dist.machine.ray_logs import ray_folder, remove_old_sessions
 from rnr_dist.machine.scratch import sweep
-from rnr_dist.run.private import private_folder
+from rnr_dist.machine.semaphores import remove_orphans
 from rnr_dist.run.progress import say
 
 # What a CPU engine takes beside weights and KV cache: two interpreters with torch and vLLM.
 ENGINE_OVERHEAD_GIB = 1.6
 GIB = 2**30
+JOIN_SECONDS = 10.0  # for a head node to take a connection
 ROOM_SECONDS = 1800.0  # for what other jobs of a cluster hold
 ROOM_POLL_SECONDS = 2.0
 SIGNAL_SECONDS = 0.1  # until the driver knows of a signal that all its processes got
@@ -89,28 +93,76 @@ def ray_session(config: Config) -> Iterator[None]:
         yield
         return
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if not os.environ.get("RAY_ADDRESS"):
+        with _own_ray(config, quiet):
+            yield
+        return
+    # The job's own environment holds here: a second one may not repeat its variables.
+    with own_signals():
+        _join(quiet)
+    try:
+        _check_cluster(config)
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_ray(config: Config, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Ray on this machine for the block; its logs stay where the block fails, and the user is told.
+
+    It joins nothing: a cluster that happens to run on this machine is not ours to use.
+    """
+    import ray
+
+    before, logs, failed = nodes(), None, False
     with contextlib.ExitStack() as stack:
-        if os.environ.get("RAY_ADDRESS"):
-            # The job's own environment holds here: a second one may not repeat its variables.
-            with own_signals():
-                ray.init(**quiet)
-            stack.callback(ray.shutdown)
-            _check_cluster(config)
-        else:
-            before = nodes()
-            stack.callback(_shut_down, before)
-            # Joining nothing: a cluster that happens to run on this machine is not ours to use.
+        stack.callback(_shut_down, before)
+        try:
             with own_signals(), _environment(_worker_environment()):
-                ray.init(
+                started = ray.init(
                     address="local",
                     num_cpus=len(os.sched_getaffinity(0)),
                     resources={"rnr_engine": config.engine_slots},
                     include_dashboard=False,
-                    _temp_dir=str(_ray_folder()),
-                    **quiet,
+                    _temp_dir=str(ray_folder()),
+                    **settings,
                 )
+            logs = Path(started.address_info["session_dir"])
             stack.callback(watch(nodes() - before, _node_died))
-        yield
+            yield
+        except Exception as error:
+            failed = not isinstance(error, InputError)
+            raise
+        finally:
+            stack.close()
+            if logs and failed:
+                say(f"Ray's logs of this run: {logs / 'logs'}")
+            elif logs:
+                shutil.rmtree(logs, ignore_errors=True)
+
+
+def _join(settings: Mapping[str, Any]) -> None:
+    """Raises InputError where no cluster answers, or one that wants a token."""
+    import ray
+
+    address = os.environ["RAY_ADDRESS"]
+    host, _, port = address.rpartition(":")
+    try:
+        if port.isdigit() and "/" not in host:  # Ray itself would try for minutes
+            socket.create_connection((host, int(port)), JOIN_SECONDS).close()
+        ray.init(**settings)
+    except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        if isinstance(error.__cause__, ray.exceptions.AuthenticationError):
+            raise InputError(
+                f"RAY_ADDRESS: found {address}, whose cluster asks for a token; expected "
+                "RAY_AUTH_MODE=token and the cluster's token in ~/.ray/auth_token, see "
+                "cluster/README.md"
+            ) from None
+        raise InputError(
+            f"RAY_ADDRESS: found {address}, where no Ray cluster answers; expected HOST:PORT of a "
+            "head node that runs, or RAY_ADDRESS unset, for Ray on this machine"
+        ) from error
 
 
 def _node_died(name: str) -> None:
@@ -132,6 +184,8 @@ def _shut_down(before: set[psutil.Process]) -> None:
     ray.shutdown()
     end(started)
     sweep()
+    remove_orphans()
+    remove_old_sessions()
 
 
 @contextlib.contextmanager
@@ -186,15 +240,6 @@ def _worker_environment() -> dict[str, str]:
         "MALLOC_ARENA_MAX": "2",
         "PYTHONPATH": os.pathsep.join(filter(None, here)),
     }
-
-
-def _ray_folder() -> Path:
-    """Where Ray keeps logs and sockets, in a folder of this user alone.
-
-    Ray opens its own to everybody, to read and to write, whatever it was before.
-    """
-    above = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    return private_folder(Path(above).absolute() / f"rnr-ray-{os.getuid()}") / "ray"
 
 
 def _check_cluster(config: Config) -> None:

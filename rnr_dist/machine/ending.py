@@ -22,6 +22,7 @@ import psutil
 
 from rnr_dist.machine.processes import become_heir, end, with_descendants
 from rnr_dist.machine.scratch import sweep
+from rnr_dist.machine.semaphores import remove_orphans
 
 GRACE_SECONDS = 12.0  # for generators, Ray and MLflow; a user shall wait 15 s at most
 CALLED = {signal.SIGINT: "interrupted", signal.SIGTERM: "told to end"}
@@ -138,6 +139,7 @@ def kill_all() -> None:
     """Kill all that this process has started, and remove the files of what was killed."""
     end(with_descendants(psutil.Process().children()), patience=0)
     sweep()
+    remove_orphans()
 
 
 def leave(code: int) -> NoReturn:

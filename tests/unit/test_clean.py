@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rnr_dist.commands.clean import YOUNG_SECONDS
+from rnr_dist.machine import semaphores
 from rnr_dist.weights import node_cache
 from tests.unit.command_fakes import rnr
 
@@ -19,6 +22,10 @@ def machine(tmp_path, monkeypatch):
     """A temporary folder of its own, short enough for sockets."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         monkeypatch.setattr(tempfile, "tempdir", name)
+        monkeypatch.delenv("RAY_TMPDIR", raising=False)
+        memory = Path(name) / "shm"
+        memory.mkdir()
+        monkeypatch.setattr(semaphores, "FOLDER", memory)
         yield Path(name)
 
 
@@ -58,7 +65,7 @@ def test_what_ended_runs_left_goes_and_how_much_is_said(machine, tmp_path, capsy
     assert rnr("clean", "--runs", runs) == 0
     told = capsys.readouterr().out
     assert told.endswith("3.0 MiB in 3 places removed\n")
-    assert str(cache) in told and "1 sockets without a listener" in told
+    assert str(cache) in told and "1 socket(s) without a listener" in told
     assert not any(path.exists() for path in everything)
     assert waiting.read_text(), "what MLflow has not received stays"
     assert rnr("clean", "--runs", runs) == 0
@@ -96,3 +103,25 @@ def test_a_cache_of_someone_else_stays(machine, tmp_path):
     node_cache.cache_folder("weights").symlink_to(elsewhere)
     assert rnr("clean", "--runs", tmp_path) == 0
     assert (elsewhere / "mine").exists()
+
+
+def test_sessions_and_semaphores_of_dead_processes_go_and_those_of_living_ones_stay(
+    machine, capsys
+):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    stay, go = [], []
+    for pid, group in ((dead.pid, go), (os.getpid(), stay)):
+        session = machine / f"rnr-ray-{os.getuid()}/ray/session_2026-01-02_03-04-05_678901_{pid}"
+        (session / "logs").mkdir(parents=True)
+        (session / "logs" / "raylet.out").write_bytes(b"l" * 2**20)
+        semaphore = machine / "shm" / f"sem.loky-{pid}-abcdefgh"
+        semaphore.touch()
+        group += [session, semaphore]
+    assert rnr("clean", "--dry-run") == 0
+    assert "1.0 MiB in 2 places would be removed" in capsys.readouterr().out
+    assert all(path.exists() for path in (*go, *stay))
+    assert rnr("clean") == 0
+    assert "1 semaphore(s) of killed processes" in capsys.readouterr().out
+    assert not any(path.exists() for path in go)
+    assert all(path.exists() for path in stay)

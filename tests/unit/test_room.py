@@ -1,8 +1,11 @@
 """Room on a cluster: what is refused, what is waited for and for how long; actors that are away."""
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
+import types
 from pathlib import Path
 
 import numpy as np
@@ -93,13 +96,16 @@ def test_the_environment_of_a_block_is_taken_back(monkeypatch):
     assert "RNR_NEW" not in os.environ
 
 
-def test_processes_of_ray_have_the_environment_and_the_driver_has_its_own_back(monkeypatch):
-    seen = {}
+def test_processes_of_ray_have_the_environment_and_the_driver_has_its_own_back(
+    monkeypatch, tmp_path
+):
+    seen, session = {}, tmp_path / "session"
 
     def init(**options):
         seen.update(os.environ)
         signal.signal(signal.SIGTERM, lambda *_: None)  # as Ray does
         assert "runtime_env" not in options  # of which each process would be a new one
+        return types.SimpleNamespace(address_info={"session_dir": str(session)})
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
@@ -112,6 +118,52 @@ def test_processes_of_ray_have_the_environment_and_the_driver_has_its_own_back(m
         assert str(Path(rnr_dist.__file__).parents[1]) in seen["PYTHONPATH"].split(os.pathsep)
         assert "MALLOC_ARENA_MAX" not in os.environ
         assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("error", "stays"),
+    [(None, False), (InputError("a key"), False), (KeyboardInterrupt(), False), (OSError(), True)],
+)
+def test_logs_of_ray_stay_where_the_run_failed(error, stays, monkeypatch, tmp_path, capsys):
+    logs = tmp_path / "session" / "logs"
+    logs.mkdir(parents=True)
+    info = {"session_dir": str(logs.parent)}
+    monkeypatch.setattr(ray, "init", lambda **_: types.SimpleNamespace(address_info=info))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with contextlib.suppress(BaseException), cluster.ray_session(config()):
+        if error:
+            raise error
+    assert logs.exists() is stays
+    told = capsys.readouterr()
+    assert (str(logs) in told.err + told.out) is stays
+
+
+def test_an_address_at_which_no_cluster_answers_is_named_at_once(monkeypatch):
+    with socket.socket() as taken:  # bound, and listens to nobody
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray would try for minutes"))
+        with (
+            pytest.raises(InputError, match=f"RAY_ADDRESS: found {address}, where no Ray cluster"),
+            cluster.ray_session(config()),
+        ):
+            pass
+
+
+def test_a_cluster_that_asks_for_a_token_is_told_from_one_that_is_not_there(monkeypatch):
+    def init(**_):
+        refused = ray.exceptions.AuthenticationError("InvalidAuthToken")
+        raise ConnectionError("Failed to connect") from refused
+
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(ray, "init", init)
+    with (
+        pytest.raises(InputError, match="asks for a token; expected RAY_AUTH_MODE=token"),
+        cluster.ray_session(config()),
+    ):
+        pass
 
 
 # Actors
