@@ -23,7 +23,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,13 +30,12 @@ import psutil
 import ray
 
 from benchmarks.fault_parts.outcome import ROOT
-from benchmarks.reveal_parts.simulated import BASE, HashEmbedder, SimulatedGenerator, task_of
+from benchmarks.reveal_parts.simulated import BASE, SimulatedGenerator, simulated_bench, task_of
 from rnr_dist.config.file import load_config
 from rnr_dist.generate.cluster_pool import generator_pool
 from rnr_dist.reveal.search import Listeners, search
 from rnr_dist.reveal.setting import Setting
 from rnr_dist.run.directory import write_rows
-from rnr_dist.score.actors import OracleActor, Scorer
 from rnr_dist.types import Arm, Context, Split
 
 GENERATORS, ARMS, HIDDEN = 4, 1000, 256
@@ -106,19 +104,7 @@ def soak(minutes: float) -> dict[str, Any]:
             ROOT / "configs" / "demo.yaml", [f"{key}={value}" for key, value in settings.items()]
         )
         with generator_pool(config, BASE, SimulatedGenerator) as pool:
-            kept = {"num_cpus": 0}
-            scorer = Scorer(
-                ray.remote(OracleActor).options(**kept).remote("profanity"),
-                ray.remote(HashEmbedder).options(**kept).remote(),
-                "profanity",
-            )
-            bench = SimpleNamespace(
-                config=config,
-                base=BASE,
-                endpoint=pool,
-                scorer=scorer,
-                tokenizer=SimpleNamespace(encode=lambda text: list(text.encode())),
-            )
+            bench = simulated_bench(config, pool)
             threads = [
                 threading.Thread(target=target, args=(watched, stop), daemon=True)
                 for target in (sampling, killing)

@@ -137,6 +137,22 @@ def task_of(contexts: list[Context]) -> Any:
     )
 
 
+def simulated_bench(config: Config, pool: Any) -> Any:
+    """What a search needs, around a pool of simulated generators: its bench."""
+    kept = {"num_cpus": 0}
+    scorer = Scorer(
+        ray.remote(OracleActor).options(**kept).remote("profanity"),
+        ray.remote(HashEmbedder).options(**kept).remote(),
+        "profanity",
+    )
+    tokenizer = SimpleNamespace(
+        encode=lambda text, add_special_tokens=True: list(text.encode()),
+    )
+    return SimpleNamespace(
+        config=config, base=BASE, endpoint=pool, scorer=scorer, tokenizer=tokenizer
+    )
+
+
 def run(machines: int, pulls: int, kill_every: float | None) -> dict[str, float]:
     overrides = {
         "engines.count": machines,
@@ -173,21 +189,8 @@ def run(machines: int, pulls: int, kill_every: float | None) -> dict[str, float]
     ):
         folder = Path(name)
         prepared(folder, config, 2000)
-        kept = {"num_cpus": 0}
-        scorer = Scorer(
-            ray.remote(OracleActor).options(**kept).remote("profanity"),
-            ray.remote(HashEmbedder).options(**kept).remote(),
-            "profanity",
-        )
         pids = ray.get([generator.pid.remote() for generator in pool.generators])
-        bench: Any = SimpleNamespace(
-            config=config,
-            base=BASE,
-            endpoint=pool,
-            scorer=scorer,
-            tokenizer=SimpleNamespace(encode=lambda text: list(text.encode())),
-        )
-        setting = Setting(bench, task_of(contexts), folder)
+        setting = Setting(simulated_bench(config, pool), task_of(contexts), folder)
         stop = threading.Event()
 
         def kill() -> None:
