@@ -112,7 +112,7 @@ DAMAGES = (
         "models.json names another adapter",
         (Rewritten(f"{RUN}/release/models.json", another_adapter),),
         EXPORT,
-        names=("planted",),
+        names=("models.json", "damaged"),
     ),
     Damage(
         "adapter_config.json cut",
