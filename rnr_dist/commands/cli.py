@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from rnr_dist.commands.start import RUNS, STAGES, Where, start, start_study
+from rnr_dist.commands.start import RUNS, Where, start, start_study
 from rnr_dist.errors import InputError, LostError, told_in
 from rnr_dist.machine.ending import ENDING, going_on, kill_all, leave, signals_end
 from rnr_dist.run.extras import sentence_of

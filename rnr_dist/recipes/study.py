@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from rnr_dist.config.file import load_config, load_study
-from rnr_dist.config.shipped import STUDIES, config_path
 from rnr_dist.config.methods import way_of
 from rnr_dist.config.schema import Config
+from rnr_dist.config.shipped import STUDIES, config_path
 from rnr_dist.config.study import Study
 from rnr_dist.errors import InputError
 from rnr_dist.machine.cluster import ray_session
