@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rnr_dist.run.extras import ASKED, BRINGS, asked_for, lacking, require_packages, sentence_of
 from rnr_dist.errors import InputError
+from rnr_dist.run.extras import ASKED, BRINGS, asked_for, lacking, require_packages, sentence_of
 from tests.unit.command_fakes import furnish
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +78,7 @@ def test_a_config_is_checked_and_what_a_run_lacks_is_told(light, config):
     assert lacks.endswith('pip install "rnr-dist[cpu,demo]" or "rnr-dist[gpu,demo]"')
 
 
-@pytest.mark.parametrize("command", ["run", "baselines"])
+@pytest.mark.parametrize("command", ["run", "reveal"])
 def test_a_run_is_refused_before_anything_is_made(light, command, tmp_path):
     done = light(command, "config.yaml", "--run", "mine")
     assert done.returncode == 2

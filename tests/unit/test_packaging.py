@@ -154,14 +154,16 @@ def test_the_embedded_weights_are_one_pin_in_group_code_and_lock():
 
 # The wheel
 
+WHEEL_SOURCES = ["pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"]
+WHEEL_SOURCES += ["rnr_dist", "configs"]
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """The built wheel, from a copy of what the checkout tracks; no network is asked."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("out")
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md"]
-        + ["LICENSE", "rnr_dist", "configs"],
+        ["git", "ls-files", "-z", *WHEEL_SOURCES],
         cwd=ROOT,
         check=True,
         capture_output=True,
