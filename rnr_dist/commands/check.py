@@ -22,8 +22,10 @@ from rnr_dist.generate.backend import backend_of
 from rnr_dist.machine.cluster import check_room
 from rnr_dist.methods.method import make_method, require_served, require_trainable
 from rnr_dist.reveal.embeddings import require_embeddings
+from rnr_dist.run.extras import BRINGS, RUN, asked_for, lacking, require_packages
 from rnr_dist.run.places import check_temporary_folder
 from rnr_dist.run.precision import compute_dtype
+from rnr_dist.score.oracles import ORACLE_PACKAGES
 from rnr_dist.tasks.prompts import require_chat_template, require_tokenizer
 from rnr_dist.tasks.task import Task, make_task
 from rnr_dist.weights.checkpoints import (
@@ -32,6 +34,7 @@ from rnr_dist.weights.checkpoints import (
     resolve_embedder,
     weight_files,
 )
+from rnr_dist.weights.embedded import EMBEDDERS, MODELS, converted_folder
 from rnr_dist.weights.node_cache import cache_folder, require_room
 from rnr_dist.weights.targets import require_trained
 
@@ -131,8 +134,12 @@ def check_architecture(config: Config, folder: Path) -> None:
 
 def check_config(path: Path, overrides: list[str]) -> list[str]:
     """Lines on what was found. Raises InputError for the first problem."""
-    config = load_config(path, overrides)
-    lines = [f"config  {config.name}: {path}", f"recipe  {config.recipe}"]
+    return told_of(load_config(path, overrides), str(path))
+
+
+def told_of(config: Config, origin: str) -> list[str]:
+    """`check_config` of a config that is read; `origin` is where from."""
+    lines = [f"config  {config.name}: {origin}", f"recipe  {config.recipe}"]
     lines.append(f"model   {config.model}")
     task = check_inputs(config)
     lines += task.describe()
@@ -148,7 +155,29 @@ def check_config(path: Path, overrides: list[str]) -> list[str]:
         lines.append(f"backend {choice.backend}: {choice.why}")
     kind = f"{engines.gpus_each:g} GPU(s)" if engines.gpus_each else f"{engines.cpus_each} core(s)"
     dtype = compute_dtype(engines.dtype, engines.gpus_each > 0)
-    return [*lines, f"engines {engines.count} of {kind}, {dtype}"]
+    lines.append(f"engines {engines.count} of {kind}, {dtype}")
+    if missing := lacking(needed_packages(config, task)):
+        told = f"{', '.join(missing)}; expected {asked_for(missing)}"
+        lines.append(f"lacks   to run it here: found no package {told}")
+    return lines
+
+
+def needed_packages(config: Config, task: Task) -> list[str]:
+    """The modules that a run of the config works with, beside those of a plain installation."""
+    oracles = (task.oracle, getattr(getattr(task, "told", None), "judge", ""))
+    encoders = [config.embedder] if config.way == "merge" else [config.pairing.embedder]
+    encoders += [config.refinement.scorer] if config.way == "epochs" else []
+    found = [*BRINGS[RUN], *(ORACLE_PACKAGES[name] for name in oracles if name in ORACLE_PACKAGES)]
+    found += [EMBEDDERS[name] for name in encoders if name in EMBEDDERS]
+    models = [config.model, config.reveal.writer or "", *config.evaluate.others.values()]
+    if any(name in MODELS and not converted_folder(name).exists() for name in models):
+        found.append("gguf")
+    return found
+
+
+def require_installed(config: Config, task: Task) -> None:
+    """Raises InputError where this machine lacks a package that a run works with."""
+    require_packages(needed_packages(config, task), config.name)
 
 
 def _trainings(config: Config) -> Iterator[tuple[str, Training]]:
@@ -171,7 +200,7 @@ def _check_cpu_weights(config: Config) -> None:
 def _check_encoders(config: Config) -> None:
     """Raises InputError for an embedder, or BERTScore's encoder, that is not there."""
     if config.way == "merge":
-        resolve_embedder(config.reveal.embedder)
+        _encoder(config.reveal.embedder, "reveal.embedder")
         wanted = config.pairing.embedder
         if wanted not in (Pairing().embedder, config.embedder):
             raise InputError(
@@ -189,7 +218,10 @@ def _check_encoders(config: Config) -> None:
 
 
 def _encoder(name: str, key: str) -> Path:
-    """Folder or hub name of the encoder that stands under `key`."""
+    """Folder or hub name of the encoder that stands under `key`; "." where its package is lacking,
+    which `require_installed` tells."""
+    if lacking([EMBEDDERS[name]] if name in EMBEDDERS else []):
+        return Path()
     try:
         return Path(resolve_embedder(name))
     except InputError as error:

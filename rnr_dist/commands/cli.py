@@ -9,27 +9,30 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from rnr_dist.commands.start import RUNS, Where, start, start_study
 from rnr_dist.errors import InputError, LostError, told_in
 from rnr_dist.machine.ending import ENDING, going_on, kill_all, leave, signals_end
+from rnr_dist.run.extras import sentence_of
 
 app = typer.Typer(
     help="Find out what a language model knows of a target, make it forget, and prove it.",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
-RUNS = Path("runs")
 # What a system says of a place where nothing (more) can be written.
 SQLITE = b"SQLite format 3\0"  # how such a database begins
 CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
 
-ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, see configs/.")]
+ConfigPath = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a config that ships.")
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a config key (repeat).")
@@ -47,55 +50,26 @@ Resume = Annotated[
     Path | None, typer.Option("--resume", help="Run directory to go on with; done stages stay.")
 ]
 
-# The stage that a command goes to; None: the recipe's last.
-STAGES = {
-    "run": None,
-    "reveal": "reveal",
-    "release": "release",
-    "evaluate": "evaluate",
-    "baselines": "baselines",
-    "icu": "icu",
-    "sweep": "sweep",
-}
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
 
-@dataclass(frozen=True)
-class Where:
-    """The run directory to make, or to go on with; whether its sealed split may be read again."""
-
-    run: Path | None
-    resume: Path | None
-    reread: bool = False
+        print("rnr", version("rnr-dist"))
+        raise typer.Exit
 
 
 def _pipeline(command: str, config: Path, overrides: list[str], where: Where) -> None:
-    from rnr_dist.commands.check import check_checkpoint, check_inputs
     from rnr_dist.config.file import load_config
-    from rnr_dist.run.lock import held
-    from rnr_dist.run.places import require_writable
-    from rnr_dist.run.progress import say
 
-    if where.run and where.resume:
-        raise InputError("--run and --resume: found both, expected one")
-    if where.resume and not (where.resume / "config.json").exists():
-        raise InputError(f"--resume {where.resume}: no run directory (no config.json)")
-    loaded = load_config(config, overrides)
-    task = check_inputs(loaded, methods=command == "baselines")
-    # Only now: the stages of all recipes load torch and Ray.
-    from rnr_dist.recipes.pipeline import open_run, recipe_of, run_folder, run_pipeline
-
-    recipe, stage = recipe_of(loaded, STAGES[command])
-    if command == "icu":  # the whole picture, of the recipe that has this stage
-        stage = recipe.last
-    path = where.resume or where.run or run_folder(RUNS, loaded.name)
+    where.require_one()
     options = [word for one in overrides for word in ("--set", one)]
     options += ["--reread"] if where.reread else []
-    require_writable(path, "the run directory")
-    with held(path), going_on("rnr", command, config, *options, "--resume", path):
-        directory = open_run(path, loaded, where.resume is not None, where.reread)
-        say(f"run directory {directory.path}")
-        run_pipeline(loaded, task, directory, stage, check_checkpoint, where.reread)
-    print(directory.path)
+
+    def around(path: Path) -> AbstractContextManager[None]:
+        return going_on("rnr", command, config, *options, "--resume", path)
+
+    print(start(command, load_config(config, overrides), where, around))
 
 
 def _stage_command(name: str, describe: str) -> None:
@@ -128,27 +102,62 @@ _stage_command("sweep", "Try every setting of `sweep` on the tuning sequences (a
 
 @app.command()
 def study(
-    file: Annotated[Path, typer.Argument(metavar="STUDY", help="YAML file, see configs/studies/.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="YAML file, or the name of a study that ships.")
+    ],
     folder: Annotated[
         Path | None, typer.Option("--folder", help="Where its runs go (runs/STUDY).")
     ] = None,
     reread: Reread = False,
 ) -> None:
     """Run a config for several seeds and variants, and put all methods in one table."""
-    from rnr_dist.commands.check import check_checkpoint, check_inputs
-    from rnr_dist.config.file import load_study
-    from rnr_dist.recipes.study import run_study, study_cells
-    from rnr_dist.run.places import require_writable
-
-    place = folder or RUNS / load_study(file).study
-    require_writable(place, "--folder")
-    found, cells = study_cells(file, place)
-    for cell in cells:
-        check_inputs(cell.config, methods=found.until == "baselines")
     options = ["--reread"] if reread else []
-    with going_on("rnr", "study", file, "--folder", place, *options):
-        written = run_study(file, place, reread, check_checkpoint)
-    print(written)
+
+    def around(place: Path) -> AbstractContextManager[None]:
+        return going_on("rnr", "study", file, "--folder", place, *options)
+
+    print(start_study(file, folder, reread, around))
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """What may stand before a command."""
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the config and its file.")],
+    example: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="EXAMPLE",
+            help="behaviour, sequences, or the name of a config that ships.",
+        ),
+    ] = "behaviour",
+) -> None:
+    """Write an example config with comments, NAME.yaml; nothing is overwritten."""
+    from rnr_dist.commands.init import write_config
+
+    print(write_config(name, example))
+
+
+@app.command()
+def schema(
+    of_study: Annotated[
+        bool, typer.Option("--study", help="The schema of a study's file instead.")
+    ] = False,
+) -> None:
+    """Print the JSON schema of config files, for editors."""
+    import json
+
+    from rnr_dist.config.editor import config_schema, study_schema
+
+    print(json.dumps(study_schema() if of_study else config_schema(), indent=2))
 
 
 @app.command()
@@ -296,6 +305,8 @@ def sentence(error: Exception) -> tuple[int, str] | None:
         told = "no space is left" if error.errno == errno.ENOSPC else error.strerror
         place = error.filename or "a disk"
         return 2, f"{place}: {told}; what is finished is kept, --resume goes on"
+    if isinstance(error, ModuleNotFoundError) and (told := sentence_of(error)):
+        return 2, told
     if lost := told_in(error, LostError):
         return 1, str(lost)
     ray = sys.modules.get("ray")

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from rnr_dist.config.base import Section
 from rnr_dist.config.named import NESTED
 from rnr_dist.config.schema import Config
+from rnr_dist.config.shipped import STUDIES, config_path
 from rnr_dist.config.strict_yaml import read_override, read_yaml
 from rnr_dist.config.study import Study
 from rnr_dist.errors import InputError, shown
@@ -40,12 +41,12 @@ def load_config(
 ) -> Config:
     """Read, override (`a.b=value`, values as `strict_yaml` reads them) and validate a config file.
 
-    settings: plain values by dotted keys, set before the overrides. `${VARIABLE}` in a value of the
-    file is replaced from the environment. Raises InputError.
+    path: or the name of a config that ships (`shipped`). settings: plain values by dotted keys, set
+    before the overrides. `${VARIABLE}` in a value of the file is replaced from the environment.
+    Raises InputError.
     """
-    content = _mapping(Path(path))
-    for key, value in (settings or {}).items():
-        _set(content, key, value, key)
+    path = config_path(path)
+    content = with_settings(_mapping(path), settings or {})
     for override in overrides or []:
         key, separator, text = override.partition("=")
         if not separator:
@@ -55,9 +56,18 @@ def load_config(
     return validate(content, str(path))
 
 
+def with_settings(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of plain values in which those of `settings` stand at their dotted keys."""
+    changed = copy.deepcopy(dict(content))
+    for key, value in settings.items():
+        _set(changed, key, value, key)
+    return changed
+
+
 def load_study(path: str | Path) -> Study:
-    """Read and validate the file of a study. Raises InputError."""
-    content = _mapping(Path(path))
+    """Read and validate the file of a study, or one that ships by its name. Raises InputError."""
+    path = config_path(path, STUDIES)
+    content = _mapping(path)
     try:
         return Study.model_validate(content)
     except ValidationError as error:

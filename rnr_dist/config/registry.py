@@ -35,6 +35,11 @@ METHODS = {
 METHOD_PARTS = ("name", "needs", "Objective", "roles", "refined", "settings", "items", "model")
 
 
+def shipped_tasks() -> list[str]:
+    """The names of the tasks that ship."""
+    return [*importlib.import_module(ROOM_OF_TASKS).TASKS]
+
+
 def task_class(name: str) -> Any:
     """The class of a task (`tasks.task.Task`); "" is the default one. Raises InputError."""
     room = importlib.import_module(ROOM_OF_TASKS)

@@ -28,6 +28,7 @@ import json
 from vllm.model_executor.models.registry import ModelRegistry
 print(json.dumps(sorted(ModelRegistry.get_supported_archs())))
 """
+NO_VLLM = "vLLM is not installed, rnr-dist[gpu] brings it"
 # What configs call the number of a model's positions; the smallest one holds.
 POSITIONS = (
     *("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"),
@@ -63,7 +64,7 @@ def choose_backend(
             "causal language model, such as LlamaForCausalLM"
         )
     known = bool(set(architectures) & set(served or ()))
-    missing = f"vLLM does not serve {named}" if served is not None else "vLLM is not installed"
+    missing = f"vLLM does not serve {named}" if served is not None else NO_VLLM
     if engines.backend == "vllm" and not known:
         raise InputError(
             f"engines.backend: found vllm, but {missing}; expected transformers or auto for {model}"

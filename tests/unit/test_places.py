@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from rnr_dist.commands.cli import STAGES, guarded
+from rnr_dist.commands.cli import guarded
+from rnr_dist.commands.start import STAGES
 from rnr_dist.config.file import load_config
 from rnr_dist.errors import InputError
 from rnr_dist.generate.backend import vllm_architectures
@@ -82,10 +83,10 @@ def test_the_cache_is_asked_for_only_where_something_is_to_be_made(tmp_path, clo
 
 def _cached(name, cache, monkeypatch):
     """Where a converted model would lie in this cache."""
-    from rnr_dist.weights.checkpoints import EMBEDDED_MODELS, _cache_folder, _package_folder
+    from rnr_dist.weights.embedded import converted_folder
 
     monkeypatch.setenv("RNR_CACHE_DIR", str(cache))
-    return _cache_folder(_package_folder(name, EMBEDDED_MODELS), name)
+    return converted_folder(name)
 
 
 def test_a_cache_below_the_home_folder_is_named_by_its_sign(tmp_path, monkeypatch):

@@ -18,6 +18,8 @@ ORACLES = {
     "profanity": "rnr_dist.score.oracles.profanity:ProfanityOracle",
     "lexicon": "rnr_dist.score.oracles.lexicon:LexiconOracle",
 }
+# The module that each works with, of the extra `demo`.
+ORACLE_PACKAGES = {"profanity": "profanity_check", "lexicon": "better_profanity"}
 PROBES = ("The tide turns twice a day.", "")
 
 
