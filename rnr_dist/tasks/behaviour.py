@@ -123,6 +123,11 @@ class BehaviourTask:
         """The behaviour that these settings describe."""
         raise InputError(f"task {settings.name}: says no behaviour; expected a method `behaviour`")
 
+    @classmethod
+    def oracle_of(cls, settings: Any) -> str:
+        """Name of the oracle of relevance, for those who need none of the data."""
+        return cls.behaviour(settings).oracle
+
     @property
     def measures(self) -> Measures:
         """The task's declarations, in the order of tables."""
