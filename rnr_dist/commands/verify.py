@@ -18,7 +18,6 @@ from rnr_dist.errors import InputError
 from rnr_dist.run.directory import (
     BASE_NOTE,
     BEGUN_NOTE,
-    EARLIER,
     LAYOUT_NOTE,
     STAGES_NOTE,
     RunDir,
@@ -27,6 +26,7 @@ from rnr_dist.run.directory import (
     read_manifest,
     read_table,
 )
+from rnr_dist.run.earlier import EARLIER
 from rnr_dist.run.events import EventLog
 from rnr_dist.run.manifests import MANIFEST, Manifest, Problem, cut_short, problems, results
 from rnr_dist.run.seal import NOTE, final_readings
