@@ -73,7 +73,7 @@ def release(
     rules of the last subtraction, against the one before it; else it is left out and the loop ends.
     """
     say("reading the base model on the search split")
-    rules, measures = reader.bench.config.release, reader.task.measures
+    rules, measures = reader.rules, reader.task.measures
     start = reader.read(base)
     model, before, cycle_start = base, start, start
     steps: list[ReleasedStep] = []

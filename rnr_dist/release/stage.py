@@ -82,15 +82,15 @@ def release_stage(bench: Bench, task: Task, run: RunDir) -> None:
 
 
 def release_from(base: ModelRef, adapters: Adapters, reader: Reader, folder: Path) -> Released:
-    """Eq. 1 from any base, and the joint search over its weights where the config asks for one."""
+    """Eq. 1 from any base, and the joint search over its weights where the rules ask for one."""
     steps = release(base, adapters.train, reader, folder, partial(_log_step, reader.bench))
     start = reader.read(base)
     models = [NamedModel(step.name, "step", step.model) for step in steps]
     fallbacks = [step.name for step in steps if not step.feasible]
     points: list[Point] = []
-    if reader.bench.config.release.joint.trials:
+    if reader.rules.joint.trials:
         choice, result, points = search_jointly(steps[-1].model, start, reader)
-        _log_points(reader.bench, points)
+        _log_points(reader, points)
         assert choice.reading.forget  # read whole, also where the candidate had lost before
         title, value = reader.task.measures.target.title, choice.reading.forget.value
         say(f"joint search: {choice.candidate}, {title} {value:.2%}")
@@ -121,8 +121,9 @@ def _log_step(bench: Bench, step: ReleasedStep) -> None:
     say(f"{step.name}: weight {step.coefficient:g} by {verdict}")
 
 
-def _log_points(bench: Bench, points: list[Point]) -> None:
-    with bench.tracker.nested("joint search", bench.config.release.joint.model_dump()):
+def _log_points(reader: Reader, points: list[Point]) -> None:
+    bench = reader.bench
+    with bench.tracker.nested("joint search", reader.rules.joint.model_dump()):
         for number, point in enumerate(points):
             told = {"utility": point.utility, "forget": point.forget}
             bench.tracker.metrics({key: v for key, v in told.items() if v is not None}, number)
