@@ -1,8 +1,8 @@
 """One method from its trainings to its chosen model, by merging, within the recipe's budget.
 
 In: a method, its settings, what all methods share. Out: a `Merged`. Invariant: every method is
-chosen on `search` by the same rules, from as many candidates and as many trained tokens as the
-recipe's own. What was trained and read is taken as it is, so it goes on where it was.
+chosen by the same rules, on what the task reads for `search`, from as many candidates and as many
+trained tokens as the recipe's own. What was trained and read is taken as it is when it goes on.
 """
 
 from __future__ import annotations

@@ -260,7 +260,7 @@ def test_a_joint_search_has_the_candidates_that_the_weights_leave(tmp_path, monk
     # 20 of 36 that the config asks for: 3 of each 6, and what is left.
     assert result.candidates == 20
     found = within(Release(**WEIGHTS, **rules), 20)
-    assert [found.mu0.trials, found.lam.trials, found.mu.trials, found.joint.trials] == [3, 3, 3, 11]
+    assert [one.trials for one in (found.mu0, found.lam, found.mu, found.joint)] == [3, 3, 3, 11]
 
 
 def test_a_weight_has_one_candidate_at_least(tmp_path, monkeypatch):
