@@ -68,7 +68,7 @@ def adapters(base: ModelRef, folder: Path, ranks: Sequence[int], size: float) ->
                 alpha=rank,
                 base=base.checkpoint,
                 trained_on=base.digest,
-                role="retain" if number % 2 else "forget",
+                side="retain" if number % 2 else "forget",
             )
         )
     return made

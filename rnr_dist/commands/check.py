@@ -154,8 +154,8 @@ def check_config(path: Path, overrides: list[str]) -> list[str]:
 def _trainings(config: Config) -> Iterator[tuple[str, Training]]:
     """Every training of the recipe's own method, by its key."""
     if config.way == "merge":
-        for role in ("forget", "retain"):
-            yield f"release.{role}", getattr(config.release, role)
+        for side in ("forget", "retain"):
+            yield f"release.{side}", getattr(config.release, side)
     if (settings := config.methods.found(config.own_method)) is not None:
         yield f"methods.{config.own_method}.training", settings.training
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from rnr_dist.config.release import Coefficients, Release
 from rnr_dist.methods.merge import Ground, Merged, trained_tokens
 from rnr_dist.methods.method import Method
-from rnr_dist.release.loop import Role, plan
+from rnr_dist.release.loop import plan
 from rnr_dist.release.stage import Adapters, release_from
 from rnr_dist.run.directory import write
-from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.types import Adapter, ModelRef, Side
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Budgeted(Adapters):
 
     tokens: int = 0
 
-    def train(self, name: str, role: Role, model: ModelRef) -> Adapter:
+    def train(self, name: str, side: Side, model: ModelRef) -> Adapter:
         rules = self.bench.config.release
-        settings = rules.forget if role == "forget" else rules.retain
+        settings = rules.forget if side == "forget" else rules.retain
         training = settings.model_copy(update={"tokens": self.tokens})
-        return self.trainings.adapter(name, self.items[role], training, role, model)
+        return self.trainings.adapter(name, self.items[side], training, side, model)
 
 
 def run_released(method: Method, ground: Ground) -> Merged:

@@ -131,7 +131,7 @@ def _proposals(
         n_startup_trials=warm_up,
     )
     study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler)
-    names = [f"{number}-{term.adapter.role}" for number, term in enumerate(model.terms)]
+    names = [f"{number}-{term.adapter.side}" for number, term in enumerate(model.terms)]
     factor = optuna.distributions.FloatDistribution(1 / joint.spread, joint.spread, log=True)
     space: dict[str, Any] = dict.fromkeys(names, factor)
     for first in range(0, joint.trials, together):

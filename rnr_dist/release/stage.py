@@ -15,7 +15,7 @@ from typing import Any
 from rnr_dist.bench import Bench
 from rnr_dist.release.candidates import trial_rows
 from rnr_dist.release.joint import AS_IT_WAS, Point, search_jointly
-from rnr_dist.release.loop import ReleasedStep, Role, release
+from rnr_dist.release.loop import ReleasedStep, release
 from rnr_dist.release.reader import Reader
 from rnr_dist.release.rules import Reading
 from rnr_dist.run.directory import RunDir, write
@@ -24,7 +24,7 @@ from rnr_dist.tasks.task import Task
 from rnr_dist.train.collate import Example, Item, texts
 from rnr_dist.train.materials import Materials, Need
 from rnr_dist.train.trainings import Trainings
-from rnr_dist.types import Adapter, ModelRef, NamedModel
+from rnr_dist.types import Adapter, ModelRef, NamedModel, Side
 
 MODELS = "models.json"
 NEEDS: frozenset[Need] = frozenset({"forget", "retain"})
@@ -51,18 +51,18 @@ class Adapters:
 
     bench: Bench
     trainings: Trainings
-    items: Mapping[Role, list[Item]]
+    items: Mapping[Side, list[Item]]
 
     @classmethod
     def of(cls, bench: Bench, materials: Materials, folder: Path) -> Adapters:
         forget = [Example(one.token_ids, one.prefix_tokens) for one in materials.forget]
-        items: dict[Role, list[Item]] = {"forget": texts(forget), "retain": texts(materials.retain)}
+        items: dict[Side, list[Item]] = {"forget": texts(forget), "retain": texts(materials.retain)}
         return cls(bench, Trainings(bench, folder), items)
 
-    def train(self, name: str, role: Role, model: ModelRef) -> Adapter:
+    def train(self, name: str, side: Side, model: ModelRef) -> Adapter:
         rules = self.bench.config.release
-        training = rules.forget if role == "forget" else rules.retain
-        return self.trainings.adapter(name, self.items[role], training, role, model)
+        training = rules.forget if side == "forget" else rules.retain
+        return self.trainings.adapter(name, self.items[side], training, side, model)
 
 
 def release_stage(bench: Bench, task: Task, run: RunDir) -> None:
@@ -73,7 +73,7 @@ def release_stage(bench: Bench, task: Task, run: RunDir) -> None:
     released = release_from(bench.base, adapters, reader, folder)
     rows = [NamedModel("base", "reference", bench.base)]
     terms = released.result.terms
-    restored = sum(term.coefficient for term in terms if term.adapter.role == "retain")
+    restored = sum(term.coefficient for term in terms if term.adapter.side == "retain")
     if restored:
         alone = adapters.train("retain-only", "retain", bench.base)
         rows.append(NamedModel("retain-only", "control", bench.base.plus(restored, alone)))

@@ -275,8 +275,8 @@ def test_every_method_makes_a_model_of_its_adapters(tmp_path):
             continue  # its adapter is made of real weights: test_ext_sub.py
         method = make_method(name)
         adapters = {
-            key: Adapter("/x", f"{name}-{key}", MODEL.digest, role)
-            for key, role in method.roles.items()
+            key: Adapter("/x", f"{name}-{key}", MODEL.digest, side)
+            for key, side in method.adapters.items()
         }
         [term] = method.model(MODEL, adapters, 0.7, tmp_path).terms
         assert abs(term.coefficient) == 0.7
@@ -286,7 +286,7 @@ def test_what_eq_1_took_is_everyones_budget(tmp_path):
     run, trained = RunDir(tmp_path / "run"), FakeTrainings(tmp_path / "adapters")
     training = SimpleNamespace(tokens=70)
     forget, retain = (
-        trained.adapter(role, [], training, role, MODEL) for role in ("forget", "retain")
+        trained.adapter(side, [], training, side, MODEL) for side in ("forget", "retain")
     )
     result = MODEL.plus(-1.0, forget).plus(0.5, retain).plus(-0.1, forget)
     models = [NamedModel("base", "reference", MODEL), NamedModel("-f1", "step", result)]
