@@ -6,7 +6,7 @@ from rnr_dist.errors import InputError
 from rnr_dist.recipes import pipeline
 from rnr_dist.run.directory import read_json
 from rnr_dist.run.seal import final_readings, rereading_note
-from tests.unit.run_fakes import TASKS, checkpoint, config, replaced, runner
+from tests.unit.run_fakes import TASKS, checkpoint, config, refusal, replaced, runner
 
 DEV = {"evaluate": {"split": "dev"}}
 
@@ -22,13 +22,6 @@ def go(tmp_path, monkeypatch):
 @pytest.fixture
 def run(tmp_path):
     return tmp_path / "run"
-
-
-def refusal(go, *arguments):
-    with pytest.raises(InputError) as caught:
-        go(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def text(path):
