@@ -25,8 +25,8 @@ app = typer.Typer(
 )
 
 RUNS = Path("runs")
-# What a system says of a place where nothing (more) can be written.
 SQLITE = b"SQLite format 3\0"  # how such a database begins
+# What a system says of a place where nothing (more) can be written.
 CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, see configs/.")]
