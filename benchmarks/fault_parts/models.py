@@ -3,7 +3,7 @@
 In: a folder to write tiny checkpoints in. Out: a table, and how many cases are right, refused or
 wrong in silence. Invariant: a use that raises after the check let it pass counts as wrong.
 
-    python benchmarks/fault_parts/models.py     the whole matrix, about 3 minutes on two cores
+    python -m benchmarks.fault_parts.models     the whole matrix, about 3 minutes on two cores
 """
 
 from __future__ import annotations
@@ -17,16 +17,14 @@ from typing import Any
 
 import torch
 
+from benchmarks.fault_parts import tiny
+from benchmarks.fault_parts.model_uses import USES, Place
+from rnr_dist.commands.check import check_architecture
+from rnr_dist.config.file import load_config
+from rnr_dist.config.schema import Config
+from rnr_dist.errors import InputError
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.fault_parts import tiny  # noqa: E402
-from benchmarks.fault_parts.model_uses import USES, Place  # noqa: E402
-from rnr_dist.commands.check import check_architecture  # noqa: E402
-from rnr_dist.config.file import load_config  # noqa: E402
-from rnr_dist.config.schema import Config  # noqa: E402
-from rnr_dist.errors import InputError  # noqa: E402
-
 CONFIGS = {"reveal": "configs/demo.yaml", "sequences": "configs/icu_small.yaml"}
 LORA = {"reveal": ("release.forget", "release.retain"), "sequences": ("methods.icu.training",)}
 # The recipes whose check speaks of a use; left out: both.
