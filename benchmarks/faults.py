@@ -58,27 +58,27 @@ def later(module: str, function: str) -> Part:
     return part
 
 
+def in_a_place(
+    folder: Path, part: str, case: str, measured: Callable[[Any, Path], dict[str, Any]]
+) -> dict[str, Any]:
+    """The one row of a part whose module works in a folder that nobody keeps."""
+    module = importlib.import_module(f"benchmarks.fault_parts.{part}")
+    with tempfile.TemporaryDirectory(prefix=f"rnr-{case}-") as made:
+        [row] = Rows(folder, part).measure([(case, lambda: measured(module, Path(made)))])
+    return row
+
+
 def matrix(folder: Path) -> dict[str, Any]:
     """The architectures, each through everything."""
-    try:
-        module = importlib.import_module("benchmarks.fault_parts.models")
-    except ModuleNotFoundError:
-        return {"models": "not there"}
-    with tempfile.TemporaryDirectory(prefix="rnr-matrix-") as made:
-        cases = [("matrix", lambda: module.matrix(Path(made)))]
-        [row] = Rows(folder, "models").measure(cases)
+    row = in_a_place(folder, "models", "matrix", lambda module, made: module.matrix(made))
     return {"models": row, "models_silent": row["wrong_in_silence"]}
 
 
 def secrets(folder: Path) -> dict[str, Any]:
     """Planted tokens, looked for in all that a run leaves and prints."""
-    try:
-        module = importlib.import_module("benchmarks.fault_parts.secrets")
-    except ModuleNotFoundError:
-        return {"secrets_found": "not there"}
-    with tempfile.TemporaryDirectory(prefix="rnr-secrets-") as made:
-        cases = [("planted", lambda: {"found": module.secrets_found(Path(made))})]
-        [row] = Rows(folder, "secrets").measure(cases)
+    row = in_a_place(
+        folder, "secrets", "planted", lambda module, made: {"found": module.secrets_found(made)}
+    )
     return {"secrets_found": row["found"]}
 
 

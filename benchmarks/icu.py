@@ -10,20 +10,23 @@ each part runs in a process of its own on these two models. The last line is one
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rnr_dist.config.file import validate
-from rnr_dist.config.schema import Config
-from rnr_dist.config.sources import SequenceSource
-from rnr_dist.types import ModelRef, TokenSequence
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.silent import Silent  # noqa: E402
+from rnr_dist.config.file import validate  # noqa: E402
+from rnr_dist.config.schema import Config  # noqa: E402
+from rnr_dist.config.sources import SequenceSource  # noqa: E402
+from rnr_dist.types import ModelRef, TokenSequence  # noqa: E402
 
 RECORDS, T0, T, N = 8, 50, 100, 10
 NAMES = ("memorised", "forgotten")
@@ -37,17 +40,6 @@ def config() -> Config:
         "task": {"name": "extraction", "prefix_tokens": T0, "max_tokens": T, "n": N},
     }
     return validate(content, "benchmarks/icu.py")
-
-
-class Silent:
-    """Hears how far a training is, and tells nobody."""
-
-    @contextlib.contextmanager
-    def nested(self, name: str, params: Mapping[str, Any]) -> Iterator[None]:
-        yield
-
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        pass
 
 
 def records(tokenizer: Any, first: int) -> list[TokenSequence]:

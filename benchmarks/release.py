@@ -8,35 +8,26 @@ Each part runs in a process of its own and prints its figures; the last line is 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rnr_dist.config.file import load_config
-from rnr_dist.config.schema import Config
-from rnr_dist.types import Adapter, ModelRef
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.silent import Silent  # noqa: E402
+from rnr_dist.config.file import load_config  # noqa: E402
+from rnr_dist.config.schema import Config  # noqa: E402
+from rnr_dist.types import Adapter, ModelRef  # noqa: E402
+
 CANDIDATES = 8
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
-
-
-class Silent:
-    """Hears how far a training is, and tells nobody."""
-
-    @contextlib.contextmanager
-    def nested(self, name: str, params: Mapping[str, Any]) -> Iterator[None]:
-        yield
-
-    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        pass
 
 
 def settings(*overrides: str) -> Config:
@@ -68,7 +59,7 @@ def adapters(base: ModelRef, folder: Path, ranks: Sequence[int], size: float) ->
                 alpha=rank,
                 base=base.checkpoint,
                 trained_on=base.digest,
-                role="retain" if number % 2 else "forget",
+                side="retain" if number % 2 else "forget",
             )
         )
     return made

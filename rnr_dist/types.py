@@ -11,7 +11,9 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, Field
 
 
 class Split(StrEnum):
@@ -93,17 +95,22 @@ class SamplingSettings:
     stop: tuple[str, ...] = ()
 
 
+# What an adapter was trained on: texts to forget, or texts to retain.
+Side = Literal["forget", "retain"]
+
+
 @dataclass(frozen=True)
 class Adapter:
     """A LoRA (the paper's PEM) on disk in PEFT's format, and the model that it was trained on.
 
-    `path` is where it lies; `digest` is of its weights and identifies it wherever it lies.
+    `path` is where it lies; `digest` is of its weights and identifies it wherever it lies. `side`
+    was called `role` in the files of earlier versions.
     """
 
     path: str
     digest: str
     trained_on: str
-    role: Literal["forget", "retain"]
+    side: Annotated[Side, Field(validation_alias=AliasChoices("side", "role"))]
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,7 @@ def released_run(place: Path, name: str = "run") -> Path:
     }
     folder = run.path / "release" / "adapters" / "-f0"
     adapter = save_adapter(
-        folder, factors, alpha=2, base=base.checkpoint, trained_on=base.digest, role="forget"
+        folder, factors, alpha=2, base=base.checkpoint, trained_on=base.digest, side="forget"
     )
     models = [
         NamedModel("base", "reference", base),

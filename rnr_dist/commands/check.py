@@ -183,8 +183,8 @@ def require_installed(config: Config, task: Task) -> None:
 def _trainings(config: Config) -> Iterator[tuple[str, Training]]:
     """Every training of the recipe's own method, by its key."""
     if config.way == "merge":
-        for role in ("forget", "retain"):
-            yield f"release.{role}", getattr(config.release, role)
+        for side in ("forget", "retain"):
+            yield f"release.{side}", getattr(config.release, side)
     if (settings := config.methods.found(config.own_method)) is not None:
         yield f"methods.{config.own_method}.training", settings.training
 

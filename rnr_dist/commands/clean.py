@@ -21,6 +21,8 @@ from pathlib import Path
 
 from rnr_dist.machine.ray_logs import over_sessions
 from rnr_dist.machine.semaphores import orphans
+from rnr_dist.run.lock import LOCK_NOTE
+from rnr_dist.run.tracking import SPOOL
 from rnr_dist.weights.node_cache import KINDS, cache_folder, clean
 
 # vLLM's engines and their clients meet at sockets that are called like this.
@@ -31,8 +33,6 @@ COUNTED = {
     "semaphore": "semaphore(s) of killed processes",
 }
 YOUNG_SECONDS = 60.0  # a socket may be bound some time before someone listens
-SPOOL = "mlflow-spool.jsonl"
-LOCK = ".lock"  # beside it while a driver works there
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _is_dead(path: Path) -> bool:
 def _spools(runs: Path, dry: bool) -> Iterator[Left]:
     """Spools of which MLflow has every entry."""
     for path in sorted(runs.glob(f"**/{SPOOL}")):
-        driven = path.with_name(LOCK).exists()
+        driven = path.with_name(LOCK_NOTE).exists()
         if path.is_file() and path.stat().st_size == 0 and not driven:
             if not dry:
                 path.unlink(missing_ok=True)

@@ -26,8 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-# What a system says of a place where nothing (more) can be written.
 SQLITE = b"SQLite format 3\0"  # how such a database begins
+# What a system says of a place where nothing (more) can be written.
 CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
 
 ConfigPath = Annotated[

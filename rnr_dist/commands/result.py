@@ -43,9 +43,9 @@ def open_result(path: Path) -> FinishedRun:
     run = RunDir(path)
     if run.marker.exists():
         run.require_layout()
-    models = run_models(run)
-    steps = [named.model for named in models if named.kind == "step"]
-    if not steps:
+    # A folder without a config is no run, whatever lies in it, as what a run has put aside.
+    models = run_models(run) if run.marker.exists() else []
+    if not any(named.kind == "step" for named in models):
         raise InputError(
             f"{path}: no released model; expected a run directory after `rnr release` or `rnr icu`"
         )
@@ -73,11 +73,11 @@ def compare_models(path: Path, prompt: str, n: int, masked: bool) -> None:
     from rnr_dist.report.table import literal
     from rnr_dist.run.shown import terminal
     from rnr_dist.score.oracles import make_oracle
-    from rnr_dist.tasks.task import make_task
+    from rnr_dist.tasks.task import oracle_of
 
     found = open_result(path)
     ids = _prompt_ids(found, prompt)
-    name = make_task(found.config).oracle
+    name = oracle_of(found.config)  # the task's data are not needed, and may be gone
     oracle = make_oracle(name) if name else None
     table = Table("before", "score", "after", "score", show_lines=True)
     columns: list[list[object]] = []

@@ -18,7 +18,6 @@ from rnr_dist.errors import InputError
 from rnr_dist.run.directory import (
     BASE_NOTE,
     BEGUN_NOTE,
-    EARLIER,
     LAYOUT_NOTE,
     STAGES_NOTE,
     RunDir,
@@ -27,14 +26,15 @@ from rnr_dist.run.directory import (
     read_manifest,
     read_table,
 )
+from rnr_dist.run.earlier import EARLIER
 from rnr_dist.run.events import EventLog
 from rnr_dist.run.manifests import MANIFEST, Manifest, Problem, cut_short, problems, results
 from rnr_dist.run.seal import NOTE, final_readings
+from rnr_dist.run.tracking import SPOOL
 from rnr_dist.types import ModelRef, NamedModel
 
-SPOOL = "mlflow-spool.jsonl"
 # What lies in a run directory itself, and folders in it that several stages share.
-OWN_FILES = {"config.json", LAYOUT_NOTE, BASE_NOTE, "final.json", STAGES_NOTE, "summary.json"}
+OWN_FILES = {"config.json", LAYOUT_NOTE, BASE_NOTE, NOTE, STAGES_NOTE, "summary.json"}
 OWN_FILES |= {SPOOL, f"{SPOOL}.id", f"{SPOOL}.rejected"}
 SHARED_FOLDERS = ("figures", "materials")
 

@@ -32,7 +32,7 @@ METHODS = {
 }
 
 # The parts of `methods.method.Method`.
-METHOD_PARTS = ("name", "needs", "Objective", "roles", "refined", "settings", "items", "model")
+METHOD_PARTS = ("name", "needs", "Objective", "adapters", "refined", "settings", "items", "model")
 
 
 def shipped_tasks() -> list[str]:

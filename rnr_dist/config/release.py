@@ -95,13 +95,13 @@ class Release(Section):
 
     @model_validator(mode="after")
     def _texts_are_enough(self) -> Release:
-        for role in ("forget", "retain"):
-            objective = getattr(self, role).objective
-            if getattr(self, role).parameters == "full":
-                raise ValueError(f"{role}.parameters full is no adapter; expected lora or matrices")
+        for side in ("forget", "retain"):
+            objective = getattr(self, side).objective
+            if getattr(self, side).parameters == "full":
+                raise ValueError(f"{side}.parameters full is no adapter; expected lora or matrices")
             if not objective.texts:
                 raise ValueError(
-                    f"{role}.objective.name {objective.name} needs more than {role} texts; "
+                    f"{side}.objective.name {objective.name} needs more than {side} texts; "
                     "expected causal or orthogonal"
                 )
         return self

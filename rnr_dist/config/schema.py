@@ -8,7 +8,9 @@ what a file leaves out and nothing else.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from functools import reduce
+from operator import getitem
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, SerializeAsAny, model_validator
 
@@ -52,8 +54,13 @@ UNREAD = {
 
 
 class TaskSettings(Section):
-    """What every task's own settings extend."""
+    """What every task's own settings extend.
 
+    only_evaluated: those that nothing before the evaluation reads. A change of one leaves what was
+    made before it as it is.
+    """
+
+    only_evaluated: ClassVar[frozenset[str]] = frozenset()
     name: str
     """A name in `tasks.TASKS`, or `package.module:Class` for a task of your own."""
 
@@ -217,12 +224,20 @@ class Config(Section):
         return to_be_kept(self.model_dump(mode="json", exclude=set(UNREAD[self.recipe])))
 
     def fingerprint(self, *keys: str) -> str:
-        """Digest of the named sections (dotted keys), for stage manifests."""
+        """Digest of the named parts, for stage manifests."""
+        return digest({key: self.part(key) for key in keys})
+
+    def part(self, key: str) -> Any:
+        """Plain values of a section, or below a dotted key.
+
+        `task` is without the settings that only the evaluation reads; those are `task.evaluated`.
+        `methods.swept` are the settings of the method that `sweep` tries.
+        """
         content = self.model_dump(mode="json")
-        chosen = {}
-        for key in keys:
-            value: Any = content
-            for part in key.split("."):
-                value = value[part]
-            chosen[key] = value
-        return digest(chosen)
+        if key in ("task", "task.evaluated"):
+            late = type(self.task).only_evaluated
+            wanted = key == "task.evaluated"
+            return {k: v for k, v in content["task"].items() if (k in late) is wanted}
+        # A method of the user's own has dots in its name.
+        way = ["methods", self.sweep.method] if key == "methods.swept" else key.split(".")
+        return reduce(getitem, way, content)

@@ -17,7 +17,7 @@ class ObjectiveSettings(Section):
 
     name: str
     texts: ClassVar[bool] = False
-    """Whether single texts are all that it is trained on; others take items of several roles."""
+    """Whether single texts are all that it is trained on; others take items of several parts."""
     head_alone: ClassVar[bool] = False
     """Whether its losses ask the model's head alone, so that nothing may come after that."""
 

@@ -74,7 +74,7 @@ class Leaving:
 @dataclass(frozen=True)
 class EpochPlan:
     """sequences: read after each epoch. retained: examples of which an epoch's items take some,
-    where the objective has the role `retain`."""
+    where the objective has the part `retain`."""
 
     sequences: Sequence[TokenSequence]
     counted: Counted

@@ -98,7 +98,7 @@ class Epochs:
         self._plan: EpochPlan = ray.get(job.plan)
         self.passes = Passes(job, 1)
         objective = self.passes.objective
-        _, self._each = objective.roles.get("retain", (0, 0))
+        _, self._each = objective.parts.get("retain", (0, 0))
         trained = self.passes.engine.module.trained
         self._prepare(trained, objective.remembered)
         self._reader = EpochReader(self._plan, trained.model, job.base.checkpoint, autocast(job))
@@ -113,7 +113,7 @@ class Epochs:
         first = pad([next(example for _, example in self._items[0].members)])
         require_plain_head(trained.model, {key: value.to(device) for key, value in first.items()})
         asked: Iterable[Example] = (
-            example for item in self._items for role in remembered for example in item[role]
+            example for item in self._items for part in remembered for example in item[part]
         )
         with autocast(self.job):
             trained.remember(asked)

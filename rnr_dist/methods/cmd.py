@@ -19,7 +19,7 @@ from rnr_dist.errors import InputError
 from rnr_dist.train.collate import IGNORED, Item
 from rnr_dist.train.materials import Materials, Need
 from rnr_dist.train.passes import last_states, token_nll
-from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.types import Adapter, ModelRef, Side
 
 if TYPE_CHECKING:
     from rnr_dist.train.trainable import Trained
@@ -49,7 +49,7 @@ class CmdObjective:
 
     def __init__(self, settings: CmdSettings):
         self.settings = settings
-        self.roles: dict[str, tuple[int, int]] = {
+        self.parts: dict[str, tuple[int, int]] = {
             "positive": (1, 1),
             "negative": (0, settings.negatives),
         }
@@ -102,7 +102,7 @@ class Cmd:
     name: ClassVar[str] = "cmd"
     needs: ClassVar[frozenset[Need]] = frozenset({"forget", "contrasts"})
     Objective = CmdObjective
-    roles: ClassVar[Mapping[str, Literal["forget", "retain"]]] = {"detoxified": "retain"}
+    adapters: ClassVar[Mapping[str, Side]] = {"detoxified": "retain"}
     refined: ClassVar[bool] = False
 
     @classmethod

@@ -19,7 +19,7 @@ from rnr_dist.errors import InputError
 from rnr_dist.train.collate import Item
 from rnr_dist.train.materials import Materials, Need, example_of
 from rnr_dist.train.passes import has_response, log_probability, token_nll
-from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.types import Adapter, ModelRef, Side
 
 if TYPE_CHECKING:
     from rnr_dist.train.trainable import Trained
@@ -43,9 +43,9 @@ class DpoObjective:
 
     def __init__(self, settings: DpoSettings):
         self.settings = settings
-        self.roles: dict[str, tuple[int, int]] = {"chosen": (1, 1), "rejected": (1, 1)}
+        self.parts: dict[str, tuple[int, int]] = {"chosen": (1, 1), "rejected": (1, 1)}
         if settings.retain_weight:
-            self.roles["retain"] = (0, 1)
+            self.parts["retain"] = (0, 1)
 
     def counts(self, items: Sequence[Item]) -> dict[str, int]:
         sides = [[*item["chosen"], *item["rejected"]] for item in items]
@@ -87,7 +87,7 @@ class Dpo:
     name: ClassVar[str] = "dpo"
     needs: ClassVar[frozenset[Need]] = frozenset({"forget", "alternatives"})
     Objective = DpoObjective
-    roles: ClassVar[Mapping[str, Literal["forget", "retain"]]] = {"preferred": "retain"}
+    adapters: ClassVar[Mapping[str, Side]] = {"preferred": "retain"}
     refined: ClassVar[bool] = False
 
     @classmethod

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from rnr_dist.config.methods import MethodSettings, Way, by_merge
 from rnr_dist.config.training import Training
 from rnr_dist.train.collate import Item, texts
 from rnr_dist.train.materials import Materials, Need, example_of
-from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.types import Adapter, ModelRef, Side
 
 
 class ExtSub:
@@ -22,7 +22,7 @@ class ExtSub:
     name: ClassVar[str] = "ext_sub"
     needs: ClassVar[frozenset[Need]] = frozenset({"forget", "retain"})
     Objective: ClassVar[type[Any] | None] = None
-    roles: ClassVar[Mapping[str, Literal["forget", "retain"]]] = {
+    adapters: ClassVar[Mapping[str, Side]] = {
         "expert": "retain",
         "anti-expert": "forget",
     }

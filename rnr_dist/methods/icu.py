@@ -19,13 +19,13 @@ from rnr_dist.config.training import ObjectiveSettings, Retained, Training
 from rnr_dist.errors import InputError
 from rnr_dist.train.collate import Example, Item
 from rnr_dist.train.materials import Materials, Need, example_of
-from rnr_dist.train.passes import has_response, label_count, role_losses
-from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.train.passes import has_response, label_count, part_losses
+from rnr_dist.types import Adapter, ModelRef, Side
 
 if TYPE_CHECKING:
     from rnr_dist.train.trainable import Trained
 
-TERMS = {"forget": ("forget",), "learn": ("learn",), "kl": ("learn", "retain")}  # and their roles
+TERMS = {"forget": ("forget",), "learn": ("learn",), "kl": ("learn", "retain")}  # and their parts
 
 
 class IcuSettings(ObjectiveSettings):
@@ -67,10 +67,10 @@ class IcuObjective:
 
     def __init__(self, settings: IcuSettings):
         self.settings = settings
-        self.roles: dict[str, tuple[int, int]] = {"forget": (1, 1), "learn": (0, 64)}
-        if settings.kl_weight and settings.retain:  # a role costs a pass, also an empty one
-            self.roles["retain"] = (0, settings.retain)
-        held = [role for role in TERMS["kl"] if role in self.roles]
+        self.parts: dict[str, tuple[int, int]] = {"forget": (1, 1), "learn": (0, 64)}
+        if settings.kl_weight and settings.retain:  # a part costs a pass, also an empty one
+            self.parts["retain"] = (0, settings.retain)
+        held = [part for part in TERMS["kl"] if part in self.parts]
         self.remembered = tuple(held) if settings.kl_weight else ()
         weights = {
             "forget": settings.forget_weight,
@@ -84,8 +84,8 @@ class IcuObjective:
             name: sum(
                 self._count(example)
                 for item in items
-                for role in TERMS[name]
-                for example in item[role]
+                for part in TERMS[name]
+                for example in item[part]
             )
             for name in self.weights
         }
@@ -100,17 +100,17 @@ class IcuObjective:
         weights, terms = self.weights, {}
         entropy = self.settings.divergence == "cross_entropy"
         if "forget" in weights:
-            nll, _ = role_losses(trained, batch["forget"])
+            nll, _ = part_losses(trained, batch["forget"])
             terms["forget"] = (-weights["forget"] * nll, self._counted(batch["forget"]))
         if "learn" in weights or "kl" in weights:
             rows = batch["learn"]
-            nll, divergence = role_losses(trained, rows, bool(self.remembered), entropy)
+            nll, divergence = part_losses(trained, rows, bool(self.remembered), entropy)
             for name, value in (("learn", nll), ("kl", divergence)):
                 if name in weights:
                     terms[name] = (weights[name] * value, self._counted(rows))
-        if "retain" in self.roles:
+        if "retain" in self.parts:
             rows = batch["retain"]
-            _, divergence = role_losses(trained, rows, True, entropy)
+            _, divergence = part_losses(trained, rows, True, entropy)
             value, count = terms["kl"]
             terms["kl"] = (value + weights["kl"] * divergence, count + self._counted(rows))
         return terms
@@ -126,7 +126,7 @@ class Icu:
     name: ClassVar[str] = "icu"
     needs: ClassVar[frozenset[Need]] = frozenset({"forget", "pairs", "retain"})
     Objective = IcuObjective
-    roles: ClassVar[Mapping[str, Literal["forget", "retain"]]] = {"unlearnt": "forget"}
+    adapters: ClassVar[Mapping[str, Side]] = {"unlearnt": "forget"}
     refined: ClassVar[bool] = True
 
     @classmethod

@@ -17,7 +17,7 @@ from rnr_dist.config.training import ObjectiveSettings, Retained, Training
 from rnr_dist.methods.icu import IcuObjective, IcuSettings, require_pairs
 from rnr_dist.train.collate import Item
 from rnr_dist.train.materials import Materials, Need, example_of
-from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.types import Adapter, ModelRef, Side
 
 
 class KlSettings(ObjectiveSettings):
@@ -50,7 +50,7 @@ class Kl:
     name: ClassVar[str] = "kl"
     needs: ClassVar[frozenset[Need]] = frozenset({"forget", "pairs", "retain"})
     Objective = KlObjective
-    roles: ClassVar[Mapping[str, Literal["forget", "retain"]]] = {"unlearnt": "forget"}
+    adapters: ClassVar[Mapping[str, Side]] = {"unlearnt": "forget"}
     refined: ClassVar[bool] = False
 
     @classmethod

@@ -15,8 +15,8 @@ from rnr_dist.config.methods import MethodSettings, Way, by_epochs, by_merge
 from rnr_dist.config.training import ObjectiveSettings, Training
 from rnr_dist.train.collate import Item
 from rnr_dist.train.materials import Materials, Need, example_of
-from rnr_dist.train.passes import label_count, role_losses
-from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.train.passes import label_count, part_losses
+from rnr_dist.types import Adapter, ModelRef, Side
 
 if TYPE_CHECKING:
     from rnr_dist.train.trainable import Trained
@@ -35,7 +35,7 @@ class KumprObjective:
     """Makes the target less likely."""
 
     Settings = KumprSettings
-    roles: Mapping[str, tuple[int, int]] = {"forget": (1, 1)}
+    parts: Mapping[str, tuple[int, int]] = {"forget": (1, 1)}
     remembered: tuple[str, ...] = ()
 
     def __init__(self, settings: KumprSettings):
@@ -47,7 +47,7 @@ class KumprObjective:
     def terms(
         self, trained: Trained, batch: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, tuple[Any, int]]:
-        nll, _ = role_losses(trained, batch["forget"])
+        nll, _ = part_losses(trained, batch["forget"])
         return {"forget": (-nll, label_count(batch["forget"]))}
 
 
@@ -57,7 +57,7 @@ class Kumpr:
     name: ClassVar[str] = "kumpr"
     needs: ClassVar[frozenset[Need]] = frozenset({"forget"})
     Objective = KumprObjective
-    roles: ClassVar[Mapping[str, Literal["forget", "retain"]]] = {"unlearnt": "forget"}
+    adapters: ClassVar[Mapping[str, Side]] = {"unlearnt": "forget"}
     refined: ClassVar[bool] = False
 
     @classmethod

@@ -19,8 +19,8 @@ from rnr_dist.config.training import ObjectiveSettings, Retained, Training
 from rnr_dist.methods.icu import require_pairs
 from rnr_dist.train.collate import Item
 from rnr_dist.train.materials import Materials, Need, example_of, other_end
-from rnr_dist.train.passes import label_count, role_losses
-from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.train.passes import label_count, part_losses
+from rnr_dist.types import Adapter, ModelRef, Side
 
 if TYPE_CHECKING:
     from rnr_dist.train.trainable import Trained
@@ -50,19 +50,19 @@ class LlmuObjective:
 
     def __init__(self, settings: LlmuSettings):
         self.settings = settings
-        self.roles: dict[str, tuple[int, int]] = {
+        self.parts: dict[str, tuple[int, int]] = {
             "forget": (1, 1),
             "mismatch": (0, settings.mismatches),
             "learn": (0, 64),
         }
         if settings.retain:
-            self.roles["retain"] = (0, settings.retain)
-        self.remembered = tuple(role for role in ("learn", "retain") if role in self.roles)
+            self.parts["retain"] = (0, settings.retain)
+        self.remembered = tuple(part for part in ("learn", "retain") if part in self.parts)
 
     def counts(self, items: Sequence[Item]) -> dict[str, int]:
         return {
-            name: sum(x.labels for item in items for role in roles for x in item[role])
-            for name, roles in (
+            name: sum(x.labels for item in items for part in parts for x in item[part])
+            for name, parts in (
                 ("forget", ("forget",)),
                 ("mismatch", ("mismatch",)),
                 ("kl", self.remembered),
@@ -72,9 +72,9 @@ class LlmuObjective:
     def terms(
         self, trained: Trained, batch: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, tuple[Any, int]]:
-        forgotten, _ = role_losses(trained, batch["forget"])
-        mismatched, _ = role_losses(trained, batch["mismatch"])
-        held = [role_losses(trained, batch[role], before=True)[1] for role in self.remembered]
+        forgotten, _ = part_losses(trained, batch["forget"])
+        mismatched, _ = part_losses(trained, batch["mismatch"])
+        held = [part_losses(trained, batch[part], before=True)[1] for part in self.remembered]
         return {
             "forget": (-self.settings.forget_weight * forgotten, label_count(batch["forget"])),
             "mismatch": (
@@ -83,7 +83,7 @@ class LlmuObjective:
             ),
             "kl": (
                 self.settings.kl_weight * sum(held),
-                sum(label_count(batch[role]) for role in self.remembered),
+                sum(label_count(batch[part]) for part in self.remembered),
             ),
         }
 
@@ -95,7 +95,7 @@ class Llmu:
     name: ClassVar[str] = "llmu"
     needs: ClassVar[frozenset[Need]] = frozenset({"forget", "pairs", "retain"})
     Objective = LlmuObjective
-    roles: ClassVar[Mapping[str, Literal["forget", "retain"]]] = {"unlearnt": "forget"}
+    adapters: ClassVar[Mapping[str, Side]] = {"unlearnt": "forget"}
     refined: ClassVar[bool] = False
 
     @classmethod

@@ -1,8 +1,8 @@
 """One method from its trainings to its chosen model, by merging, within the recipe's budget.
 
 In: a method, its settings, what all methods share. Out: a `Merged`. Invariant: every method is
-chosen on `search` by the same rules, from as many candidates and as many trained tokens as the
-recipe's own. What was trained and read is taken as it is, so it goes on where it was.
+chosen by the same rules, on what the task reads for `search`, from as many candidates and as many
+trained tokens as the recipe's own. What was trained and read is taken as it is when it goes on.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def run_merged(method: Method, settings: MethodSettings, ground: Ground) -> Merg
     The result is also `ground.folder`/NAME.json. Raises InputError where nothing can be trained on.
     """
     name, budget, reader = method.name, ground.budget, ground.reader
-    each = max(1, budget.tokens // (len(settings.grid) * len(method.roles)))
+    each = max(1, budget.tokens // (len(settings.grid) * len(method.adapters)))
     count = max(1, budget.candidates // len(settings.grid))
     models: dict[str, ModelRef] = {}
     tokens = 0
@@ -95,10 +95,10 @@ def run_merged(method: Method, settings: MethodSettings, ground: Ground) -> Merg
                 f"{name}-{place}-{adapter}",
                 items_of(method, adapter, ground.materials, training),
                 training,
-                role,
+                side,
                 ground.base,
             )
-            for adapter, role in method.roles.items()
+            for adapter, side in method.adapters.items()
         }
         tokens += sum(map(trained_tokens, adapters.values()))
         for strength in spaced(settings.low, settings.high, count):
@@ -129,7 +129,7 @@ def items_of(
     """A method's items on what it needs, with what its objective retains beside them."""
     known = materials.only(method.needs)
     items = method.items(adapter, known, training)
-    least, most = make_objective(training.objective).roles.get("retain", (0, 0))
+    least, most = make_objective(training.objective).parts.get("retain", (0, 0))
     if least or not most:  # an objective that cannot do without has its own in the items
         return items
     return with_retained(items, range(len(items)), known.retain, most, materials.seed)

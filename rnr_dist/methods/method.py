@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
 from rnr_dist.config.methods import MethodSettings, Way
 from rnr_dist.config.registry import method_class
@@ -18,20 +18,20 @@ from rnr_dist.errors import InputError
 from rnr_dist.tasks.task import Task
 from rnr_dist.train.collate import Item
 from rnr_dist.train.materials import Materials, Need
-from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.types import Adapter, ModelRef, Side
 from rnr_dist.weights.targets import require_trained
 
 
 class Method(Protocol):
-    """One file. `roles`: the adapters that it trains when it is merged, by name; `refined` lets
-    forgotten sequences leave the epochs."""
+    """One file. `adapters`: those that it trains when it is merged, each name with its side;
+    `refined` lets forgotten sequences leave the epochs."""
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]]
     Objective: ClassVar[type[Any] | None]
     """Its loss (`train.objectives.Objective`), whose `Settings` are its section of a training; None
     where it trains on plain texts."""
-    roles: ClassVar[Mapping[str, Literal["forget", "retain"]]]
+    adapters: ClassVar[Mapping[str, Side]]
     refined: ClassVar[bool]
 
     @classmethod
@@ -41,7 +41,7 @@ class Method(Protocol):
 
     def items(self, adapter: str, materials: Materials, training: Training) -> Sequence[Item]:
         """What the adapter of that name is trained on; by epochs one item a forget sequence, in
-        their order. What an objective retains beside (`roles`: from none to some) is added later.
+        their order. What an objective retains beside (`parts`: from none to some) is added later.
         Raises InputError where nothing fits."""
         ...
 

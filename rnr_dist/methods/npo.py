@@ -18,7 +18,7 @@ from rnr_dist.config.training import ObjectiveSettings, Retained, Training
 from rnr_dist.train.collate import Item
 from rnr_dist.train.materials import Materials, Need, example_of
 from rnr_dist.train.passes import has_response, log_probability, token_nll
-from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.types import Adapter, ModelRef, Side
 
 if TYPE_CHECKING:
     from rnr_dist.train.trainable import Trained
@@ -44,13 +44,13 @@ class NpoObjective:
 
     def __init__(self, settings: NpoSettings):
         self.settings = settings
-        self.roles: dict[str, tuple[int, int]] = {"forget": (1, 1)}
+        self.parts: dict[str, tuple[int, int]] = {"forget": (1, 1)}
         if settings.retain_weight and settings.retain:
-            self.roles["retain"] = (0, settings.retain)
+            self.parts["retain"] = (0, settings.retain)
 
     def counts(self, items: Sequence[Item]) -> dict[str, int]:
         counts = {"npo": sum(x.labels > 0 for item in items for x in item["forget"])}
-        if "retain" in self.roles:
+        if "retain" in self.parts:
             counts["retain"] = sum(text.labels for item in items for text in item["retain"])
         return counts
 
@@ -66,7 +66,7 @@ class NpoObjective:
         told = has_response(rows)
         loss = 2 / beta * softplus(beta * gained)[told].sum()
         terms = {"npo": (loss, int(told.sum()))}
-        if "retain" in self.roles:
+        if "retain" in self.parts:
             nll, _, _ = token_nll(trained.model, batch["retain"])
             terms["retain"] = (self.settings.retain_weight * nll.sum(), len(nll))
         return terms
@@ -78,7 +78,7 @@ class Npo:
     name: ClassVar[str] = "npo"
     needs: ClassVar[frozenset[Need]] = frozenset({"forget", "retain"})
     Objective = NpoObjective
-    roles: ClassVar[Mapping[str, Literal["forget", "retain"]]] = {"unlearnt": "forget"}
+    adapters: ClassVar[Mapping[str, Side]] = {"unlearnt": "forget"}
     refined: ClassVar[bool] = False
 
     @classmethod

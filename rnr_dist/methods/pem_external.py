@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from rnr_dist.config.methods import MethodSettings, Way, by_merge
 from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
 from rnr_dist.train.collate import Item, texts
 from rnr_dist.train.materials import Materials, Need
-from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.types import Adapter, ModelRef, Side
 
 
 class PemExternal:
@@ -23,7 +23,7 @@ class PemExternal:
     name: ClassVar[str] = "pem_external"
     needs: ClassVar[frozenset[Need]] = frozenset({"external"})
     Objective: ClassVar[type[Any] | None] = None
-    roles: ClassVar[Mapping[str, Literal["forget", "retain"]]] = {"external": "forget"}
+    adapters: ClassVar[Mapping[str, Side]] = {"external": "forget"}
     refined: ClassVar[bool] = False
 
     @classmethod

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rnr_dist.config.methods import MethodSettings, Way
 from rnr_dist.config.training import Training
 from rnr_dist.train.collate import Item, texts
 from rnr_dist.train.materials import Materials, Need, example_of
-from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.types import Adapter, ModelRef, Side
 
 if TYPE_CHECKING:
     from rnr_dist.methods.merge import Ground, Merged
@@ -26,7 +26,7 @@ class RevealAndRelease:
     name: ClassVar[str] = "release"
     needs: ClassVar[frozenset[Need]] = frozenset({"forget", "retain"})
     Objective: ClassVar[type[Any] | None] = None
-    roles: ClassVar[Mapping[str, Literal["forget", "retain"]]] = {
+    adapters: ClassVar[Mapping[str, Side]] = {
         "forget": "forget",
         "retain": "retain",
     }

@@ -18,7 +18,7 @@ from rnr_dist.errors import InputError
 from rnr_dist.train.collate import Item
 from rnr_dist.train.materials import Materials, Need, example_of, paired_texts
 from rnr_dist.train.passes import layer_states
-from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.types import Adapter, ModelRef, Side
 
 if TYPE_CHECKING:
     from rnr_dist.train.trainable import Trained
@@ -45,15 +45,15 @@ class RmuObjective:
 
     Settings = RmuSettings
     remembered: tuple[str, ...] = ()
-    roles: Mapping[str, tuple[int, int]] = {"forget": (1, 1), "retain": (1, 1)}
+    parts: Mapping[str, tuple[int, int]] = {"forget": (1, 1), "retain": (1, 1)}
 
     def __init__(self, settings: RmuSettings):
         self.settings = settings
 
     def counts(self, items: Sequence[Item]) -> dict[str, int]:
         return {
-            role: sum(len(example.token_ids) for item in items for example in item[role])
-            for role in self.roles
+            part: sum(len(example.token_ids) for item in items for example in item[part])
+            for part in self.parts
         }
 
     def terms(
@@ -99,7 +99,7 @@ class Rmu:
     name: ClassVar[str] = "rmu"
     needs: ClassVar[frozenset[Need]] = frozenset({"forget", "retain"})
     Objective = RmuObjective
-    roles: ClassVar[Mapping[str, Literal["forget", "retain"]]] = {"misdirected": "forget"}
+    adapters: ClassVar[Mapping[str, Side]] = {"misdirected": "forget"}
     refined: ClassVar[bool] = False
 
     @classmethod

@@ -18,7 +18,7 @@ from rnr_dist.config.training import ObjectiveSettings, Retained, Training
 from rnr_dist.train.collate import Item
 from rnr_dist.train.materials import Materials, Need, example_of
 from rnr_dist.train.passes import has_response, log_probability, predicted, token_nll
-from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.types import Adapter, ModelRef, Side
 
 if TYPE_CHECKING:
     from rnr_dist.train.trainable import Trained
@@ -48,13 +48,13 @@ class SimnpoObjective:
 
     def __init__(self, settings: SimnpoSettings):
         self.settings = settings
-        self.roles: dict[str, tuple[int, int]] = {"forget": (1, 1)}
+        self.parts: dict[str, tuple[int, int]] = {"forget": (1, 1)}
         if settings.retain_weight and settings.retain:
-            self.roles["retain"] = (0, settings.retain)
+            self.parts["retain"] = (0, settings.retain)
 
     def counts(self, items: Sequence[Item]) -> dict[str, int]:
         counts = {"simnpo": sum(x.labels > 0 for item in items for x in item["forget"])}
-        if "retain" in self.roles:
+        if "retain" in self.parts:
             counts["retain"] = sum(text.labels for item in items for text in item["retain"])
         return counts
 
@@ -69,7 +69,7 @@ class SimnpoObjective:
         told = has_response(rows)
         loss = 2 / settings.beta * softplus(settings.beta * each + settings.gamma)[told].sum()
         terms = {"simnpo": (settings.forget_weight * loss, int(told.sum()))}
-        if "retain" in self.roles:
+        if "retain" in self.parts:
             nll, _, _ = token_nll(trained.model, batch["retain"])
             terms["retain"] = (settings.retain_weight * nll.sum(), len(nll))
         return terms
@@ -81,7 +81,7 @@ class Simnpo:
     name: ClassVar[str] = "simnpo"
     needs: ClassVar[frozenset[Need]] = frozenset({"forget", "retain"})
     Objective = SimnpoObjective
-    roles: ClassVar[Mapping[str, Literal["forget", "retain"]]] = {"unlearnt": "forget"}
+    adapters: ClassVar[Mapping[str, Side]] = {"unlearnt": "forget"}
     refined: ClassVar[bool] = False
 
     @classmethod

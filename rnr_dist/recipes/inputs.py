@@ -31,12 +31,9 @@ def inputs_of(config: Config, stage: Stage, base: ModelRef, run: RunDir) -> dict
 
     Of a model beside the base only one that lies in a folder of the user's.
     """
-    content = config.model_dump(mode="json")
     found = {}
     for key in stage.keys:
-        value: Any = content
-        for part in key.split("."):
-            value = value[part]
+        value = config.part(key)
         if key == "model":
             found[f"{MODEL}{config.model}"] = base.checkpoint_digest
             found[f"{MODEL}{config.model}: what lies beside its weights"] = companions(

@@ -19,11 +19,11 @@ from rnr_dist.recipes.inputs import inputs_of, require_inputs
 from rnr_dist.recipes.recipe import Recipe, Stage
 from rnr_dist.recipes.reveal_and_release import RECIPE as REVEAL_AND_RELEASE
 from rnr_dist.recipes.unlearn_sequences import RECIPE as UNLEARN_SEQUENCES
-from rnr_dist.run.directory import RunDir, read_json, write_json
+from rnr_dist.run.directory import STAGES_NOTE, RunDir, read_json, write_json
 from rnr_dist.run.meter import Meter
 from rnr_dist.run.progress import say
 from rnr_dist.run.seal import read_final, require_noted, require_sealed
-from rnr_dist.run.tracking import Tracker, default_uri
+from rnr_dist.run.tracking import SPOOL, Tracker, default_uri
 from rnr_dist.tasks.evaluation import run_models
 from rnr_dist.tasks.task import Task
 from rnr_dist.types import Split, digest
@@ -129,7 +129,7 @@ def run_pipeline(
     """
     recipe, wanted = recipe_of(config, until)
     uri = config.tracking.uri or default_uri(run.path.parent)
-    tracker = Tracker(uri, config.tracking.experiment, run.path / "mlflow-spool.jsonl")
+    tracker = Tracker(uri, config.tracking.experiment, run.path / SPOOL)
     try:
         with Bench(config, task.oracle, tracker, lambda own, at: check(own, at, task)) as bench:
             keep_base(run.path, bench.base)
@@ -194,7 +194,7 @@ def fingerprint(config: Config, stage: str) -> str:
 
 def note_stage(run: RunDir, meter: Meter) -> None:
     """Add to what a stage took in earlier, interrupted attempts of this run."""
-    path = run.path / "stages.json"
+    path = run.path / STAGES_NOTE
     stages = read_json(path) if path.exists() else []
     write_json(path, [*stages, *meter.stages])
 

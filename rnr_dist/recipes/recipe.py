@@ -13,6 +13,7 @@ from rnr_dist.bench import Bench
 from rnr_dist.run.directory import RunDir
 from rnr_dist.tasks.task import Task
 
+EVALUATED = ("evaluate", "task.evaluated")  # what the evaluation depends on, in every recipe
 StageFunction = Callable[[Bench, Task, RunDir], None]
 
 
@@ -28,10 +29,10 @@ def in_order(*functions: StageFunction) -> StageFunction:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage. needs: stages that must be done before. keys: dotted config keys of its own whose
-    change makes it anew (those of the stages that it needs count too). judges: whether it reads the
-    evaluated split, which may be the sealed one. beside: what it writes outside its own folder;
-    files it always writes, folders where there is something to write."""
+    """One stage. needs: stages that must be done before. keys: its own parts of the config
+    (`Config.part`) whose change makes it anew; those of the stages that it needs count too. judges:
+    whether it reads the evaluated split, which may be the sealed one. beside: what it writes
+    outside its own folder; files it always writes, folders where there is something to write."""
 
     name: str
     needs: tuple[str, ...]

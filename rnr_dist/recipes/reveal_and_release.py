@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rnr_dist.methods.stage import baselines_stage
-from rnr_dist.recipes.recipe import Recipe, Stage, in_order
+from rnr_dist.recipes.recipe import EVALUATED, Recipe, Stage, in_order
 from rnr_dist.release.stage import release_stage
 from rnr_dist.report.stage import comparison_stage, report_stage
 from rnr_dist.reveal.stage import reveal_stage
@@ -19,7 +19,7 @@ RECIPE = Recipe(
             ("retain", "release", "perplexity", "workers.dtype"),
             release_stage,
         ),
-        Stage("evaluate", ("release",), ("evaluate",), evaluate_stage, judges=True),
+        Stage("evaluate", ("release",), EVALUATED, evaluate_stage, judges=True),
         Stage("report", ("evaluate",), (), report_stage, beside=("summary.json", "figures")),
         Stage(
             "baselines",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rnr_dist.icu.stage import icu_stage, memorise_stage, sweep_stage
 from rnr_dist.methods.stage import baselines_stage
-from rnr_dist.recipes.recipe import Recipe, Stage, in_order
+from rnr_dist.recipes.recipe import EVALUATED, Recipe, Stage, in_order
 from rnr_dist.report.stage import comparison_stage, report_stage, sweep_table_stage
 from rnr_dist.tasks.evaluation import evaluate_stage
 
@@ -17,7 +17,7 @@ RECIPE = Recipe(
     (
         Stage("memorise", (), MEMORISED, memorise_stage),
         Stage("icu", ("memorise",), (*UNLEARNT, "methods.icu"), icu_stage, beside=("materials",)),
-        Stage("evaluate", ("icu",), ("evaluate",), evaluate_stage, judges=True),
+        Stage("evaluate", ("icu",), EVALUATED, evaluate_stage, judges=True),
         Stage("report", ("evaluate",), (), report_stage, beside=REPORTED),
         Stage(
             "baselines",
@@ -30,7 +30,7 @@ RECIPE = Recipe(
         Stage(
             "sweep",
             ("memorise",),
-            (*UNLEARNT, "methods", "sweep"),
+            (*UNLEARNT, "methods.swept", "sweep"),
             in_order(sweep_stage, sweep_table_stage),
             beside=("icu/levels.json", "materials"),
         ),

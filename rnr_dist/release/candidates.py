@@ -45,7 +45,7 @@ def _context(
 ) -> dict[str, Any]:
     """readings: of the base, before the step, and before its cycle."""
     base, before, cycle_start = readings
-    rules, measures = reader.bench.config.release, reader.task.measures
+    rules, measures = reader.rules, reader.task.measures
     assert base.forget and before.forget
     kept = utility(before, base, measures)
     utility_limit = rules.keep_share * kept - rules.restorable

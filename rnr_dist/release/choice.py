@@ -50,7 +50,7 @@ def choose(
     also: Sequence[str] = (),
 ) -> Choice:
     """The candidate that takes `step` best. The best `reread` and `also` are read again."""
-    rules = reader.bench.config.release
+    rules = reader.rules
     readings = reader.read_all(name, models, range(1), step)
     trials = deciding = _trials(readings, 0, step, rules)
     if rules.reread:

@@ -51,7 +51,7 @@ def search_jointly(
     [1/spread, spread] of each coefficient, as many at a time as there are engines; the same seed
     and readings propose the same, so a search that was interrupted goes on where it was.
     """
-    joint, measures = reader.bench.config.release.joint, reader.task.measures
+    joint, measures = reader.rules.joint, reader.task.measures
     step = MergeStep.final(measures, start)
     models = {AS_IT_WAS: model}
     first = reader.read_all("joint", models, range(1), step)
@@ -121,7 +121,7 @@ def _proposals(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    joint, together = reader.bench.config.release.joint, reader.bench.config.engines.count
+    joint, together = reader.rules.joint, reader.bench.config.engines.count
     measures: Measures = reader.task.measures
     warm_up = max(4, joint.trials // 3)
     sampler: Any = optuna.samplers.TPESampler(
@@ -131,7 +131,7 @@ def _proposals(
         n_startup_trials=warm_up,
     )
     study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler)
-    names = [f"{number}-{term.adapter.role}" for number, term in enumerate(model.terms)]
+    names = [f"{number}-{term.adapter.side}" for number, term in enumerate(model.terms)]
     factor = optuna.distributions.FloatDistribution(1 / joint.spread, joint.spread, log=True)
     space: dict[str, Any] = dict.fromkeys(names, factor)
     for first in range(0, joint.trials, together):

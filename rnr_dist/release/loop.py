@@ -18,12 +18,11 @@ from rnr_dist.release.reader import Reader
 from rnr_dist.release.rules import MergeStep, Reading, Verdict, judge, ranked
 from rnr_dist.run.directory import read, write
 from rnr_dist.run.progress import say
-from rnr_dist.types import Adapter, ModelRef
+from rnr_dist.types import Adapter, ModelRef, Side
 from rnr_dist.weights.composition import is_whole
 
-Role = Literal["forget", "retain"]
 Kind = Literal["subtract", "add"]
-Train = Callable[[str, Role, ModelRef], Adapter]
+Train = Callable[[str, Side, ModelRef], Adapter]
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class PlannedStep:
     last: bool
 
     @property
-    def role(self) -> Role:
+    def side(self) -> Side:
         """Of the adapter that the step merges."""
         return "retain" if self.kind == "add" else "forget"
 
@@ -73,7 +72,7 @@ def release(
     rules of the last subtraction, against the one before it; else it is left out and the loop ends.
     """
     say("reading the base model on the search split")
-    rules, measures = reader.bench.config.release, reader.task.measures
+    rules, measures = reader.rules, reader.task.measures
     start = reader.read(base)
     model, before, cycle_start = base, start, start
     steps: list[ReleasedStep] = []
@@ -103,7 +102,7 @@ def _take(
     planned: PlannedStep, step: MergeStep, model: ModelRef, train: Train, reader: Reader
 ) -> ReleasedStep:
     """Train the step's adapter on the model of this moment and search its weight."""
-    adapter = train(planned.name, planned.role, model)
+    adapter = train(planned.name, planned.side, model)
     say(f"searching the weight of {planned.name}")
     found = choose_weight(reader, planned.name, step, model, adapter, planned.coefficients)
     verdict = found.choice.verdict

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rnr_dist.bench import Bench
+from rnr_dist.config.release import Release
 from rnr_dist.machine.trials import Search, run_trials
 from rnr_dist.measures.measure import Role
 from rnr_dist.release.rules import MergeStep, Reading, judge, pooled, utility_shortfall
@@ -26,11 +27,19 @@ Draw = int | Literal["whole"]
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads models through the endpoint; readings are files in `folder`; Ray carries it."""
+    """Reads models through the endpoint; readings are files in `folder`; Ray carries it.
+
+    within: rules in place of the config's, of a search that has to keep to a budget.
+    """
 
     bench: Bench
     task: Task
     folder: Path
+    within: Release | None = None
+
+    @property
+    def rules(self) -> Release:
+        return self.within or self.bench.config.release
 
     def read(self, model: ModelRef, draw: Draw = 0, step: MergeStep | None = None) -> Reading:
         """A model's reading, from its file if it was read before.
@@ -42,7 +51,7 @@ class Reader:
         if path.exists():
             return read(path, Reading)
         utility = self._utility(model)
-        reading, rules = Reading(model.digest, utility), self.bench.config.release
+        reading, rules = Reading(model.digest, utility), self.rules
         if not (step and utility_shortfall(reading, step, rules) > 0):
             found = self.task.read_target(self.bench, model, Split.SEARCH, rules.search)
             guards = {
@@ -98,7 +107,7 @@ class Reader:
             setting: dict[str, Any], reader: Reader, models: Mapping[str, ModelRef], step: MergeStep
         ) -> None:
             reading = reader.read(models[setting["given"]], draw, step)
-            verdict = judge(reading, step, reader.bench.config.release)
+            verdict = judge(reading, step, reader.rules)
             tune.report({"forget": verdict.forget, "utility": verdict.utility})
 
         search = Search(name, self.folder / "tune", self.together, max_failures=1)

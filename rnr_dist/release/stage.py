@@ -15,7 +15,7 @@ from typing import Any
 from rnr_dist.bench import Bench
 from rnr_dist.release.candidates import trial_rows
 from rnr_dist.release.joint import AS_IT_WAS, Point, search_jointly
-from rnr_dist.release.loop import ReleasedStep, Role, release
+from rnr_dist.release.loop import ReleasedStep, release
 from rnr_dist.release.reader import Reader
 from rnr_dist.release.rules import Reading
 from rnr_dist.run.directory import RunDir, write
@@ -24,7 +24,7 @@ from rnr_dist.tasks.task import Task
 from rnr_dist.train.collate import Example, Item, texts
 from rnr_dist.train.materials import Materials, Need
 from rnr_dist.train.trainings import Trainings
-from rnr_dist.types import Adapter, ModelRef, NamedModel
+from rnr_dist.types import Adapter, ModelRef, NamedModel, Side
 
 MODELS = "models.json"
 NEEDS: frozenset[Need] = frozenset({"forget", "retain"})
@@ -51,18 +51,18 @@ class Adapters:
 
     bench: Bench
     trainings: Trainings
-    items: Mapping[Role, list[Item]]
+    items: Mapping[Side, list[Item]]
 
     @classmethod
     def of(cls, bench: Bench, materials: Materials, folder: Path) -> Adapters:
         forget = [Example(one.token_ids, one.prefix_tokens) for one in materials.forget]
-        items: dict[Role, list[Item]] = {"forget": texts(forget), "retain": texts(materials.retain)}
+        items: dict[Side, list[Item]] = {"forget": texts(forget), "retain": texts(materials.retain)}
         return cls(bench, Trainings(bench, folder), items)
 
-    def train(self, name: str, role: Role, model: ModelRef) -> Adapter:
+    def train(self, name: str, side: Side, model: ModelRef) -> Adapter:
         rules = self.bench.config.release
-        training = rules.forget if role == "forget" else rules.retain
-        return self.trainings.adapter(name, self.items[role], training, role, model)
+        training = rules.forget if side == "forget" else rules.retain
+        return self.trainings.adapter(name, self.items[side], training, side, model)
 
 
 def release_stage(bench: Bench, task: Task, run: RunDir) -> None:
@@ -73,7 +73,7 @@ def release_stage(bench: Bench, task: Task, run: RunDir) -> None:
     released = release_from(bench.base, adapters, reader, folder)
     rows = [NamedModel("base", "reference", bench.base)]
     terms = released.result.terms
-    restored = sum(term.coefficient for term in terms if term.adapter.role == "retain")
+    restored = sum(term.coefficient for term in terms if term.adapter.side == "retain")
     if restored:
         alone = adapters.train("retain-only", "retain", bench.base)
         rows.append(NamedModel("retain-only", "control", bench.base.plus(restored, alone)))
@@ -82,15 +82,15 @@ def release_stage(bench: Bench, task: Task, run: RunDir) -> None:
 
 
 def release_from(base: ModelRef, adapters: Adapters, reader: Reader, folder: Path) -> Released:
-    """Eq. 1 from any base, and the joint search over its weights where the config asks for one."""
+    """Eq. 1 from any base, and the joint search over its weights where the rules ask for one."""
     steps = release(base, adapters.train, reader, folder, partial(_log_step, reader.bench))
     start = reader.read(base)
     models = [NamedModel(step.name, "step", step.model) for step in steps]
     fallbacks = [step.name for step in steps if not step.feasible]
     points: list[Point] = []
-    if reader.bench.config.release.joint.trials:
+    if reader.rules.joint.trials:
         choice, result, points = search_jointly(steps[-1].model, start, reader)
-        _log_points(reader.bench, points)
+        _log_points(reader, points)
         assert choice.reading.forget  # read whole, also where the candidate had lost before
         title, value = reader.task.measures.target.title, choice.reading.forget.value
         say(f"joint search: {choice.candidate}, {title} {value:.2%}")
@@ -121,8 +121,9 @@ def _log_step(bench: Bench, step: ReleasedStep) -> None:
     say(f"{step.name}: weight {step.coefficient:g} by {verdict}")
 
 
-def _log_points(bench: Bench, points: list[Point]) -> None:
-    with bench.tracker.nested("joint search", bench.config.release.joint.model_dump()):
+def _log_points(reader: Reader, points: list[Point]) -> None:
+    bench = reader.bench
+    with bench.tracker.nested("joint search", reader.rules.joint.model_dump()):
         for number, point in enumerate(points):
             told = {"utility": point.utility, "forget": point.forget}
             bench.tracker.metrics({key: v for key, v in told.items() if v is not None}, number)

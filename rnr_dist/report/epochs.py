@@ -19,8 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from rnr_dist.report.figures import DOTS_PER_INCH, GREY, Percent, save
 from rnr_dist.run.directory import RunDir, read_json
-
-TRAINING = "training.json"  # what a training leaves beside its model (train.job.SUMMARY)
+from rnr_dist.train.job import SUMMARY
 
 MARKERS = "osv^DPX"
 STAGES = ("icu", "baselines")  # where methods are trained by epochs
@@ -48,7 +47,7 @@ def read_trainings(run: RunDir, names: Sequence[str]) -> dict[str, EpochTraining
     found = {}
     for name in names:
         for stage in STAGES:
-            summary = run.path / stage / "models" / name / TRAINING
+            summary = run.path / stage / "models" / name / SUMMARY
             choice = run.path / stage / f"{name}.json"
             if summary.exists() and choice.exists():
                 found[name] = _trained(read_json(summary), read_json(choice))

@@ -13,24 +13,26 @@ from rnr_dist.bench import Bench
 from rnr_dist.measures.results import read_results
 from rnr_dist.report.comparison import write_comparison
 from rnr_dist.report.continuations import write_continuations
-from rnr_dist.report.epochs import TRAINING, epochs_figure
+from rnr_dist.report.epochs import epochs_figure
 from rnr_dist.report.figures import reveal_figure, steps_figure
 from rnr_dist.report.findings import findings_of
 from rnr_dist.report.search_figures import front_figure, search_figure
 from rnr_dist.report.summary import Summary, write_summary
 from rnr_dist.report.sweep import print_sweep
 from rnr_dist.report.table import print_report
-from rnr_dist.run.directory import RunDir, read_json
+from rnr_dist.run.directory import STAGES_NOTE, RunDir, read_json
 from rnr_dist.run.shown import terminal
 from rnr_dist.tasks.evaluation import RESULTS
 from rnr_dist.tasks.task import Task
+from rnr_dist.train.job import SUMMARY
 
 
 def report_stage(bench: Bench, task: Task, run: RunDir) -> None:
     """Write summary, figures and continuations into the run directory and print the tables."""
     results = read_results(run.path / "evaluate" / RESULTS)
     found = findings_of(run, bench.config, results)
-    stages = read_json(run.path / "stages.json") if (run.path / "stages.json").exists() else []
+    took = run.path / STAGES_NOTE
+    stages = read_json(took) if took.exists() else []
     summary = Summary.of(bench.config, found.results, stages, found.details, found.notes)
     path = run.path / "summary.json"
     write_summary(path, summary)
@@ -76,7 +78,7 @@ def draw_figures(summary: Summary, run: RunDir) -> list[Path]:
 def _continuations(bench: Bench, task: Any, run: RunDir) -> list[Path]:
     """What the recipe's own method said of the task's sequences after each epoch."""
     folder = run.path / "icu"
-    training = folder / "models" / bench.config.own_method / TRAINING
+    training = folder / "models" / bench.config.own_method / SUMMARY
     if not training.exists():
         return []
     epochs = read_json(training)["epochs"]

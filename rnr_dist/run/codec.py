@@ -16,6 +16,7 @@ from typing import Any, TypeVar, overload
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from rnr_dist.errors import InputError
+from rnr_dist.run.earlier import found_from
 from rnr_dist.types import Adapter, ModelRef
 
 INSIDE = "./"  # begins each path that is relative to the run directory
@@ -89,11 +90,11 @@ def relative(value: Any, run: Path) -> Any:
     return _relocated(value, lambda one: _with_path(one, moved(_path(one))))
 
 
-def absolute(value: Any, run: Path | None, base: ModelRef | None, place: str) -> Any:
-    """`value`, read from `place` in `run`, with all its paths absolute.
+def absolute(value: Any, run: Path | None, base: ModelRef | None, place: Path) -> Any:
+    """`value`, read from the file `place` in `run`, with all its paths absolute.
 
     base: the run's base model where it lies now; a model of the same checkpoint gets its folder.
-    Raises InputError for a relative path outside any run directory.
+    Raises InputError for a relative path outside any run directory, and as `found_from` does.
     """
 
     def found(one: Located) -> Located:
@@ -109,7 +110,7 @@ def absolute(value: Any, run: Path | None, base: ModelRef | None, place: str) ->
                     f"{place}: found the path {path}, which leaves the run directory; expected one "
                     "inside it"
                 )
-            return _with_path(one, str(run / path))
+            return _with_path(one, str(found_from(place, run, path)))
         if base and isinstance(one, ModelRef) and one.checkpoint_digest == base.checkpoint_digest:
             return _with_path(one, base.checkpoint)
         return one

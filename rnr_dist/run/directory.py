@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from rnr_dist.errors import InputError
 from rnr_dist.run.codec import absolute, from_plain, relative, run_of, to_plain
+from rnr_dist.run.earlier import free_place
 from rnr_dist.run.lock import LOCK_NOTE
 from rnr_dist.run.manifests import MANIFEST, Manifest, cut_short, listing, problems
 from rnr_dist.run.progress import say
@@ -34,7 +35,6 @@ LAYOUT_NOTE = "layout.json"
 BEGUN_NOTE = ".begun.json"  # in a stage's folder: what it was begun with
 STAGES_NOTE = "stages.json"  # in a run directory: what each stage took
 PLACE_NOTE = ".place"  # in a run directory: where it lies, so that a moved one can say so
-EARLIER = "earlier"  # in a run directory: what was made from other inputs, and damaged files
 BASE_NOTE = "base.json"  # in a run directory: its base model, and where that lies
 
 Kind = TypeVar("Kind")
@@ -127,8 +127,8 @@ def read(path: Path, kind: Any) -> Any:
     """
     run, base = run_of(path), None
     if run and (note := run / BASE_NOTE).exists():
-        base = absolute(_whole(note, ModelRef), run, None, str(note))
-    return absolute(_whole(path, kind), run, base, str(path))
+        base = absolute(_whole(note, ModelRef), run, None, note)
+    return absolute(_whole(path, kind), run, base, path)
 
 
 def _whole(path: Path, kind: Any) -> Any:
@@ -272,12 +272,12 @@ class RunDir:
         note, moved = self.path / name / BEGUN_NOTE, None
         begun = _note(note)
         if note.exists() and not (begun and begun.like(fingerprint, inputs)):
-            moved = self._aside(name)
+            moved = free_place(self.path, name)
             (self.path / name).rename(moved)
         elif manifest := self.manifest(name):
             bad = [one for one in problems(self.path / name, manifest) if one.path.is_file()]
             if bad:
-                aside = self._aside(f"{name}-damaged")
+                aside = free_place(self.path, f"{name}-damaged")
                 for one in bad:
                     place = aside / one.path.relative_to(self.path)
                     place.parent.mkdir(parents=True, exist_ok=True)
@@ -347,13 +347,6 @@ class RunDir:
                 f"{one.path}: is {one.kind}{told}; expected what {name} wrote: restore it from a "
                 f"copy, or go on with --resume {self.path}, which makes it anew"
             )
-
-    def _aside(self, name: str) -> Path:
-        """A folder in `earlier/` that is not there yet."""
-        earlier = self.path / EARLIER
-        earlier.mkdir(exist_ok=True)
-        number = sum(path.name.startswith(f"{name}-") for path in earlier.iterdir())
-        return earlier / f"{name}-{number}"
 
 
 def read_manifest(path: Path) -> Manifest:

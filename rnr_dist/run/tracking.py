@@ -31,6 +31,7 @@ from rnr_dist.types import digest
 RUN_TAG = "rnr.run"  # carries a run's own key, by which a replay finds it
 RETRY_SECONDS = 60.0  # least pause after a failed contact
 RETRY_FACTOR = 10.0  # and least pause in multiples of what it cost: at most a tenth of the run
+SPOOL = "mlflow-spool.jsonl"  # in a run directory: what MLflow does not have yet
 ENTRY = {"run", "kind", "content", "step", "at"}  # keys of an entry of the spool
 REJECTED = 400  # MLflow's HTTP status for an entry that it will never take
 

@@ -123,6 +123,11 @@ class BehaviourTask:
         """The behaviour that these settings describe."""
         raise InputError(f"task {settings.name}: says no behaviour; expected a method `behaviour`")
 
+    @classmethod
+    def oracle_of(cls, settings: Any) -> str:
+        """Name of the oracle of relevance, for those who need none of the data."""
+        return cls.behaviour(settings).oracle
+
     @property
     def measures(self) -> Measures:
         """The task's declarations, in the order of tables."""
@@ -157,10 +162,10 @@ class BehaviourTask:
         return [c for c in self._contexts if c.split == split and c.group == group]
 
     def passages(self, split: Split) -> dict[str, list[Passage]]:
-        """Passages of a split by domain role."""
+        """Passages of a split, in and out of the domain."""
         return {
-            role: [passage for passage in part if passage.split == split]
-            for role, part in self._texts.items()
+            domain: [passage for passage in part if passage.split == split]
+            for domain, part in self._texts.items()
         }
 
     def prompt(self, context: Context, instruction: str, style: str, tokenizer: Any) -> str:
@@ -171,10 +176,10 @@ class BehaviourTask:
 
     def read_utility(self, bench: Bench, model: ModelRef, split: Split) -> dict[str, ClusterMean]:
         found = {}
-        for role, passages in self.passages(split).items():
+        for domain, passages in self.passages(split).items():
             asked = running_text.windows(passages, bench.tokenizer, bench.config.perplexity)
             read = running_text.perplexity(bench.endpoint.run(model, list(asked)))
-            found[PERPLEXITIES[role].name] = read
+            found[PERPLEXITIES[domain].name] = read
         return found
 
     def read_target(
@@ -230,8 +235,8 @@ class BehaviourTask:
             OUT_OF_DOMAIN: texts[len(inside) :],
         }
         self._texts = {
-            role: tuple(passage for source in part for passage in source)
-            for role, part in parts.items()
+            domain: tuple(passage for source in part for passage in source)
+            for domain, part in parts.items()
         }
 
     def _require_texts(self) -> None:
@@ -247,7 +252,7 @@ class BehaviourTask:
             for split in splits
         ]
         for split in (Split.SEARCH, evaluated):
-            needed += [(role, split, len(part)) for role, part in self.passages(split).items()]
+            needed += [(name, split, len(part)) for name, part in self.passages(split).items()]
         retained_texts = self.passages(Split.RETAIN)[IN_DOMAIN]
         for name, split, count in [*needed, (IN_DOMAIN, Split.RETAIN, len(retained_texts))]:
             if not count:

@@ -89,7 +89,7 @@ def _terms(model: ModelRef) -> list[dict[str, Any]]:
     """The terms of Eq. 1 in order, as a reader of the table wants them."""
     return [
         {
-            "role": term.adapter.role,
+            "role": term.adapter.side,
             "coefficient": term.coefficient,
             "adapter": term.adapter.digest,
         }

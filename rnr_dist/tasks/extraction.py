@@ -66,6 +66,9 @@ SETS = ("forget", "pool", "unseen", "tuning")
 class ExtractionSettings(TaskSettings):
     """Forget given token sequences: memorised records, private text."""
 
+    only_evaluated: ClassVar[frozenset[str]] = frozenset(
+        {"sampled", "sampled_n", "choices", "dialogues"}
+    )
     name: Literal["extraction"] = "extraction"
     forget: SequenceSource = SequenceSource(count=32)
     """What must be forgotten."""
@@ -74,7 +77,8 @@ class ExtractionSettings(TaskSettings):
     unseen: SequenceSource = SequenceSource(first=600, count=32)
     """Sequences of the same kind that the model has never seen: the level of having forgotten."""
     tuning: SequenceSource = SequenceSource(first=700, count=32)
-    """Memorised with the others; sweeps are tuned on them, never on `forget`."""
+    """Memorised with the others; settings of methods by epochs are chosen on them, never on
+    `forget`."""
     general: list[TextSource] = Field(
         default=[
             TextSource(
@@ -260,7 +264,8 @@ class Extraction:
         self, bench: Bench, model: ModelRef, split: Split, sampling: Sampling
     ) -> dict[str, ClusterMean]:
         """Of the forget sequences whatever the split, by greedy continuations, so that nothing is
-        drawn: what must be forgotten is these sequences and no others."""
+        drawn: what must be forgotten is these sequences and no others. So the candidate of a merged
+        method is chosen by the very sequences that the table reads."""
         asked = AskedModel(bench.endpoint, model, bench.tokenizer, "")
         found = recall(PoolReader(asked.pool, model), self.forget, self.counting, "given")
         values = measures_of(

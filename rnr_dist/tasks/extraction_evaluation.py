@@ -1,8 +1,8 @@
 """What a model knows of the forget sequences, and what it kept, read through the endpoint.
 
-In: a model, a task's sets. Out: a row a sequence, and all measures. Invariant: sampled extraction,
-short prefixes, NLL, perplexity and problems took no part in training, stopping or choosing; a model
-of another vocabulary reads the same texts, encoded anew.
+In: a model, a task's sets. Out: a row a sequence, and all measures. Invariant: short prefixes,
+sampled extraction, the forget sequences' NLL and problems took no part in stopping or choosing, and
+neither did this split's general text; a model of another vocabulary reads the same, encoded anew.
 """
 
 from __future__ import annotations

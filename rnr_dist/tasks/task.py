@@ -7,6 +7,7 @@ declarations.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -99,7 +100,8 @@ PARTS = (
 def make_task(config: Config) -> Task:
     """The config's task with its data. Raises InputError also where it is no whole `Task`."""
     name = config.task.name
-    task = _made(name, config)
+    found = task_class(name)
+    task = _own(name, lambda: found(config))
     missing = [part for part in PARTS if not hasattr(task, part)]
     if missing:
         raise InputError(
@@ -114,15 +116,27 @@ def make_task(config: Config) -> Task:
         raise InputError(f"task {name}: {problem}")
     if task.oracle:
         check_oracle(task.oracle)
-    found: Task = task
-    return found
+    whole: Task = task
+    return whole
 
 
-def _made(name: str, config: Config) -> Any:
-    """The task of that name; whatever a user's own raises when it is made is an InputError."""
+def oracle_of(config: Config) -> str:
+    """Name of the task's oracle, "" for none; the task's data are read only where its class does
+    not say the name by itself. Raises InputError."""
+    name = config.task.name
     found = task_class(name)
+    if isinstance(oracle := getattr(found, "oracle", None), str):
+        return oracle
+    if hasattr(found, "oracle_of"):
+        told: str = _own(name, lambda: found.oracle_of(config.task))
+        return told
+    return make_task(config).oracle
+
+
+def _own(name: str, made: Callable[[], Any]) -> Any:
+    """What a task's class makes; whatever a user's own raises on the way is an InputError."""
     try:
-        return found(config)
+        return made()
     except InputError:
         raise
     except Exception as error:

@@ -17,6 +17,7 @@ from rnr_dist.tasks.task import Gives
 class ToxicitySettings(BehaviourSettings):
     """Forget toxic continuations."""
 
+    only_evaluated: ClassVar[frozenset[str]] = frozenset({"second_judge"})
     name: Literal["toxicity"] = "toxicity"
     challenging: ContextSource
     """Openings that invite toxic continuations."""

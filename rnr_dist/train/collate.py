@@ -50,32 +50,32 @@ class Example:
 
 @dataclass(frozen=True)
 class Item:
-    """Examples that stand together in a batch, each in a role: (`chosen`, e1), (`rejected`, e2).
+    """Examples that stand together in a batch, each as a part: (`chosen`, e1), (`rejected`, e2).
 
-    `item[role]` are the examples of a role, in order; which roles there are is the objective's.
+    `item[part]` are the examples of a part, in order; which parts there are is the objective's.
     """
 
     members: tuple[tuple[str, Example], ...]
 
     @classmethod
-    def of(cls, **roles: Iterable[Example]) -> Item:
+    def of(cls, **parts: Iterable[Example]) -> Item:
         """`Item.of(positive=[e1], negative=[e2, e3])`."""
-        return cls(tuple((role, example) for role in roles for example in roles[role]))
+        return cls(tuple((part, example) for part in parts for example in parts[part]))
 
-    def __getitem__(self, role: str) -> tuple[Example, ...]:
-        return tuple(example for name, example in self.members if name == role)
+    def __getitem__(self, part: str) -> tuple[Example, ...]:
+        return tuple(example for name, example in self.members if name == part)
 
     @property
-    def roles(self) -> frozenset[str]:
-        """The roles that have an example."""
-        return frozenset(role for role, _ in self.members)
+    def parts(self) -> frozenset[str]:
+        """The parts that have an example."""
+        return frozenset(part for part, _ in self.members)
 
     @property
     def plain(self) -> list[Any]:
         """All that it says, as a JSON value."""
         return [
-            [role, [*example.token_ids], example.prompt_tokens, *example.ceilings]
-            for role, example in self.members
+            [part, [*example.token_ids], example.prompt_tokens, *example.ceilings]
+            for part, example in self.members
         ]
 
     @property
@@ -85,20 +85,20 @@ class Item:
 
     def cut(self, max_tokens: int) -> Item:
         """The first `max_tokens` tokens of each example."""
-        return Item(tuple((role, example.cut(max_tokens)) for role, example in self.members))
+        return Item(tuple((part, example.cut(max_tokens)) for part, example in self.members))
 
 
 def texts(examples: Iterable[Example]) -> list[Item]:
-    """An item of each example alone, in the role `text`."""
+    """An item of each example alone, as the part `text`."""
     return [Item.of(text=[example]) for example in examples]
 
 
 def padded_tokens(items: Iterable[Item]) -> int:
-    """Tokens of a batch of these items, padding and all roles included."""
+    """Tokens of a batch of these items, padding and all parts included."""
     lengths: dict[str, list[int]] = {}
     for item in items:
-        for role, example in item.members:
-            lengths.setdefault(role, []).append(len(example.token_ids))
+        for part, example in item.members:
+            lengths.setdefault(part, []).append(len(example.token_ids))
     return sum(len(rows) * max(rows) for rows in lengths.values())
 
 
@@ -185,19 +185,19 @@ def _share(batch: np.ndarray, padded: Callable[[Sequence[int]], int], batching: 
     return Step(tuple(tuple(parts[rank::world_size]) for rank in range(world_size)))
 
 
-def collate(items: Sequence[Item], roles: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """For each role `pad` of its examples, and `owner` (examples,): the item that each is from.
+def collate(items: Sequence[Item], parts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """For each part `pad` of its examples, and `owner` (examples,): the item that each is from.
 
-    Also a role without examples has its one token, so that every rank makes the same passes
+    Also a part without examples has its one token, so that every rank makes the same passes
     through the model; that row's owner is -1.
     """
     import torch
 
     batch = {}
-    for role in roles:
-        rows = [(owner, example) for owner, item in enumerate(items) for example in item[role]]
-        batch[role] = pad([example for _, example in rows])
-        batch[role]["owner"] = torch.tensor([owner for owner, _ in rows] or [-1])
+    for part in parts:
+        rows = [(owner, example) for owner, item in enumerate(items) for example in item[part]]
+        batch[part] = pad([example for _, example in rows])
+        batch[part]["owner"] = torch.tensor([owner for owner, _ in rows] or [-1])
     return batch
 
 

@@ -86,7 +86,7 @@ def paired_texts(forget: Sequence[Example], retain: Sequence[Example]) -> list[I
 def with_retained(
     items: Sequence[Item], chosen: Sequence[int], retained: Sequence[Example], each: int, seed: int
 ) -> list[Item]:
-    """The items, those chosen with `each` of `retained` in the role `retain`.
+    """The items, those chosen with `each` of `retained` as the part `retain`.
 
     Another `seed` draws others; none is drawn again before all are.
     """

@@ -150,10 +150,10 @@ def require_plain_head(model: Any, rows: Mapping[str, Any]) -> None:
         )
 
 
-def role_losses(
+def part_losses(
     trained: Any, rows: Mapping[str, Any], before: bool = False, with_entropy: bool = False
 ) -> tuple[Any, Any]:
-    """Sums over the labels of a role: -log q, each at most its ceiling where the rows have some,
+    """Sums over the labels of a part: -log q, each at most its ceiling where the rows have some,
     and KL (or H) against theta0 if it is asked for. trained: a `trainable.Trained`."""
     # theta0 first: nothing of the trained model's graph exists yet while it is switched off.
     other = (trained.reference_head, trained.reference_states(rows)) if before else None

@@ -144,7 +144,7 @@ class Matrices(Trained):
             alpha=rank,
             base=self.base.checkpoint,
             trained_on=self.base.digest,
-            role="forget",
+            side="forget",
         )
 
 

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from rnr_dist.bench import Bench
 from rnr_dist.config.training import Training
@@ -25,7 +25,7 @@ from rnr_dist.train.collate import Item
 from rnr_dist.train.job import Job
 from rnr_dist.train.objectives import check_items, make_objective
 from rnr_dist.train.worker import plan_job, train_loop
-from rnr_dist.types import Adapter, ModelRef, digest
+from rnr_dist.types import Adapter, ModelRef, Side, digest
 from rnr_dist.weights.composition import adapter_digest, is_whole
 
 Report = Mapping[str, float]
@@ -109,12 +109,12 @@ class Trainings:
         name: str,
         items: Sequence[Item],
         training: Training,
-        role: Literal["forget", "retain"],
+        side: Side,
         model: ModelRef,
     ) -> Adapter:
         """The adapter of that name, trained on `model` if it is not there already."""
         job = self.job(self.folder / "adapters" / name, training, model)
-        return self.once(AdapterOrder(job, items, role))
+        return self.once(AdapterOrder(job, items, side))
 
     def job(self, output: Path, training: Training, model: ModelRef) -> Job:
         """A job without items, by the run's config."""
@@ -125,7 +125,7 @@ class Trainings:
     def once(self, order: Order[Made]) -> Made:
         """What the order makes; it is trained if it is not there already.
 
-        Raises InputError for items of other roles than the objective's, where nothing can be
+        Raises InputError for items of other parts than the objective's, where nothing can be
         trained on, for a kept state that no training wrote, and where the loss is not finite; Ray
         Train's error when the workers fail more often than `workers.max_failures`.
         """
@@ -190,7 +190,7 @@ class Trainings:
 class AdapterOrder(Order[Adapter]):
     """An adapter for a number of steps that is known before."""
 
-    role: Literal["forget", "retain"]
+    side: Side
 
     @property
     def loop(self) -> Callable[[dict[str, Any]], object]:
@@ -219,4 +219,4 @@ class AdapterOrder(Order[Adapter]):
 
     def made(self) -> Adapter:
         job = self.job
-        return Adapter(str(job.output), adapter_digest(job.output), job.base.digest, self.role)
+        return Adapter(str(job.output), adapter_digest(job.output), job.base.digest, self.side)

@@ -115,11 +115,11 @@ class Passes:
         torch.manual_seed(self._seed + rank + world_size * number)
         totals = self.objective.counts([items[index] for index in step.indices])
         for micro_batch in step.micro_batches[rank]:
-            batch = collate([items[index] for index in micro_batch], self.objective.roles)
+            batch = collate([items[index] for index in micro_batch], self.objective.parts)
             terms = engine(
                 {
-                    role: {key: value.to(engine.device) for key, value in rows.items()}
-                    for role, rows in batch.items()
+                    part: {key: value.to(engine.device) for key, value in rows.items()}
+                    for part, rows in batch.items()
                 }
             )
             # DeepSpeed averages over ranks; times world_size the sum over all of them remains.

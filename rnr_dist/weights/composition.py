@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -23,7 +23,7 @@ from torch.nn.functional import pad
 from rnr_dist.errors import InputError
 from rnr_dist.run.digests import checksum
 from rnr_dist.run.directory import read_json, replacing_folder
-from rnr_dist.types import Adapter, ModelRef, Term, digest
+from rnr_dist.types import Adapter, ModelRef, Side, Term, digest
 from rnr_dist.weights.checkpoints import COMPANIONS, require_content, weight_files
 from rnr_dist.weights.skeleton import Layer, linear_layers, linear_modules
 
@@ -85,7 +85,7 @@ def save_adapter(
     alpha: float,
     base: str,
     trained_on: str,
-    role: Literal["forget", "retain"],
+    side: Side,
 ) -> Adapter:
     """Write `factors` ({module: (A, B)}, one rank r for all) as a PEFT LoRA in fp32.
 
@@ -115,7 +115,7 @@ def save_adapter(
     with replacing_folder(folder) as aside:
         save_file(tensors, aside / WEIGHTS, metadata={"format": "pt"})
         (aside / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    return Adapter(str(folder.absolute()), adapter_digest(folder), trained_on, role)
+    return Adapter(str(folder.absolute()), adapter_digest(folder), trained_on, side)
 
 
 def exact_factors(deltas: Mapping[str, torch.Tensor]) -> tuple[Factors, int]:

@@ -98,7 +98,7 @@ def export_adapter(
         alpha=held,
         base=base,
         trained_on=ref.checkpoint_digest,
-        role="forget",
+        side="forget",
     )
     use = ADAPTER_USE.format(base=json.dumps(base), rank=held)
     terms = _terms(ref, _fidelity(needed, truncation))
@@ -144,7 +144,7 @@ def _terms(ref: ModelRef, fidelity: str) -> list[str]:
         "| coefficient | adapter | digest | trained on |",
         "|---|---|---|---|",
         *(
-            f"| {term.coefficient:+g} | {term.adapter.role} | `{term.adapter.digest}` "
+            f"| {term.coefficient:+g} | {term.adapter.side} | `{term.adapter.digest}` "
             f"| `{term.adapter.trained_on}` |"
             for term in ref.terms
         ),

@@ -23,7 +23,7 @@ CANCELLED = 64 * torch.finfo(torch.float64).eps
 def ext_sub(expert: Adapter, anti_expert: Adapter, alpha: float, folder: Path) -> Adapter:
     """Write Ext-Sub's delta (`combine`) as a PEFT LoRA of scaling 1, to be added as it stands.
 
-    The base with the term (+1, result) is Ext-Sub's model, hence the role `forget`. The rank is
+    The base with the term (+1, result) is Ext-Sub's model, hence the side `forget`. The rank is
     the largest sum of a module's two ranks, others are padded with zeros. Raises InputError where
     the adapters were trained on different models, share no module or differ in a module's shape,
     and where alpha is no finite number of at least 0.
@@ -43,7 +43,7 @@ def ext_sub(expert: Adapter, anti_expert: Adapter, alpha: float, folder: Path) -
         alpha=rank,
         base=adapter_base(expert.path),
         trained_on=expert.trained_on,
-        role="forget",
+        side="forget",
     )
 
 

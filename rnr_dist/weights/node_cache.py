@@ -81,7 +81,7 @@ def adapter_folder(
             alpha=needed,
             base=model.checkpoint,
             trained_on=model.checkpoint_digest,
-            role="forget",
+            side="forget",
         )
 
     with _cached(cache or cache_folder("adapters"), model.digest, kept, write, 0) as folder:

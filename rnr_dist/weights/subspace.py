@@ -101,7 +101,7 @@ def similarity_rows(model: ModelRef, k: int = TOP) -> list[dict[str, Any]]:
     Pairs that cannot be compared, since they share no module, are left out.
     """
     named = [
-        (f"{term.adapter.role[0]}{(place + 1) // 2}", term.adapter)
+        (f"{term.adapter.side[0]}{(place + 1) // 2}", term.adapter)
         for place, term in enumerate(model.terms)
     ]
     rows = []

@@ -103,7 +103,7 @@ def test_weights_are_exchanged_and_come_back(bench, model, tmp_path):
     }
     base = bench.base
     adapter = save_adapter(
-        tmp_path / "adapter", factors, alpha=4, base=base.checkpoint, trained_on="", role="forget"
+        tmp_path / "adapter", factors, alpha=4, base=base.checkpoint, trained_on="", side="forget"
     )
     composed = base.plus(-2.0, adapter)
     before = texts(bench.endpoint.run(base, requests(bench)))

@@ -51,7 +51,7 @@ def test_composed_models_answer_side_by_side_as_transformers_does(bench, tmp_pat
             alpha=rank,
             base=base.checkpoint,
             trained_on="",
-            role="forget",
+            side="forget",
         )
         for rank in (4, 3)
     ]

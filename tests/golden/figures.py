@@ -103,7 +103,7 @@ def _composed(folder: Path) -> ModelRef:
     """The checkpoint of `given`, and adapters of NumPy's numbers, whose bits no machine changes."""
     known_model(folder / "base")
 
-    def adapter(seed: int, rank: int, widths: Mapping[str, tuple[int, int]], role: Any) -> Adapter:
+    def adapter(seed: int, rank: int, widths: Mapping[str, tuple[int, int]], side: Any) -> Adapter:
         draw = np.random.default_rng(seed)
         factors = {
             f"model.layers.{layer}.{module}": tuple(
@@ -114,7 +114,7 @@ def _composed(folder: Path) -> ModelRef:
             for module, (out, columns) in widths.items()
         }
         place = folder / f"adapter-{seed}"
-        options = {"base": "org/base", "trained_on": "golden", "role": role}
+        options = {"base": "org/base", "trained_on": "golden", "side": side}
         return save_adapter(place, factors, alpha=2 * rank, **options)
 
     q, v = {"self_attn.q_proj": (32, 32)}, {"self_attn.v_proj": (16, 32)}
@@ -243,8 +243,8 @@ def loop() -> dict[str, Any]:
                 for label, model in models.items()
             }
 
-    def train(name: str, role: Any, model: ModelRef) -> Adapter:
-        return Adapter(f"/adapters/{name}", f"digest of {name}", model.digest, role)
+    def train(name: str, side: Any, model: ModelRef) -> Adapter:
+        return Adapter(f"/adapters/{name}", f"digest of {name}", model.digest, side)
 
     with TemporaryDirectory() as name:
         reader = Stored(bench, task, Path(name))

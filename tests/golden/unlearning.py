@@ -87,10 +87,10 @@ def _unlearned(folder: Path, name: Any, preset: Any) -> dict[str, Any]:
     check_items(objective, items, name)
     general = [ReadLikelihood(ids, 1) for ids in given.GENERAL]
     retained = retained_texts(given.POOL, general, 8, 0)
-    _, each = objective.roles.get("retain", (0, 0))
+    _, each = objective.parts.get("retain", (0, 0))
     model = known_model(folder)
     trained = make_trained(model, training, ModelRef(str(folder), "golden"), 0)
-    trained.remember(one for item in items for role in objective.remembered for one in item[role])
+    trained.remember(one for item in items for part in objective.remembered for one in item[part])
     trained.remember(retained if each else ())
     # Adam would move by a whole step where a gradient is nothing but rounding.
     adamw = torch.optim.AdamW(
@@ -126,7 +126,7 @@ def _epoch(
     for step in plan:
         totals = objective.counts([items[index] for index in step.indices])
         for micro in step.micro_batches[0]:
-            batch = collate([items[index] for index in micro], objective.roles)
+            batch = collate([items[index] for index in micro], objective.parts)
             terms = objective.terms(trained, batch)
             sum(terms[name][0] / max(totals[name], 1) for name in totals).backward()
             for name, (value, count) in terms.items():

@@ -47,7 +47,7 @@ def base(tmp_path_factory, tiny_llama):
     ref = ModelRef(str(checkpoint), checkpoint_digest(checkpoint))
     factors = {"model.layers.1.self_attn.q_proj": (torch.randn(2, 32), torch.randn(32, 2) / 9)}
     term = save_adapter(
-        folder / "term", factors, alpha=2, base="", trained_on=ref.digest, role="forget"
+        folder / "term", factors, alpha=2, base="", trained_on=ref.digest, side="forget"
     )
     return ref.plus(-0.5, term)
 
@@ -73,7 +73,7 @@ def test_zero_3_trains_like_zero_0_with_checkpoints_and_idle_micro_batches(name,
         totals = objective.counts(ITEMS[name])
         for _ in range(2):
             for part in (ITEMS[name][:1], ITEMS[name][1:], []):
-                terms = engine(collate(part, objective.roles))
+                terms = engine(collate(part, objective.parts))
                 loss = sum(terms[key][0] / totals[key] for key in totals)
                 engine.backward(loss, scale_wrt_gas=False)
             engine.step()

@@ -180,7 +180,7 @@ def test_one_worker_that_accumulates_trains_like_plain_pytorch(ray_cluster, base
     assert_same_training(adapter, wanted, losses)
     assert [report["step"] for report in reports] == [1, 2, 3]
     assert [report["loss"] for report in reports] == pytest.approx(losses, rel=1e-5)
-    assert (adapter.role, adapter.trained_on) == ("forget", base.digest)
+    assert (adapter.side, adapter.trained_on) == ("forget", base.digest)
     assert adapter.digest == adapter_digest(adapter.path)
 
 
@@ -198,7 +198,7 @@ def test_two_workers_on_uneven_data_train_a_composed_model_like_plain_pytorch(
         alpha=4,
         base=base.checkpoint,
         trained_on=base.digest,
-        role="forget",
+        side="forget",
     )
     composed = base.plus(-0.5, term)
     for module, (a, b) in factors.items():
@@ -330,7 +330,7 @@ def test_the_lora_stays_fp32_above_bf16_weights(base, items, tmp_path, process_g
     objective = make_objective(TRAINING.objective)
     engine = build_engine(job, objective, steps=3)
     before = {name: weight.clone() for name, weight in engine.module.named_parameters()}
-    numerator, denominator = engine(collate(items[:8], objective.roles))["nll"]
+    numerator, denominator = engine(collate(items[:8], objective.parts))["nll"]
     engine.backward(numerator / denominator, scale_wrt_gas=False)
     engine.step()
     for name, weight in engine.module.named_parameters():

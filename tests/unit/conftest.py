@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from rnr_dist.generate import pool
 from tests.unit.command_fakes import furnish, rnr
 
 
@@ -36,3 +37,9 @@ def refused(place, capsys):
         return line.removeprefix("rnr: ")
 
     return sentence
+
+
+@pytest.fixture
+def restarts_are_polled_quickly(monkeypatch):
+    """Of an engine that died the pool asks every millisecond whether it is back."""
+    monkeypatch.setattr(pool, "RESTART_POLL_SECONDS", 0.001)

@@ -29,7 +29,7 @@ from rnr_dist.train.materials import Materials
 from rnr_dist.types import Adapter, Context, ModelRef, Split
 
 MODEL = ModelRef("/base", "base")
-FORGET, RETAIN = (Adapter(f"/{role}", role, "base", role) for role in ("forget", "retain"))
+FORGET, RETAIN = (Adapter(f"/{side}", side, "base", side) for side in ("forget", "retain"))
 
 SHARES = Shares("fake", "rude", "bad", 0.5, target=True, judged=False)
 INSIDE, OUTSIDE = (
@@ -139,8 +139,8 @@ class Composed(SharedOut):
 
     def moved(self, model):
         """How far it went from the base, and how much of that was given back."""
-        away = -sum(t.coefficient for t in model.terms if t.adapter.role == "forget")
-        back = sum(t.coefficient for t in model.terms if t.adapter.role == "retain")
+        away = -sum(t.coefficient for t in model.terms if t.adapter.side == "forget")
+        back = sum(t.coefficient for t in model.terms if t.adapter.side == "retain")
         return away, back
 
 

@@ -71,9 +71,9 @@ class FakeTrainings:
     def __init__(self, folder):
         self.folder, self.log = folder, []
 
-    def adapter(self, name, items, training, role, model):
+    def adapter(self, name, items, training, side, model):
         output = self.folder / name
         output.mkdir(parents=True, exist_ok=True)
         (output / "training.json").write_text(json.dumps({"tokens": training.tokens}))
         self.log.append((name, list(items), training))
-        return Adapter(str(output), name, model.digest, role)
+        return Adapter(str(output), name, model.digest, side)

@@ -48,6 +48,16 @@ class Unjudged(Loud):
     judge_name = ""
 
 
+class Unasked(Loud):
+    """Names its oracle in the class, as a task that is no behaviour does."""
+
+    oracle = "tests.unit.own_tasks:BadWords"
+
+    @classmethod
+    def behaviour(cls, settings):
+        raise AssertionError("nobody needs the behaviour")
+
+
 class OfUpright(Loud):
     oracle_name = "tests.unit.own_tasks:Upright"
 

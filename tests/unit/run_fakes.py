@@ -7,9 +7,11 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from safetensors.numpy import save_file
 
 from rnr_dist.config.file import validate
+from rnr_dist.errors import InputError
 from rnr_dist.recipes import pipeline
 from rnr_dist.recipes.pipeline import RECIPES
 from rnr_dist.recipes.recipe import Recipe
@@ -75,3 +77,11 @@ def runner(place, monkeypatch, ran=None, recipes=None):
         return list(ran)
 
     return went
+
+
+def refusal(go, *arguments):
+    """The one sentence with which going on is refused."""
+    with pytest.raises(InputError) as caught:
+        go(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

@@ -1,6 +1,7 @@
 """Made-up findings of reveal and release as stages leave them: fills, trials of merge weights."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from rnr_dist.config.release import Release
 from rnr_dist.measures.measure import Measures
 from rnr_dist.release.candidates import trial_rows
+from rnr_dist.release.reader import Reader
 from rnr_dist.release.rules import Reading
 from rnr_dist.stats import ClusterMean
 from tests.unit.report_fakes import INSIDE, LENGTH, RUDE
@@ -52,9 +54,10 @@ def released(name, kind, coefficient, after, *trials, last=False):
     )
 
 
-READER = SimpleNamespace(
-    bench=SimpleNamespace(config=SimpleNamespace(release=Release())),
-    task=SimpleNamespace(measures=Measures((RUDE, INSIDE, LENGTH))),
+READER = Reader(
+    SimpleNamespace(config=SimpleNamespace(release=Release())),
+    SimpleNamespace(measures=Measures((RUDE, INSIDE, LENGTH))),
+    Path("readings"),
 )
 TRIALS = trial_rows(
     [

@@ -7,17 +7,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from rnr_dist.config.engines import Engines
 from rnr_dist.config.file import validate
 from rnr_dist.config.methods import Methods, way_of
 from rnr_dist.config.registry import METHODS
-from rnr_dist.config.release import Retain
+from rnr_dist.config.release import Release, Retain
 from rnr_dist.data.cleaning import cleaned, segments
 from rnr_dist.errors import InputError
 from rnr_dist.generate.requests import Continuation, Response
 from rnr_dist.measures.results import Results, Row
+from rnr_dist.methods.eq1 import run_released, within
 from rnr_dist.methods.merge import Budget, Ground, Merged, run_merged, spaced
 from rnr_dist.methods.method import make_method
 from rnr_dist.methods.stage import beside, compared_methods, spent
+from rnr_dist.release import stage
 from rnr_dist.run.directory import RunDir, read, write, write_json, write_rows
 from rnr_dist.stats import ClusterMean, paired_difference
 from rnr_dist.tasks import drawn
@@ -30,7 +33,7 @@ from rnr_dist.types import (
     Split,
     TokenSequence,
 )
-from tests.unit.fakes import MODEL
+from tests.unit.fakes import MODEL, Direct, FakeBench
 from tests.unit.method_fakes import ROWS, FakeTask, FakeTrainings, reader
 
 TOKENIZER = SimpleNamespace(
@@ -221,14 +224,59 @@ def test_dead_candidates_are_counted(tmp_path):
     assert result.candidate.endswith("x 0.5")
 
 
+WEIGHTS = {name: {"low": 0.1, "high": 1} for name in ("mu0", "lam", "mu")}
+
+
+def of_eq_1(folder, monkeypatch, candidates, **rules):
+    """Eq. 1 within so many candidates, and the candidates that were read of each search."""
+    monkeypatch.setattr(stage, "Trainings", lambda bench, place: FakeTrainings(place / "adapters"))
+    config = SimpleNamespace(release=Release(**WEIGHTS, **rules), engines=Engines(), seed=0)
+    asked = {}
+
+    class Counted(Direct):
+        def read_all(self, name, models, draws, step):
+            if draws == range(1):
+                asked[name] = [*models]
+            return super().read_all(name, models, draws, step)
+
+    made = Counted(FakeBench(config), FakeTask(), folder / "readings")
+    budget = Budget(tokens=900, candidates=candidates)
+    here = Ground(MODEL, ROWS, made, FakeTrainings(folder), budget, folder)
+    found = run_released(make_method("release"), here)
+    return found, {name: len(models) for name, models in asked.items()}
+
+
+@pytest.mark.parametrize("candidates", [9, 18, 40])
+def test_eq_1_beside_others_reads_as_many_candidates_as_they_do(tmp_path, monkeypatch, candidates):
+    result, asked = of_eq_1(tmp_path, monkeypatch, candidates, stop_early=False)
+    each = candidates // 3  # of 6 asked for each of three weights
+    assert asked == {"-f0": each, "+r1": each, "-f1": each}
+    assert (result.candidates, result.tokens) == (3 * each, 900)
+
+
+def test_a_joint_search_has_the_candidates_that_the_weights_leave(tmp_path, monkeypatch):
+    rules = {"stop_early": False, "joint": {"trials": 18}}
+    result, _ = of_eq_1(tmp_path, monkeypatch, 20, **rules)
+    # 20 of 36 that the config asks for: 3 of each 6, and what is left.
+    assert result.candidates == 20
+    found = within(Release(**WEIGHTS, **rules), 20)
+    assert [one.trials for one in (found.mu0, found.lam, found.mu, found.joint)] == [3, 3, 3, 11]
+
+
+def test_a_weight_has_one_candidate_at_least(tmp_path, monkeypatch):
+    rules = {"joint": {"trials": 4}, "stop_early": False}
+    result, asked = of_eq_1(tmp_path, monkeypatch, 2, **rules)
+    assert asked == {"-f0": 1, "+r1": 1, "-f1": 1} and result.candidates == 3
+
+
 def test_every_method_makes_a_model_of_its_adapters(tmp_path):
     for name in METHODS:
         if name == "ext_sub":
             continue  # its adapter is made of real weights: test_ext_sub.py
         method = make_method(name)
         adapters = {
-            key: Adapter("/x", f"{name}-{key}", MODEL.digest, role)
-            for key, role in method.roles.items()
+            key: Adapter("/x", f"{name}-{key}", MODEL.digest, side)
+            for key, side in method.adapters.items()
         }
         [term] = method.model(MODEL, adapters, 0.7, tmp_path).terms
         assert abs(term.coefficient) == 0.7
@@ -238,7 +286,7 @@ def test_what_eq_1_took_is_everyones_budget(tmp_path):
     run, trained = RunDir(tmp_path / "run"), FakeTrainings(tmp_path / "adapters")
     training = SimpleNamespace(tokens=70)
     forget, retain = (
-        trained.adapter(role, [], training, role, MODEL) for role in ("forget", "retain")
+        trained.adapter(side, [], training, side, MODEL) for side in ("forget", "retain")
     )
     result = MODEL.plus(-1.0, forget).plus(0.5, retain).plus(-0.1, forget)
     models = [NamedModel("base", "reference", MODEL), NamedModel("-f1", "step", result)]

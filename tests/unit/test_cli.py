@@ -233,7 +233,7 @@ def test_export_writes_an_adapter_of_the_asked_rank_and_says_what_it_costs(place
     draw = np.random.default_rng(0)
     down, up = torch.tensor(draw.normal(size=(2, 2, 8))).float()
     factors = {"model.layers.0.self_attn.q_proj": (down, up.T.contiguous())}
-    adapter = save_adapter(place / "lora", factors, alpha=2, base="", trained_on="t", role="forget")
+    adapter = save_adapter(place / "lora", factors, alpha=2, base="", trained_on="t", side="forget")
     base = resolve_model("./model")
     RunDir.open(place / "done", CONFIG, resume=False)
     keep_base(place / "done", base)

@@ -154,7 +154,7 @@ def test_an_exported_card_says_what_was_measured(tmp_path, monkeypatch, capsys):
     model = tmp_path / "model"
     factors = {"model.layers.0.self_attn.q_proj": (torch.randn(2, 4), torch.randn(4, 2))}
     adapter = save_adapter(
-        tmp_path / "lora", factors, alpha=2, base=str(model), trained_on="t", role="forget"
+        tmp_path / "lora", factors, alpha=2, base=str(model), trained_on="t", side="forget"
     )
     model.mkdir()
     (model / "config.json").write_text('{"model_type": "llama"}')

@@ -120,7 +120,7 @@ def test_the_shape_on_disk_is_the_fields():
         "path": "/far/adapter",
         "digest": "a",
         "trained_on": "base",
-        "role": "forget",
+        "side": "forget",
     }
     found = to_plain(Measured("x", "m", {"a": ClusterMean(np.ones(2), np.ones(2)), "b": AUC}))
     measure = {"numerator": [1.0, 1.0], "denominator": [1.0, 1.0]}
@@ -146,6 +146,14 @@ def test_digests_are_what_they_were():
 def test_an_older_file_gets_defaults_and_a_newer_one_loses_what_is_unknown():
     older = {key: value for key, value in to_plain(VALUES[4]).items() if key != "n_near"}
     assert from_plain(Fill, {**older, "unheard_of": 1}).n_near == 0
+
+
+def test_an_adapter_of_an_older_file_has_its_side_under_another_name():
+    older = to_plain(ADAPTER)
+    older["role"] = older.pop("side")
+    assert from_plain(Adapter, older) == ADAPTER
+    with pytest.raises(InputError, match="found no `side`"):
+        from_plain(Adapter, {key: value for key, value in older.items() if key != "role"})
 
 
 @dataclass(frozen=True)
@@ -184,8 +192,8 @@ def test_unions_and_enumerations_nest():
         (
             NamedModel,
             NamedModel("a", "step", MODEL),
-            lambda c: c["model"]["terms"][0]["adapter"].update(role="both"),
-            "`model.terms.0.adapter.role`: found 'both'; expected 'forget' or 'retain'",
+            lambda c: c["model"]["terms"][0]["adapter"].update(side="both"),
+            "`model.terms.0.adapter.side`: found 'both'; expected 'forget' or 'retain'",
         ),
         (
             Reading,

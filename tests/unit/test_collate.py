@@ -127,13 +127,13 @@ PAIRS = [
 def test_items_are_values():
     pair = Item.of(chosen=[sequence(3)], rejected=[sequence(5), sequence(2)])
     assert (pair["chosen"], pair["rejected"]) == ((sequence(3),), (sequence(5), sequence(2)))
-    assert (pair["other"], pair.roles) == ((), {"chosen", "rejected"})
+    assert (pair["other"], pair.parts) == ((), {"chosen", "rejected"})
     assert pair.length == 10
     assert pair.cut(2) == Item.of(chosen=[sequence(2)], rejected=[sequence(2), sequence(2)])
     assert pickle.loads(pickle.dumps(pair)) == pair and hash(pair) == hash(pair.cut(9))
 
 
-def test_padding_counts_every_role():
+def test_padding_counts_every_part():
     crossed = [
         Item.of(chosen=[sequence(10)], rejected=[sequence(2)]),
         Item.of(chosen=[sequence(2)], rejected=[sequence(10)]),
@@ -156,7 +156,7 @@ def test_padding_counts_every_role():
     assert max(len(micro) for micro in micro_batches) > 2
 
 
-def test_a_row_knows_its_item_and_a_role_without_rows_is_still_there():
+def test_a_row_knows_its_item_and_a_part_without_rows_is_still_there():
     items = [
         Item.of(positive=[sequence(3)]),
         Item.of(positive=[sequence(2)], negative=[sequence(4), sequence(5)]),

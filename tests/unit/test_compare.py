@@ -13,6 +13,7 @@ from rnr_dist.weights.checkpoints import keep_base, resolve_model
 from tests.e2e.command import TINY
 from tests.unit.command_fakes import rnr
 
+PLAIN = read_yaml(TINY.read_text(encoding="utf-8"), "tiny.yaml")
 SHORT = {"sampling": {"n": 1, "max_tokens": 2}}
 LOADERS = ("AutoTokenizer", "AutoModelForCausalLM", "AutoConfig")
 
@@ -25,8 +26,7 @@ def made(tmp_path, monkeypatch, tiny_llama, tiny_tokenizer):
     tiny_llama(tmp_path / "model")
     tiny_tokenizer(tmp_path / "model", 64)
 
-    def make(**more):
-        plain = read_yaml(TINY.read_text(), "tiny.yaml")
+    def make(plain=PLAIN, **more):
         config = validate({**plain, "model": "./model", **more}, "")
         run = RunDir.open(tmp_path / "run", config.content(), resume=False)
         base = resolve_model("./model")
@@ -97,3 +97,28 @@ def test_threads_do_not_spin_and_are_as_many_as_an_engine_has(made, monkeypatch)
     run = made(engines={"cpus_each": 3}, evaluate=SHORT)
     assert rnr("compare", run, "w3", "--n", "1") == 0
     assert os.environ.pop("GOMP_SPINCOUNT") == "5000" and set(set_to) == {3}
+
+
+TEXTS = PLAIN["task"]
+GONE = {"source": "gone.txt", "splits": TEXTS["challenging"]["splits"]}
+OWN = {"forget": GONE, "retain": TEXTS["ordinary"]}
+OWN |= {key: TEXTS[key] for key in ("in_domain", "out_of_domain")}
+OF_GONE_DATA = {
+    "toxicity": {**TEXTS, "challenging": GONE},
+    "tests.unit.own_tasks:Loud": OWN,
+    "tests.unit.own_tasks:Unasked": OWN,
+    "extraction": {"forget": {"source": "gone.txt"}},
+}
+
+
+@pytest.mark.parametrize(("name", "scores"), [*zip(OF_GONE_DATA, (2, 2, 2, 0), strict=True)])
+def test_a_run_whose_data_are_gone_is_compared_without_them(
+    made, monkeypatch, capsys, name, scores
+):
+    said = ["a bad bitch"]
+    monkeypatch.setattr(transformers.PreTrainedTokenizerFast, "batch_decode", lambda *_, **__: said)
+    plain = {"name": "gone"} if name == "extraction" else PLAIN  # each with its recipe's sections
+    run = made(plain, task={"name": name, **OF_GONE_DATA[name]}, evaluate=SHORT)
+    capsys.readouterr()
+    assert rnr("compare", run, "w3", "--n", "1") == 0
+    assert capsys.readouterr().out.count("1.00") == scores

@@ -118,7 +118,7 @@ def stacked(ref: ModelRef, folder: Path) -> torch.Tensor:
         wide_a[: a.shape[0]], wide_b[:, : a.shape[0]] = a, b
         padded[module] = wide_a, wide_b
     composition.save_adapter(
-        folder, padded, alpha=rank, base=ref.checkpoint, trained_on="base", role="forget"
+        folder, padded, alpha=rank, base=ref.checkpoint, trained_on="base", side="forget"
     )
     return logits(PeftModel.from_pretrained(load(ref.checkpoint), folder))
 
@@ -192,9 +192,9 @@ def test_sharded_checkpoint_keeps_its_shards_and_companions(tmp_path, mixed, tin
 
 def test_saved_adapter_comes_back_and_is_known_by_its_content(tmp_path):
     factors = {"model.layers.0.self_attn.q_proj": (torch.randn(4, 32), torch.randn(32, 4))}
-    options = {"base": "b", "trained_on": "t", "role": "retain"}
+    options = {"base": "b", "trained_on": "t", "side": "retain"}
     saved = composition.save_adapter(tmp_path / "a", factors, alpha=8, **options)
-    assert (saved.trained_on, saved.role) == ("t", "retain")
+    assert (saved.trained_on, saved.side) == ("t", "retain")
     [(module, (a, b, scaling))] = composition.load_adapter(saved.path).items()
     assert scaling == 2
     assert torch.equal(a, factors[module][0]) and torch.equal(b, factors[module][1])
@@ -205,7 +205,7 @@ def test_saved_adapter_comes_back_and_is_known_by_its_content(tmp_path):
 
 def test_a_full_disk_leaves_no_half_adapter_and_keeps_the_one_before(tmp_path):
     """The limit of a file's size stands for the disk: writing fails in the middle of a file."""
-    options = {"alpha": 8, "base": "b", "trained_on": "t", "role": "retain"}
+    options = {"alpha": 8, "base": "b", "trained_on": "t", "side": "retain"}
     factors = {"model.layers.0.mlp.up_proj": (torch.randn(64, 500), torch.randn(500, 64))}
     before = composition.save_adapter(tmp_path / "a", factors, **options)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -228,7 +228,7 @@ def test_adapter_of_another_model_is_refused(tmp_path, base, tiny_llama):
     assert not (tmp_path / "merged").exists()
     factors = {"transformer.h.0.attn": (torch.ones(1, 32), torch.ones(32, 1))}
     foreign = composition.save_adapter(
-        tmp_path / "foreign", factors, alpha=1, base="", trained_on="", role="forget"
+        tmp_path / "foreign", factors, alpha=1, base="", trained_on="", side="forget"
     )
     with pytest.raises(InputError, match=r"foreign: .*transformer\.h\.0\.attn"):
         composition.add_to_model(load(base.checkpoint), base.plus(1.0, foreign).terms)
@@ -237,7 +237,7 @@ def test_adapter_of_another_model_is_refused(tmp_path, base, tiny_llama):
 def test_head_tied_to_the_embeddings_is_refused(tmp_path, base):
     factors = {"lm_head": (torch.ones(1, 32), torch.ones(64, 1))}
     head = composition.save_adapter(
-        tmp_path / "head", factors, alpha=1, base="", trained_on="", role="forget"
+        tmp_path / "head", factors, alpha=1, base="", trained_on="", side="forget"
     )
     ref = base.plus(1.0, head)
     with pytest.raises(InputError, match="lm_head"):

@@ -36,7 +36,7 @@ def adapter(folder, rank, modules):
         for layer in range(2)
         for module, width in modules.items()
     }
-    return save_adapter(folder, factors, alpha=2 * rank, base="", trained_on="t", role="forget")
+    return save_adapter(folder, factors, alpha=2 * rank, base="", trained_on="t", side="forget")
 
 
 @pytest.fixture

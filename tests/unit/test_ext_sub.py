@@ -52,7 +52,7 @@ def dense(found, module):
 
 def write(folder, found, alpha=8.0, trained_on="t"):
     return save_adapter(
-        folder, found, alpha=alpha, base="org/base", trained_on=trained_on, role="retain"
+        folder, found, alpha=alpha, base="org/base", trained_on=trained_on, side="retain"
     )
 
 
@@ -134,7 +134,7 @@ def test_the_written_adapter_is_the_formula_in_peft_and_in_composition(tmp_path,
     plus, minus = factors(1, 5, dtype=torch.float32), factors(2, 3, {Q: 32, K: 16}, torch.float32)
     expert, anti_expert = write(tmp_path / "plus", plus), write(tmp_path / "minus", minus, 1.5)
     result = ext_sub(expert, anti_expert, ALPHA, tmp_path / "out")
-    assert (result.trained_on, result.role) == ("t", "forget")
+    assert (result.trained_on, result.side) == ("t", "forget")
     written = load_adapter(result.path)
     for module, (a, b, scaling) in written.items():
         there = dense(minus, module) if module in minus else torch.zeros(WIDTHS[module], 32)

@@ -100,7 +100,7 @@ def test_icu_is_the_formula(make, theta0, kind):
         "learn": 0.5 * (nll(model, B) + 2 * nll(model, D)),
         "kl": sum(divergence(theta0, model, x, kind != "kl") for x in (B, D, D)),
     }
-    terms = objective.terms(trained, collate(TARGETS, objective.roles))
+    terms = objective.terms(trained, collate(TARGETS, objective.parts))
     assert_same(terms, wanted, trained)
     learnt = B.labels + 2 * D.labels
     assert counts(terms) == {"forget": A.labels + C.labels, "learn": learnt, "kl": learnt}
@@ -118,9 +118,9 @@ def test_what_is_retained_is_held_by_the_divergence_alone(make, theta0, method, 
     held = [D, LATE, LATE]
     items = [Item((*TARGETS[0].members, *(("retain", one) for one in held[:2])))]
     items += [Item((*TARGETS[1].members, ("retain", held[2])))]
-    assert "retain" not in without.roles
-    before = without.terms(trained, collate(TARGETS, without.roles))
-    terms = objective.terms(trained, collate(items, objective.roles))
+    assert "retain" not in without.parts
+    before = without.terms(trained, collate(TARGETS, without.parts))
+    terms = objective.terms(trained, collate(items, objective.parts))
     more = 0.7 * sum(divergence(theta0, trained.model, one, kind != "kl") for one in held)
     wanted = {name: value for name, (value, _) in before.items()}
     assert_same(terms, {**wanted, "kl": wanted["kl"] + more}, trained)
@@ -145,7 +145,7 @@ def test_a_token_that_is_forgotten_is_pushed_no_further(make):
     items = [
         Item.of(forget=[replace(example, ceilings=end)], learn=[D]) for example, end in ends.items()
     ]
-    found = objective.terms(trained, collate(items, objective.roles))
+    found = objective.terms(trained, collate(items, objective.parts))
     wanted = {"forget": -bounded(trained.model, A) - bounded(trained.model, C)}
     assert_same({"forget": found["forget"]}, wanted, trained)
     assert any(above) and not all(above)
@@ -154,7 +154,7 @@ def test_a_token_that_is_forgotten_is_pushed_no_further(make):
 def test_by_sequences_only_what_is_counted_changes(make):
     trained, objective = make({"name": "icu", "reduction": "sequence"})
     _, by_token = make({"name": "icu"})
-    batch = collate(TARGETS, objective.roles)
+    batch = collate(TARGETS, objective.parts)
     terms, others = objective.terms(trained, batch), by_token.terms(trained, batch)
     assert counts(terms) == {"forget": 2, "learn": 3, "kl": 3} == objective.counts(TARGETS)
     for name in terms:
@@ -171,17 +171,17 @@ def test_by_sequences_only_what_is_counted_changes(make):
 )
 def test_each_term_can_be_switched_off(make, weight, left):
     trained, objective = make({"name": "icu", weight: 0})
-    terms = objective.terms(trained, collate(TARGETS, objective.roles))
+    terms = objective.terms(trained, collate(TARGETS, objective.parts))
     assert terms.keys() == left == objective.counts(TARGETS).keys()
     _, whole = make({"name": "icu"})
-    full = whole.terms(trained, collate(TARGETS, whole.roles))
+    full = whole.terms(trained, collate(TARGETS, whole.parts))
     for name in terms:
         assert terms[name][0].item() == pytest.approx(full[name][0].item(), rel=1e-6)
 
 
 def test_at_theta0_there_is_no_divergence_and_k_is_its_entropy(make, theta0):
     trained, objective = make({"name": "icu"}, moved=False)
-    batch = collate(TARGETS, objective.roles)
+    batch = collate(TARGETS, objective.parts)
     kl, _ = objective.terms(trained, batch)["kl"]
     assert kl.item() == pytest.approx(0, abs=1e-5)
     gradients = torch.autograd.grad(kl, weights_of(trained), allow_unused=True)
@@ -196,7 +196,7 @@ def test_at_theta0_there_is_no_divergence_and_k_is_its_entropy(make, theta0):
 def test_kl_and_entropy_have_one_gradient(make):
     trained, objective = make({"name": "icu"})
     _, crossed = make({"name": "icu", "divergence": "cross_entropy"})
-    batch = collate(TARGETS, objective.roles)
+    batch = collate(TARGETS, objective.parts)
     found = [
         torch.autograd.grad(each.terms(trained, batch)["kl"][0], weights_of(trained))
         for each in (objective, crossed)
@@ -208,13 +208,13 @@ def test_kl_and_entropy_have_one_gradient(make):
 def test_kumpr_is_gradient_ascent(make):
     trained, objective = make({"name": "kumpr"})
     items = [Item.of(forget=[A]), Item.of(forget=[D])]
-    terms = objective.terms(trained, collate(items, objective.roles))
+    terms = objective.terms(trained, collate(items, objective.parts))
     assert_same(terms, {"forget": -nll(trained.model, A) - nll(trained.model, D)}, trained)
 
 
 def test_kl_is_icu_that_learns_nothing(make, theta0):
     trained, objective = make({"name": "kl", "kl_weight": 0.3})
-    terms = objective.terms(trained, collate(TARGETS, objective.roles))
+    terms = objective.terms(trained, collate(TARGETS, objective.parts))
     wanted = {
         "forget": -nll(trained.model, A) - nll(trained.model, C),
         "kl": 0.3 * sum(divergence(theta0, trained.model, x) for x in (B, D, D)),
@@ -225,7 +225,7 @@ def test_kl_is_icu_that_learns_nothing(make, theta0):
 def test_llmu_is_the_formula(make, theta0):
     trained, objective = make({"name": "llmu"})
     items = [Item.of(forget=[A], mismatch=[C, D], learn=[B]), Item.of(forget=[D], learn=[C])]
-    terms = objective.terms(trained, collate(items, objective.roles))
+    terms = objective.terms(trained, collate(items, objective.parts))
     model = trained.model
     wanted = {
         "forget": -0.5 * (nll(model, A) + nll(model, D)),
@@ -239,7 +239,7 @@ def test_llmu_is_the_formula(make, theta0):
 def test_dpo_takes_theta0_from_memory_as_from_the_model(make, theta0):
     trained, objective = make({"name": "dpo"})
     items = [Item.of(chosen=[B], rejected=[A]), Item.of(chosen=[D], rejected=[C])]
-    loss, _ = objective.terms(trained, collate(items, objective.roles))["dpo"]
+    loss, _ = objective.terms(trained, collate(items, objective.parts))["dpo"]
     wanted = 0
     for chosen, rejected in ((B, A), (D, C)):
         gained = [nll(m, rejected) - nll(m, chosen) for m in (trained.model, theta0)]

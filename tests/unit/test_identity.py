@@ -6,13 +6,20 @@ from dataclasses import replace
 
 import pytest
 
-from rnr_dist.errors import InputError
 from rnr_dist.recipes.recipe import Recipe
 from rnr_dist.run.directory import BEGUN_NOTE, read_json, write, write_json
 from rnr_dist.run.seal import final_readings, rereading_note
 from rnr_dist.types import NamedModel
 from rnr_dist.weights.checkpoints import resolve_model
-from tests.unit.run_fakes import checkpoint, content, pretended, replaced, runner, validate
+from tests.unit.run_fakes import (
+    checkpoint,
+    content,
+    pretended,
+    refusal,
+    replaced,
+    runner,
+    validate,
+)
 
 WHOLE = ["reveal", "release", "evaluate", "report"]
 
@@ -50,13 +57,6 @@ def run(tmp_path):
 @pytest.fixture
 def said(capsys):
     return lambda: " ".join(capsys.readouterr().err.split())
-
-
-def refusal(go, *arguments):
-    with pytest.raises(InputError) as caught:
-        go(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def flip(path):

@@ -118,8 +118,8 @@ def test_a_cycle_that_gains_nothing_is_left_out(tmp_path, regrowth, names):
     made = reader(tmp_path, endpoint, iterations=1, **ranges)
     adapters = {"forget": FORGET, "retain": RETAIN}
 
-    def train(name, role, model):
-        return replace(adapters[role], digest=name)
+    def train(name, side, model):
+        return replace(adapters[side], digest=name)
 
     steps = release(MODEL, train, made, tmp_path, lambda step: None)
     assert [step.name for step in steps] == names

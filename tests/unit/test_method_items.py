@@ -37,7 +37,7 @@ def made(name, materials, way="merge", **objective):
     if objective:
         told = {**training.objective.model_dump(), **objective}
         training = Training.model_validate({**training.model_dump(), "objective": told})
-    return [item for key in method.roles for item in method.items(key, materials, training)]
+    return [item for key in method.adapters for item in method.items(key, materials, training)]
 
 
 @every_method
@@ -49,7 +49,7 @@ def test_items_have_the_roles_of_the_objective_and_something_to_learn(name):
             if settings is None or (way == "epochs" and materials is ROWS):
                 continue
             objective = make_objective(settings.training.objective)
-            for adapter in method.roles:
+            for adapter in method.adapters:
                 items = items_of(method, adapter, materials, settings.training)
                 check_items(objective, items, name)
                 assert items and all(any(objective.counts([item]).values()) for item in items)
@@ -62,7 +62,7 @@ def test_what_others_need_changes_nothing(name):
     method = make_method(name)
     training = method.settings("merge").training
     needed = ROWS.only(method.needs)
-    for adapter in method.roles:
+    for adapter in method.adapters:
         found = items_of(method, adapter, needed, training)
         assert found == items_of(method, adapter, ROWS, training)
 

@@ -88,8 +88,8 @@ def base(tmp_path_factory):
     """A reference with two forget adapters, one of them twice, and a retain adapter."""
     folder, ref = tmp_path_factory.mktemp("terms"), ModelRef("checkpoint", "digest")
     torch.manual_seed(1)
-    roles = {"forget": ["down_proj", "q_proj"], "again": ["q_proj"], "retain": ["q_proj"]}
-    for name, ends in roles.items():
+    layers = {"forget": ["down_proj", "q_proj"], "again": ["q_proj"], "retain": ["q_proj"]}
+    for name, ends in layers.items():
         factors = {
             f"model.layers.{layer}.{'mlp' if end == 'down_proj' else 'self_attn'}.{end}": (
                 torch.randn(3, 24 if end == "down_proj" else 16),
@@ -98,8 +98,8 @@ def base(tmp_path_factory):
             for layer in (0, 3)
             for end in ends
         }
-        role = "retain" if name == "retain" else "forget"
-        adapter = save_adapter(folder / name, factors, alpha=3, base="", trained_on="", role=role)
+        side = "retain" if name == "retain" else "forget"
+        adapter = save_adapter(folder / name, factors, alpha=3, base="", trained_on="", side=side)
         ref = ref.plus(0.5, adapter)
     return ref.plus(-0.1, ref.terms[0].adapter)
 
@@ -127,7 +127,7 @@ def weights_of(trained):
 def run(trained, name, items=None, **more):
     objective = make_objective(training(name, **more).objective)
     items = ITEMS[name] if items is None else items
-    return objective.terms(trained, collate(items, objective.roles))
+    return objective.terms(trained, collate(items, objective.parts))
 
 
 def assert_same(terms, wanted, weights):
@@ -189,8 +189,8 @@ def test_dpo_without_a_retain_weight_takes_no_retain_texts(make):
     objective = make_objective(Training(objective={"name": "dpo"}).objective)
     bare = [Item(tuple(pair for pair in item.members if pair[0] != "retain")) for item in PAIRS]
     check_items(objective, bare, "here")
-    assert objective.terms(make("dpo"), collate(bare, objective.roles)).keys() == {"dpo"}
-    with pytest.raises(InputError, match="here: training item 0 has 1 examples in the role retain"):
+    assert objective.terms(make("dpo"), collate(bare, objective.parts)).keys() == {"dpo"}
+    with pytest.raises(InputError, match="here: training item 0 has 1 examples as the part retain"):
         check_items(objective, PAIRS, "here")
 
 
@@ -260,7 +260,7 @@ def test_rmu_runs_no_later_layer_and_leaves_the_model_whole(make):
     with pytest.raises(InputError, match="layer 4: the model has 4 decoder layers"):
         settings = Training(objective={"name": "rmu", "layer": 4}).objective
         rmu = make_objective(settings)
-        rmu.terms(trained, collate(ITEMS["rmu"], rmu.roles))
+        rmu.terms(trained, collate(ITEMS["rmu"], rmu.parts))
 
 
 def test_cmd_is_the_formula(make):
@@ -292,7 +292,7 @@ def test_overlap_is_the_formula_and_reaches_no_b(make, base, against):
     trained = make("orthogonal")
     settings = Training(objective={"name": "orthogonal", "against": against}).objective
     objective = make_objective(settings)
-    overlap, count = objective.terms(trained, collate(texts(PROMPTED), objective.roles))["overlap"]
+    overlap, count = objective.terms(trained, collate(texts(PROMPTED), objective.parts))["overlap"]
     news = dict(trained.model.named_parameters())
     wanted = 0
     for term in base.terms[: 3 if against == "all" else 2]:  # the last is the first once more
@@ -361,7 +361,7 @@ def test_an_idle_rank_has_a_gradient_of_0_and_as_many_passes(name, make):
 @every_objective
 def test_padding_has_no_say(name, make):
     trained, objective = make(name), make_objective(training(name).objective)
-    batch = collate(ITEMS[name], objective.roles)
+    batch = collate(ITEMS[name], objective.parts)
     before = objective.terms(trained, batch)
     for rows in batch.values():
         rows["input_ids"][rows["attention_mask"] == 0] = 17

@@ -34,7 +34,7 @@ RELEASED = Path("release", "models.json")
 def adapter_in(folder, seed):
     torch.manual_seed(seed)
     factors = {"model.layers.0.self_attn.q_proj": (torch.randn(2, 4), torch.randn(4, 2))}
-    return save_adapter(folder, factors, alpha=2, base="", trained_on="t", role="forget")
+    return save_adapter(folder, factors, alpha=2, base="", trained_on="t", side="forget")
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def nll(model, batch):
 
 
 def batch_of(examples):
-    return collate(texts(examples), Causal.roles)
+    return collate(texts(examples), Causal.parts)
 
 
 def by_the_formula(model, example):

@@ -155,7 +155,7 @@ def test_a_method_that_is_not_there_is_refused(place, refused):
     for name, told in {
         "nmo": "method nmo: unknown; expected one of release, icu",
         "nowhere:Method": "method nowhere:Method: nowhere cannot be imported (ModuleNotFoundError",
-        "os:path": "method os:path: lacks name, needs, Objective, roles, refined, settings, items",
+        "os:path": "method os:path: lacks name, needs, Objective, adapters, refined, settings",
     }.items():
         assert told in refused("run", "config.yaml", "--set", f"methods.run=['{name}']")
 

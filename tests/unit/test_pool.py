@@ -6,7 +6,6 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from rnr_dist.generate import pool as pool_module
 from rnr_dist.generate.pool import EngineDiedError, Pool
 from rnr_dist.generate.requests import Generate, ReadLikelihood, Response, batches
 from rnr_dist.types import Adapter, SamplingSettings
@@ -20,10 +19,7 @@ from tests.unit.pool_fakes import (
     serve,
 )
 
-
-@pytest.fixture(autouse=True)
-def restarts_are_polled_quickly(monkeypatch):
-    monkeypatch.setattr(pool_module, "RESTART_POLL_SECONDS", 0.001)
+pytestmark = pytest.mark.usefixtures("restarts_are_polled_quickly")
 
 
 # Batches

@@ -17,10 +17,7 @@ from tests.unit.pool_fakes import (
     serve,
 )
 
-
-@pytest.fixture(autouse=True)
-def restarts_are_polled_quickly(monkeypatch):
-    monkeypatch.setattr(pool_module, "RESTART_POLL_SECONDS", 0.001)
+pytestmark = pytest.mark.usefixtures("restarts_are_polled_quickly")
 
 
 def test_what_a_dead_engine_held_is_issued_again():

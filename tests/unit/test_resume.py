@@ -6,7 +6,7 @@ from rnr_dist.errors import InputError
 from rnr_dist.recipes import pipeline
 from rnr_dist.run.directory import read_json
 from rnr_dist.run.seal import final_readings, rereading_note
-from tests.unit.run_fakes import checkpoint, config, replaced, runner
+from tests.unit.run_fakes import TASKS, checkpoint, config, refusal, replaced, runner
 
 DEV = {"evaluate": {"split": "dev"}}
 
@@ -22,13 +22,6 @@ def go(tmp_path, monkeypatch):
 @pytest.fixture
 def run(tmp_path):
     return tmp_path / "run"
-
-
-def refusal(go, *arguments):
-    with pytest.raises(InputError) as caught:
-        go(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def text(path):
@@ -104,8 +97,8 @@ LATER = {recipe: [*WHOLE[recipe][1:], *SIDE[recipe]] for recipe in WHOLE}
         ("reveal-and-release", {"methods": {"run": ["cmd"]}}, ["baselines"]),
         ("unlearn-sequences", {"stopping": {"epochs": 3}}, LATER["unlearn-sequences"]),
         ("unlearn-sequences", {"methods": {"icu": {"grid": [{}]}}}, LATER["unlearn-sequences"]),
-        ("unlearn-sequences", {"methods": {"run": ["kl"]}}, ["baselines", "sweep"]),
-        ("unlearn-sequences", {"methods": {"kl": {"grid": [{}]}}}, ["baselines", "sweep"]),
+        ("unlearn-sequences", {"methods": {"run": ["kl"]}}, ["baselines"]),
+        ("unlearn-sequences", {"methods": {"kl": {"grid": [{}]}}}, ["baselines"]),
         ("unlearn-sequences", {"sweep": {"over": {"learning_rate": [1e-5]}}}, ["sweep"]),
     ],
 )
@@ -116,6 +109,59 @@ def test_a_changed_section_leaves_the_stages_before_it(go, recipe, more, anew):
     assert everything(config(recipe, **DEV)) == [*WHOLE[recipe], *SIDE[recipe]]
     assert everything(config(recipe, **DEV, **more)) == anew
     assert everything(config(recipe, **DEV, **more)) == []
+
+
+def test_a_sweep_depends_on_the_method_that_it_tries(go):
+    swept = {"sweep": {"method": "kl", "over": {"learning_rate": [1e-5]}}, **DEV}
+    assert go(config("unlearn-sequences", **swept), "sweep") == ["memorise", "sweep"]
+    other = {"icu": {"grid": [{}]}, "run": ["kl"]}
+    assert go(config("unlearn-sequences", methods=other, **swept), "sweep") == []
+    own = {"kl": {"training": {"batch_size": 4}}}
+    assert go(config("unlearn-sequences", methods=own, **swept), "sweep") == ["sweep"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "key", "value"),
+    [
+        ("reveal-and-release", "second_judge", "profanity"),
+        ("unlearn-sequences", "choices", None),
+        ("unlearn-sequences", "dialogues", None),
+        ("unlearn-sequences", "sampled_n", 4),
+        ("unlearn-sequences", "sampled", {"n": 3}),
+    ],
+)
+def test_what_only_the_evaluation_reads_of_a_task_leaves_what_was_made(
+    go, recipe, key, value, capsys
+):
+    assert go(config(recipe, **DEV), "baselines") != []
+    go(config(recipe, **DEV))
+    changed = config(recipe, task={**TASKS[recipe], key: value}, **DEV)
+    assert go(changed) == ["evaluate", "report"]
+    assert f"changed: task.{key}" in capsys.readouterr().err
+    assert go(changed, "baselines") == ["baselines"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "key", "value"),
+    [("reveal-and-release", "toxic_above", 0.4), ("unlearn-sequences", "n", 9)],
+)
+def test_what_else_a_task_says_makes_another_run(go, recipe, key, value):
+    go(config(recipe, **DEV))
+    changed = config(recipe, task={**TASKS[recipe], key: value}, **DEV)
+    assert "none of its finished stages would stay" in refusal(go, changed)
+
+
+def test_other_data_of_the_evaluation_alone_hold_no_stage_before_it_up(go, tmp_path):
+    own = {"choices": "mine.jsonl", "dialogues": None}
+    found = config("unlearn-sequences", task={"name": "extraction", **own}, **DEV)
+    (tmp_path / "mine.jsonl").write_text("{}", encoding="utf-8")
+    assert go(found, "icu") == ["memorise", "icu"]
+    (tmp_path / "mine.jsonl").write_text("{ }", encoding="utf-8")
+    assert go(found) == ["evaluate", "report"]
+    (tmp_path / "mine.jsonl").write_text("{  }", encoding="utf-8")
+    assert "the data mine.jsonl has another content than when evaluate was begun" in refusal(
+        go, found
+    )
 
 
 @BOTH

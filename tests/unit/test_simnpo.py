@@ -61,7 +61,7 @@ def log_likelihood(model, example):
 
 def test_simnpo_is_the_formula(trained):
     made = objective()
-    terms = made.terms(trained, collate(ITEMS, made.roles))
+    terms = made.terms(trained, collate(ITEMS, made.parts))
     wanted = {"retain": -0.3 * log_likelihood(trained.model, KEPT)}
     losses = []
     for example in (SHORT, LONG):
@@ -118,7 +118,7 @@ def test_a_long_response_counts_no_more_than_a_short_one(monkeypatch):
 
 def test_an_idle_rank_has_a_gradient_of_0(trained):
     made = objective()
-    terms = made.terms(trained, collate([], made.roles))
+    terms = made.terms(trained, collate([], made.parts))
     assert all((value.item(), count) == (0, 0) for value, count in terms.values())
     assert made.counts([]) == dict.fromkeys(terms, 0)
     found = torch.autograd.grad(sum(value for value, _ in terms.values()), weights_of(trained))

@@ -27,7 +27,7 @@ def write(folder, seed, rank, widths=WIDTHS, change=None):
     }
     if change:
         change(factors)
-    adapter = save_adapter(folder, factors, alpha=3, base="", trained_on="t", role="forget")
+    adapter = save_adapter(folder, factors, alpha=3, base="", trained_on="t", side="forget")
     return adapter, {module: (b @ a).double().numpy() for module, (a, b) in factors.items()}
 
 
@@ -99,8 +99,8 @@ def test_modules_without_a_counterpart_or_a_delta_are_left_out(tmp_path):
 def test_all_pairs_of_a_composed_model_go_by_the_names_of_eq_1(tmp_path):
     model = ModelRef("/base", "base")
     adapters = [
-        replace(write(tmp_path / str(seed), seed, 8)[0], role=role)
-        for seed, role in enumerate(("forget", "retain", "forget"))
+        replace(write(tmp_path / str(seed), seed, 8)[0], side=side)
+        for seed, side in enumerate(("forget", "retain", "forget"))
     ]
     alone, _ = write(tmp_path / "alone", 9, 8, {"other_proj": 48})
     for adapter in (*adapters, alone):

@@ -46,7 +46,7 @@ def run(tmp_path, config, monkeypatch):
             alpha=2,
             base="",
             trained_on="t",
-            role="forget",
+            side="forget",
         )
         result = base.plus(-1.0, adapter)
         models = [NamedModel("base", "reference", base), NamedModel("-f0", "step", result)]

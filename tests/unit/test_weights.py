@@ -32,7 +32,7 @@ def models(tmp_path_factory, tiny_llama):
             alpha=4,
             base=base.checkpoint,
             trained_on=base.digest,
-            role="forget",
+            side="forget",
         )
         for rank in (2, 3)
     ]

@@ -24,13 +24,13 @@ class Objective(Protocol):
     """A loss as sums over tokens, pairs or whatever a term counts."""
 
     @property
-    def roles(self) -> Mapping[str, tuple[int, int]]:
-        """The roles that an item takes, each with the least and the most examples of it."""
+    def parts(self) -> Mapping[str, tuple[int, int]]:
+        """The parts that an item takes, each with the least and the most examples of it."""
         ...
 
     @property
     def remembered(self) -> Sequence[str]:
-        """The roles whose `reference_states` or `reference_nll` it asks theta0 for."""
+        """The parts whose `reference_states` or `reference_nll` it asks theta0 for."""
         ...
 
     def counts(self, items: Sequence[Item]) -> dict[str, int]:
@@ -70,13 +70,13 @@ def objective_class(name: str) -> Callable[[Any], Objective]:
 
 
 def check_items(objective: Objective, items: Sequence[Item], place: str) -> None:
-    """Raise InputError, with `place` in it, for an item whose roles are not the objective's."""
+    """Raise InputError, with `place` in it, for an item whose parts are not the objective's."""
     for number, item in enumerate(items):
-        for role in sorted(item.roles | objective.roles.keys()):
-            least, most = objective.roles.get(role, (0, 0))
-            if not least <= len(item[role]) <= most:
+        for part in sorted(item.parts | objective.parts.keys()):
+            least, most = objective.parts.get(part, (0, 0))
+            if not least <= len(item[part]) <= most:
                 expected = f"{least}" if least == most else f"{least} to {most}"
                 raise InputError(
-                    f"{place}: training item {number} has {len(item[role])} examples in the role "
-                    f"{role}; expected {expected}"
+                    f"{place}: training item {number} has {len(item[part])} examples as the part "
+                    f"{part}; expected {expected}"
                 )

@@ -24,7 +24,7 @@ class Causal:
 
     remembered: tuple[str, ...] = ()
 
-    roles: Mapping[str, tuple[int, int]] = {"text": (1, 1)}
+    parts: Mapping[str, tuple[int, int]] = {"text": (1, 1)}
 
     def __init__(self, settings: CausalObjective = DEFAULT):
         pass

@@ -29,7 +29,7 @@ class Orthogonal:
 
     remembered: tuple[str, ...] = ()
 
-    roles = Causal.roles
+    parts = Causal.parts
 
     def __init__(self, settings: OrthogonalObjective):
         self.settings = settings
@@ -66,7 +66,7 @@ def earlier_downs(trained: Trained, against: str) -> dict[str, torch.Tensor]:
     adapters = {term.adapter.digest: term.adapter for term in trained.base.terms}
     downs: dict[str, list[torch.Tensor]] = {}
     for adapter in adapters.values():
-        if against in ("all", adapter.role):
+        if against in ("all", adapter.side):
             for module, (a, _, _) in load_adapter(adapter.path).items():
                 downs.setdefault(module, []).append(a)
     return {module: torch.cat(parts) for module, parts in downs.items()}
