@@ -20,9 +20,9 @@ from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
 from rnr_dist.machine.ending import ENDING
 from rnr_dist.machine.processes import end, nodes, own_signals, watch, with_descendants
-from rnr_dist.machine.scratch import sweep
 from rnr_dist.run.private import private_folder
 from rnr_dist.run.progress import say
+from rnr_dist.run.scratch import sweep
 
 # What a CPU engine takes beside weights and KV cache: two interpreters with torch and vLLM.
 ENGINE_OVERHEAD_GIB = 1.6

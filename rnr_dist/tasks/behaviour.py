@@ -31,7 +31,7 @@ from rnr_dist.run.directory import RunDir, write_rows
 from rnr_dist.score.oracles import check_oracle, make_oracle
 from rnr_dist.stats import ClusterMean
 from rnr_dist.tasks.behaviour_materials import behaviour_materials
-from rnr_dist.tasks.prompts import query
+from rnr_dist.tasks.prompts import as_asked, instructed, tokenizer_of
 from rnr_dist.tasks.task import ContextKind, Gives
 from rnr_dist.train.materials import Materials, Need
 from rnr_dist.types import Context, ModelRef, Passage, Split
@@ -89,7 +89,7 @@ class BehaviourTask:
 
     Settings: ClassVar[type[BehaviourSettings]] = OwnSettings
     recipe: ClassVar[str] = "reveal-and-release"
-    gives: ClassVar[frozenset[Gives]] = frozenset(
+    gives: frozenset[Gives] = frozenset(
         {"contexts", "forget", "retain", "pairs", "alternatives", "contrasts"}
     )
 
@@ -164,7 +164,7 @@ class BehaviourTask:
         }
 
     def prompt(self, context: Context, instruction: str, style: str, tokenizer: Any) -> str:
-        return query(instruction, context.text, style, tokenizer)
+        return instructed(context, instruction, style, tokenizer)
 
     def materials(self, bench: Bench, run: RunDir, needs: frozenset[Need]) -> Materials:
         return behaviour_materials(self, bench, run, needs)
@@ -224,7 +224,7 @@ class BehaviourTask:
         outside = [load_passages(source) for source in settings.out_of_domain]
         contexts = drop_cross_split_duplicates(*sources)
         texts = drop_cross_split_duplicates(*inside, *outside)
-        self._contexts = tuple(context for source in contexts for context in source)
+        self._contexts = self._asked([context for source in contexts for context in source])
         parts: Mapping[str, Sequence[list[Passage]]] = {
             IN_DOMAIN: texts[: len(inside)],
             OUT_OF_DOMAIN: texts[len(inside) :],
@@ -233,6 +233,24 @@ class BehaviourTask:
             role: tuple(passage for source in part for passage in source)
             for role, part in parts.items()
         }
+
+    def _asked(self, contexts: Sequence[Context]) -> tuple[Context, ...]:
+        """The contexts as the model is asked them, once copies are known: a template is a run of
+        words that all conversations share."""
+        if not any(context.messages for context in contexts):
+            return tuple(contexts)
+        self.gives = self.gives - {"contrasts"}  # these are made by rewriting a context's words
+        config = self.config
+        tokenizer = tokenizer_of(config.model, config.trust_remote_code)
+        if not tokenizer.chat_template:
+            raise InputError(
+                f"task: found conversations (format messages), but {config.model} has no chat "
+                "template; expected a model with one, or contexts of plain text"
+            )
+        return tuple(
+            as_asked(one, tokenizer, f"task.{one.group}, context {one.text[:40]!r}")
+            for one in contexts
+        )
 
     def _require_texts(self) -> None:
         """Raises InputError where a split that some stage reads holds nothing."""

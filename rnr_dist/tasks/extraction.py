@@ -51,14 +51,11 @@ from rnr_dist.tasks.extraction_evaluation import (
     translated,
 )
 from rnr_dist.tasks.extraction_materials import extraction_materials
+from rnr_dist.tasks.prompts import tokenizer_of
 from rnr_dist.tasks.task import ContextKind, Gives
 from rnr_dist.train.materials import Materials, Need
 from rnr_dist.types import Context, ModelRef, Passage, Split, TokenSequence
-from rnr_dist.weights.checkpoints import (
-    check_model,
-    checkpoint_here,
-    resolve_model,
-)
+from rnr_dist.weights.checkpoints import check_model
 
 SETS = ("forget", "pool", "unseen", "tuning")
 
@@ -135,7 +132,7 @@ class Extraction:
                 f"task.max_tokens {self.max_tokens} must be below engines.max_model_len "
                 f"{config.engines.max_model_len}"
             )
-        self._tokenizer = _tokenizer_of(config.model, config.trust_remote_code)
+        self._tokenizer = tokenizer_of(config.model, config.trust_remote_code)
         self.counting = Counting(
             settings.n,
             "label" if config.preset == "reference" else "generated",
@@ -199,7 +196,7 @@ class Extraction:
         """Raises InputError unless `model` can be read on the forget sequences."""
         try:
             check_model(model)
-            tokenizer = _tokenizer_of(model, self._config.trust_remote_code)
+            tokenizer = tokenizer_of(model, self._config.trust_remote_code)
         except InputError as error:
             raise InputError(f"{key}: {error}") from error
         except (OSError, ValueError) as error:
@@ -275,7 +272,7 @@ class Extraction:
         settings, other = self._settings, name in self._config.evaluate.others
         tokenizer, sets = bench.tokenizer, self._sets()
         if other:
-            tokenizer = _tokenizer(model.checkpoint, self._config.trust_remote_code)
+            tokenizer = tokenizer_of(model.checkpoint, self._config.trust_remote_code)
         foreign = tokenizer.get_vocab() != bench.tokenizer.get_vocab()
         counting = replace(self.counting, eos=tokenizer.eos_token_id)
         if foreign:
@@ -306,17 +303,3 @@ class Extraction:
             similar = bench.enter(lambda: similarity_scores(rule.scorer, rule.scorer_layer))
             self._scoring = bench, similar
         return self._scoring[1]
-
-
-def _tokenizer_of(model: str, trust_remote_code: bool) -> Any:
-    """The tokenizer of a model of the config; one that lies on this disk is not read for it."""
-    here = checkpoint_here(model)
-    return _tokenizer(
-        str(here or resolve_model(model, trust_remote_code).checkpoint), trust_remote_code
-    )
-
-
-def _tokenizer(checkpoint: str, trust_remote_code: bool) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)

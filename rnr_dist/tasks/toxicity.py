@@ -35,7 +35,7 @@ class Toxicity(BehaviourTask):
 
     Settings: ClassVar[type[BehaviourSettings]] = ToxicitySettings
     # The built-in external pairs are of this behaviour.
-    gives: ClassVar[frozenset[Gives]] = BehaviourTask.gives | {"external"}
+    gives: frozenset[Gives] = BehaviourTask.gives | {"external"}
 
     @classmethod
     def behaviour(cls, settings: Any) -> Behaviour:
