@@ -33,8 +33,8 @@ from rnr_dist.types import Message
 
 # What a published data set of that format can be a file of.
 FORMAT_SUFFIXES = {
-    "rtp": (".jsonl", ".json", ".parquet"),
-    "civil_comments": (".jsonl", ".json", ".csv", ".parquet"),
+    "rtp": (".jsonl", ".parquet"),
+    "civil_comments": (".jsonl", ".csv", ".parquet"),
     "messages": (".jsonl", ".json", ".parquet"),
 }
 BLANK_LINES = r"\n\s*\n"

@@ -80,7 +80,9 @@ def place_of(source: ContextSource, context: Context) -> str:
     bounds = (source.min_prompt_toxicity, source.max_prompt_toxicity)
     for path in files_of(source.source, source.columns):
         for opening in read_openings(path, source.format, bounds):
-            if digest(normalised(opening.text)) == context.id:
+            key = normalised(opening.text)
+            # A conversation's text is what its model's template made of it.
+            if digest(key) == context.id or key == normalised(context.text):
                 return opening.place
     return ""
 
