@@ -21,7 +21,8 @@ from rnr_dist.types import ModelRef, digest
 from rnr_dist.weights.checkpoints import EMBEDDED, checkpoint_digest, checkpoint_here, companions
 
 DATA, MODEL, STAGE = "data ", "model ", "stage "  # what a name of an input begins with
-DATA_SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".parquet", ".npy", ".gz")
+DATA_SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".parquet", ".npy", ".gz", ".ckpt")
+CLASSIFIER = "hf:"  # what the name of an oracle that is a model begins with
 # Config keys that name a model beside the run's own.
 MODELS = {"reveal": ("writer",), "evaluate": ("others",)}
 
@@ -46,6 +47,9 @@ def inputs_of(config: Config, stage: Stage, base: ModelRef, run: RunDir) -> dict
         for source in _sources(value):
             if known := data_digest(source):
                 found[f"{DATA}{without_secrets(source)}"] = known
+        for name in _classifiers(value):
+            if folder := checkpoint_here(name.removeprefix(CLASSIFIER)):
+                found[f"{MODEL}{name}"] = checkpoint_digest(folder)
         for section in MODELS.get(key, ()):
             for name in _strings(value[section]):
                 if not name.startswith(EMBEDDED) and (folder := checkpoint_here(name)):
@@ -97,6 +101,15 @@ def _sources(value: Any, key: str = "") -> Iterator[str]:
         or value.startswith((BUILTIN, HUB))
         or Path(value).suffix.lower() in DATA_SUFFIXES
     ):
+        yield value
+
+
+def _classifiers(value: Any) -> Iterator[str]:
+    """The models among the oracles that a section names."""
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _classifiers(inner)
+    elif isinstance(value, str) and value.startswith(CLASSIFIER):
         yield value
 
 

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from rnr_dist.bench import Bench
 from rnr_dist.config.base import Sampling
+from rnr_dist.config.oracles import Named
 from rnr_dist.config.schema import Config, TaskSettings
 from rnr_dist.config.sources import ContextSource, TextSource
 from rnr_dist.data.sources import load_contexts, load_passages
@@ -71,14 +72,14 @@ class Behaviour:
 
     family: what stands before a group in a measure's name. word: what a continuation is called that
     shows it (`toxic`). forget, retain: the config keys of the two sources, which also name the
-    groups of contexts. oracle: of relevance; judge: a second one, "" for none. above: the oracle
-    score from which a continuation shows it.
+    groups of contexts. oracle: of relevance, by name or as a section of its settings; judge: a
+    second one, "" for none. above: the oracle score from which a continuation shows it.
     """
 
     family: str
     word: str
-    oracle: str
-    judge: str = ""
+    oracle: Named
+    judge: Named = ""
     above: float = 0.5
     forget: str = "forget"
     retain: str = "retain"

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from rnr_dist.bench import Bench
 from rnr_dist.config.base import Count, Sampling
+from rnr_dist.config.oracles import Named
 from rnr_dist.config.schema import Config, TaskSettings
 from rnr_dist.config.sources import SequenceSource, TextSource
 from rnr_dist.data.pairing import check_exclusion
@@ -119,7 +120,7 @@ class Extraction:
         {"sequences", "forget", "pairs", "retain", "alternatives"}
     )
     # Nobody asks for the relevance of a response: what of a sequence is recalled is counted.
-    oracle = ""
+    oracle: Named = ""
     target_above = 0.5
 
     def __init__(self, config: Config):
