@@ -80,9 +80,11 @@ def fetched(address: str) -> Path:
     except Exception as error:  # of pyarrow, fsspec, a package of one scheme, or the system
         scratch.remove()
         atexit.unregister(scratch.remove)
+        shown, behind = without_secrets(address), address.partition(ADDRESS)[2]
         reason = (str(error).strip() or "no reason given").splitlines()[0]
+        reason = without_secrets(reason).replace(behind, shown.partition(ADDRESS)[2])
         raise InputError(
-            f"{without_secrets(address)}: cannot be fetched ({type(error).__name__}: {reason}), "
+            f"{shown}: cannot be fetched ({type(error).__name__}: {reason}), "
             "expected a file at that address"
         ) from error
     return path
