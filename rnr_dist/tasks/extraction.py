@@ -20,7 +20,7 @@ from rnr_dist.config.schema import Config, TaskSettings
 from rnr_dist.config.sources import SequenceSource, TextSource
 from rnr_dist.data.pairing import check_exclusion
 from rnr_dist.data.problems import Dialogue, Question, load_problems
-from rnr_dist.data.sequences import check_disjoint, load_sequences
+from rnr_dist.data.sequences import RECORDS, check_disjoint, load_sequences
 from rnr_dist.data.sources import load_passages
 from rnr_dist.data.splits import drop_cross_split_duplicates
 from rnr_dist.errors import InputError
@@ -110,6 +110,18 @@ class ExtractionSettings(TaskSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> ExtractionSettings:
+        own = [key for key in SETS if getattr(self, key).source != RECORDS]
+        left = [key for key in SETS if key not in self.model_fields_set]
+        if own and left:
+            raise ValueError(
+                f"found {own[0]} from {getattr(self, own[0]).source}, but no {', '.join(left)}, "
+                "for which built-in records would stand; expected all of forget, pool, unseen and "
+                "tuning, of one kind"
+            )
+        return self
+
 
 class Extraction:
     """The task. `n` of its `counting` and the sequences' own prefixes say what EL and MA mean."""
@@ -133,6 +145,7 @@ class Extraction:
                 f"task.max_tokens {self.max_tokens} must be below engines.max_model_len "
                 f"{config.engines.max_model_len}"
             )
+        _require_known(config, settings)
         self._tokenizer = tokenizer_of(config.model, config.trust_remote_code)
         self.counting = Counting(
             settings.n,
@@ -304,3 +317,15 @@ class Extraction:
             similar = bench.enter(lambda: similarity_scores(rule.scorer, rule.scorer_layer))
             self._scoring = bench, similar
         return self._scoring[1]
+
+
+def _require_known(config: Config, settings: ExtractionSettings) -> None:
+    """Raises InputError where a setting would be chosen on records that nobody taught the model."""
+    method = config.methods.found(config.own_method)
+    places = len(method.grid) if method else 1
+    if not config.memorise.enabled and places > 1 and "tuning" not in settings.model_fields_set:
+        raise InputError(
+            f"task.tuning: found none beside memorise.enabled false, so the {places} places of "
+            f"methods.{config.own_method}.grid would be tried on built-in records, which the model "
+            "never learnt; expected sequences that it knows, or a grid of one place"
+        )
