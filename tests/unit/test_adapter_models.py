@@ -143,7 +143,7 @@ def test_what_is_no_such_adapter_is_one_sentence(tmp_path, base, adapter):
     assert check_model(str(adapter)).resolve() == base
     edited(adapter, alpha_pattern={"q_proj": 4}, base_model_name_or_path=str(base))
     with pytest.raises(
-        InputError, match=r"found an adapter with alpha_pattern .*; expected a plain LoRA"
+        InputError, match=r"with alpha_pattern .*; expected a plain LoRA"
     ):
         check_model(str(adapter))
     (adapter / "adapter_model.safetensors").unlink()

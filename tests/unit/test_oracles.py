@@ -92,7 +92,8 @@ def test_labels_are_named_and_known(tmp_path, tiny_tokenizer):
     expected = "expected `labels`, some of calm, rude, threat"
     assert refused(name) == f"oracle {name}: found 3 labels, none of them named; {expected}"
     assert f"found no label kind; {expected}" in refused({"name": name, "labels": ["kind"]})
-    assert "no such folder" in refused(f"hf:{tmp_path}/nothing")
+    told = refused(f"hf:{tmp_path}/nothing")
+    assert told.startswith(f"oracle hf:{tmp_path}/nothing: {tmp_path}/nothing: no such folder")
 
 
 def test_another_content_is_another_version(tmp_path, tiny_tokenizer):

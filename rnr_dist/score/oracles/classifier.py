@@ -127,7 +127,11 @@ class ClassifierOracle:
     @staticmethod
     def check(settings: ClassifierSettings) -> None:
         """Raises InputError for a model that is not there, or that has no such label."""
-        if (folder := check_model(settings.name.removeprefix(PREFIX))) is not None:
+        try:
+            folder = check_model(settings.name.removeprefix(PREFIX))
+        except InputError as error:
+            raise InputError(f"oracle {settings}: {error}") from error
+        if folder is not None:
             chosen_labels(settings, _labels(read_json(folder / "config.json")))
 
     def score(self, contexts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
