@@ -142,9 +142,7 @@ def test_what_is_no_such_adapter_is_one_sentence(tmp_path, base, adapter):
     edited(adapter, base_model_name_or_path="../base")
     assert check_model(str(adapter)).resolve() == base
     edited(adapter, alpha_pattern={"q_proj": 4}, base_model_name_or_path=str(base))
-    with pytest.raises(
-        InputError, match=r"with alpha_pattern .*; expected a plain LoRA"
-    ):
+    with pytest.raises(InputError, match=r"with alpha_pattern .*; expected a plain LoRA"):
         check_model(str(adapter))
     (adapter / "adapter_model.safetensors").unlink()
     with pytest.raises(InputError, match=r"is no adapter; expected adapter_config"):
