@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from rnr_dist.config.evaluation import Tracking
+from rnr_dist.config.oracles import Named
 from rnr_dist.config.schema import Config
 from rnr_dist.machine.cluster import ray_session
 from rnr_dist.run.progress import say
@@ -36,8 +37,8 @@ CARRIED = ("config", "oracle", "base", "tokenizer", "ray", "scorer", "_serving")
 class Bench:
     """Lazily started resources of one run; use as a context manager.
 
-    oracle: of the task, by name. check: called with the base's folder once that is on this disk.
-    tracker: the run's MLflow records; only the driver's bench has one.
+    oracle: of the task, "" for none. check: called with the base's folder once that is on this
+    disk. tracker: the run's MLflow records; only the driver's bench has one.
     """
 
     _tracker: Tracker | None = None  # of a bench that was carried to a trial
@@ -45,7 +46,7 @@ class Bench:
     def __init__(
         self,
         config: Config,
-        oracle: str = "",
+        oracle: Named = "",
         tracker: Tracker | None = None,
         check: Check = no_check,
     ):

@@ -39,12 +39,21 @@ def digest(content: Any) -> str:
 
 
 @dataclass(frozen=True)
+class Message:
+    """One turn of a conversation. `role` is `system`, `user` or `assistant`."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
 class Context:
     """One generation context of C (Algorithm 1): a text that a model is asked to continue.
 
     `group` is the task's name for the kind of context; `reference` is the continuation that an
     external data set brings, if any (never used by R&R itself, only by methods on external data),
-    `reference_score` how much of the target that set finds in it, in [0, 1], if it does.
+    `reference_score` how much of the target that set finds in it, in [0, 1], if it does. Of a
+    conversation `messages` are its turns up to where the assistant's begins.
     """
 
     id: str
@@ -53,6 +62,7 @@ class Context:
     group: str
     reference: str | None = None
     reference_score: float | None = None
+    messages: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def _placed(config: Config, context: Context, begin: str = "", end: str = "") ->
 
     def place() -> str:
         source = getattr(config.task, context.group, None)
-        found = place_of(source, context.text) if isinstance(source, ContextSource) else ""
+        found = place_of(source, context) if isinstance(source, ContextSource) else ""
         return f"{begin}{found or f'task {config.task.name}, context {context.id}'}{end}"
 
     return place

@@ -14,7 +14,9 @@ from typing import Any
 
 from rnr_dist.errors import InputError
 
-ROOM_OF_TASKS = "rnr_dist.tasks"  # lies above this one, and is asked for its names by name
+# These lie above this one, and are asked for their names by name.
+ROOM_OF_TASKS, ROOM_OF_ORACLES = "rnr_dist.tasks", "rnr_dist.score.oracles"
+ANY_MODEL = "MODEL"  # ends the name of an oracle that stands for any model behind the colon
 # Adding a method is its file and one line here.
 METHODS = {
     "release": "rnr_dist.methods.release:RevealAndRelease",
@@ -44,6 +46,19 @@ def task_class(name: str) -> Any:
     """The class of a task (`tasks.task.Task`); "" is the default one. Raises InputError."""
     room = importlib.import_module(ROOM_OF_TASKS)
     return find_class("task", name or room.DEFAULT_TASK, room.TASKS)
+
+
+def oracle_class(name: str) -> Any:
+    """The class of an oracle (`score.oracles.Oracle`). Raises InputError."""
+    known = importlib.import_module(ROOM_OF_ORACLES).ORACLES
+    return find_class("oracle", registered_oracle(name, known) or name, known)
+
+
+def registered_oracle(name: str, known: Mapping[str, str]) -> str:
+    """Under which name `known` has an oracle; "" where it is one of a user's own, or none."""
+    kinds = {key.removesuffix(ANY_MODEL): key for key in known if key.endswith(ANY_MODEL)}
+    kind = name[: name.find(":") + 1]
+    return name if name in known else kinds.get(kind, "")
 
 
 def method_class(name: str) -> Any:

@@ -12,7 +12,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rnr_dist.errors import InputError
+
 HIDDEN = "***"
+_asked_for: set[str] = set()  # secrets of this process, whatever their variables are called
 LEAST_LENGTH = 8  # characters; shorter values of the environment are ordinary words too
 # User and password of an address. A database's password may hold what ends the host elsewhere.
 _DATABASE_USER = re.compile(r"((?:postgres(?:ql)?|mysql|mariadb|mssql|oracle)(?:\+\w+)?://)\S*@")
@@ -58,6 +61,20 @@ def to_be_kept(content: Any, key: str = "") -> Any:
     return content
 
 
+def secret_of(variable: str, whose: str) -> str:
+    """The secret that an environment variable holds, which is hidden from now on.
+
+    Raises InputError, which `whose` begins, where the variable is not set.
+    """
+    found = os.environ.get(variable, "")
+    if not found:
+        raise InputError(
+            f"{whose}: found no key in the environment variable {variable}; expected the server's"
+        )
+    _asked_for.add(found)
+    return found
+
+
 def _of_environment() -> Iterator[str]:
     """Values of this process's variables that are called a token, a password or a key; the longest
     first, since one may lie within another. A path to a file is none."""
@@ -66,4 +83,5 @@ def _of_environment() -> Iterator[str]:
         for name, value in os.environ.items()
         if len(value) >= LEAST_LENGTH and value[0] != "/" and _SECRET_NAME.search(name)
     }
+    found |= {value for value in _asked_for if len(value) >= LEAST_LENGTH}
     yield from sorted(found, key=len, reverse=True)

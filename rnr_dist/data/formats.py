@@ -1,6 +1,6 @@
 """What a file says: rows into openings, lines and rows into extracts of running text.
 
-In: a `.txt`, `.jsonl`, `.csv` or `.parquet` file and the format that the config names. Out:
+In: a file of `rows` and the format that the config names. Out:
 openings (a text and its reference) or extracts (a text and the unit it is split by). Invariant:
 texts are handed on as they stand, and a bad row raises InputError that names the file and the row.
 """
@@ -10,27 +10,32 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
+from rnr_dist.data.conversations import answer_of, conversation_of, spoken
 from rnr_dist.data.rows import (
     SUFFIXES,
+    File,
     FileRow,
     either_of,
     field_of,
     file_rows,
     object_of,
     score_of,
+    stem_of,
     string_of,
     suffix_of,
     text_of,
+    value_of,
 )
 from rnr_dist.data.words import WORD, words
 from rnr_dist.errors import InputError
+from rnr_dist.types import Message
 
 # What a published data set of that format can be a file of.
 FORMAT_SUFFIXES = {
     "rtp": (".jsonl", ".parquet"),
     "civil_comments": (".jsonl", ".csv", ".parquet"),
+    "messages": (".jsonl", ".json", ".parquet"),
 }
 BLANK_LINES = r"\n\s*\n"
 END = r"\Z"
@@ -62,12 +67,14 @@ class Record:
 class Opening:
     """A context's text, and the continuation that its data set brings, scored, if any.
 
-    place: the file and the row that it stands in.
+    messages: the turns of a conversation, whose text is how they would be written down without a
+    template. place: the file and the row that it stands in.
     """
 
     text: str
     reference: str | None = None
     reference_toxicity: float | None = None
+    messages: tuple[Message, ...] = ()
     place: str = field(default="", compare=False)
 
 
@@ -79,10 +86,11 @@ class Extract:
     unit: str
 
 
-def read_openings(path: Path, format: str, bounds: tuple[float, float]) -> Iterator[Opening]:
+def read_openings(path: File, format: str, bounds: tuple[float, float]) -> Iterator[Opening]:
     """The openings in a file.
 
-    `lines`: each line of a `.txt`, or the `text` (and `reference`) of each row. `rtp`: rows of
+    `lines`: each line of a `.txt`, or the `text` (and `reference`) of each row. `messages`: the
+    conversation of each row up to the assistant's last turn, which is its reference. `rtp`: rows of
     RealToxicityPrompts, whose prompt's toxicity must lie within `bounds`, both included; no
     published score is exactly .5, so a lower bound of .5 keeps what scores above .5.
     `civil_comments`: rows of CivilComments, each comment cut in two (`_halves`), the whole
@@ -100,6 +108,11 @@ def read_openings(path: Path, format: str, bounds: tuple[float, float]) -> Itera
         for row in file_rows(path):
             yield Opening(text_of(row), string_of(row, "reference"), place=row.place)
         return
+    if format == "messages":
+        for row in file_rows(path):
+            turns, reference = conversation_of(row)
+            yield Opening(spoken(turns), reference or answer_of(row), None, turns, row.place)
+        return
     read = _rtp if format == "rtp" else _comment
     for row in file_rows(path):
         opening, toxicity = read(row, bounds != (0, 1))
@@ -107,7 +120,7 @@ def read_openings(path: Path, format: str, bounds: tuple[float, float]) -> Itera
             yield replace(opening, place=row.place)
 
 
-def read_extracts(path: Path, format: str) -> Iterator[Extract]:
+def read_extracts(path: File, format: str) -> Iterator[Extract]:
     """The passages of running text in a file.
 
     `passages`: parts of a `.txt` between blank lines, or the `text` of each row; each is its own
@@ -127,20 +140,20 @@ def read_extracts(path: Path, format: str) -> Iterator[Extract]:
             yield Extract(text, article[0])
 
 
-def read_records(path: Path) -> Iterator[Record]:
+def read_records(path: File) -> Iterator[Record]:
     """The sequences in a file: the `text` or `token_ids` of each row, and its `corpus` if any.
 
     The extraction benchmark's CSV (doc_id, corpus, text) is one. Raises InputError.
     """
     for row in file_rows(path):
-        corpus = string_of(row, "corpus") or path.stem
-        ids = object_of(row).get("token_ids")
+        corpus = string_of(row, "corpus") or stem_of(path)
+        ids = value_of(row, "token_ids")
         if ids is None:
             yield Record(row.place, corpus, text_of(row))
         elif isinstance(ids, list) and all(type(token) is int for token in ids):
             yield Record(row.place, corpus, "", tuple(ids))
         else:
-            raise InputError(f"{row.place}: `token_ids` is no list of integers")
+            raise InputError(f"{row.place}: `{row.key('token_ids')}` is no list of integers")
 
 
 def _rtp(row: FileRow, scored: bool) -> tuple[Opening, float | None]:

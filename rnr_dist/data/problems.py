@@ -11,8 +11,8 @@ from typing import Annotated, TypeVar
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from rnr_dist.data.files import files_of
 from rnr_dist.data.rows import file_rows
-from rnr_dist.data.sources import files_of
 from rnr_dist.errors import InputError
 
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]

@@ -8,15 +8,14 @@ raises InputError that names the row.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rnr_dist.config.sources import SequenceSource
 from rnr_dist.data.encoding import encoded
+from rnr_dist.data.files import files_of
 from rnr_dist.data.formats import read_records
 from rnr_dist.data.records import record_texts
-from rnr_dist.data.rows import suffix_of
-from rnr_dist.data.sources import files_of
+from rnr_dist.data.rows import DataFile, stem_of, suffix_of
 from rnr_dist.errors import InputError, shown
 from rnr_dist.types import TokenSequence, digest
 
@@ -79,7 +78,7 @@ def _rows(source: SequenceSource, tokenizer: Any) -> Iterator[tuple[str, str, tu
         for number, (form, text) in enumerate(record_texts(source.first, count), source.first):
             yield f"{RECORDS} {number}", form, encoded(tokenizer, text)
         return
-    for path in files_of(source.source):
+    for path in files_of(source.source, source.columns):
         if suffix_of(path) == ".npy":
             yield from _array(path, tokenizer)
             continue
@@ -90,27 +89,27 @@ def _rows(source: SequenceSource, tokenizer: Any) -> Iterator[tuple[str, str, tu
                 yield row.place, row.corpus, encoded(tokenizer, row.text)
 
 
-def _array(path: Path, tokenizer: Any) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+def _array(file: DataFile, tokenizer: Any) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """Rows of a 2-D integer array, as the extraction benchmark has them."""
     import numpy as np
 
     try:
         # Mapped: a header that promises more than there is takes no memory.
-        ids = np.load(path, mmap_mode="r", allow_pickle=False)
+        ids = np.load(file.path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # the header is parsed as Python, whose own errors come through
         raise InputError(
-            f"{path}: cannot be read ({type(error).__name__}: {shown(error, str)}), expected a "
+            f"{file}: cannot be read ({type(error).__name__}: {shown(error, str)}), expected a "
             ".npy of ids"
         ) from error
     if not isinstance(ids, np.ndarray):
-        raise InputError(f"{path}: found an archive of arrays, expected a .npy of ids")
+        raise InputError(f"{file}: found an archive of arrays, expected a .npy of ids")
     if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
         raise InputError(
-            f"{path}: found {ids.dtype} of shape {ids.shape}, expected integers (sequences, tokens)"
+            f"{file}: found {ids.dtype} of shape {ids.shape}, expected integers (sequences, tokens)"
         )
     for number, row in enumerate(ids, start=1):
-        place = f"{path}, row {number}"
-        yield place, path.stem, _known(tuple(int(token) for token in row), tokenizer, place)
+        place = f"{file}, row {number}"
+        yield place, stem_of(file), _known(tuple(int(token) for token in row), tokenizer, place)
 
 
 def _known(ids: tuple[int, ...], tokenizer: Any, place: str) -> tuple[int, ...]:

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 from rnr_dist.config.engines import Engines
 from rnr_dist.generate.backend import backend_of
 from rnr_dist.generate.requests import Request, Response
-from rnr_dist.machine.scratch import Scratch, sweep
 from rnr_dist.run.directory import read_json
+from rnr_dist.run.scratch import Scratch, sweep
 from rnr_dist.types import ModelRef
 from rnr_dist.weights.checkpoints import require_content
 from rnr_dist.weights.node_cache import adapter_folder, leave_all, weights_folder

@@ -8,10 +8,9 @@ what the server cannot or will not answer is one InputError that names it.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from rnr_dist.errors import InputError
@@ -24,25 +23,8 @@ from rnr_dist.generate.requests import (
     before_stop,
 )
 from rnr_dist.run.progress import progress_bar
+from rnr_dist.run.server import Server, asking, client_of, unusable
 from rnr_dist.types import ModelRef, digest
-
-
-@dataclass(frozen=True)
-class Server:
-    """Where a model is served. url: up to and with its version, as in http://127.0.0.1:8000/v1.
-
-    model: what the server calls it. key_variable: the environment variable that holds the key; ""
-    for a server that asks for none. timeout_seconds: of one request. retries: after a failed
-    connection, a timeout or an answer of 408, 409, 429 or 5xx; the waits between them grow from
-    half a second to eight, and a Retry-After is kept to. at_once: requests under way together.
-    """
-
-    url: str
-    model: str
-    key_variable: str = ""
-    timeout_seconds: float = 120.0
-    retries: int = 4
-    at_once: int = 8
 
 
 class Answers:
@@ -71,22 +53,9 @@ class HttpEndpoint:
     """
 
     def __init__(self, server: Server):
-        from openai import OpenAI
-
-        key = os.environ.get(server.key_variable, "") if server.key_variable else "none"
-        if not key:
-            raise InputError(
-                f"{server.url}: found no key in the environment variable {server.key_variable}; "
-                "expected the server's"
-            )
+        self._client = client_of(server)
         self.server = server
         self.model = ModelRef(server.model, digest([server.url, server.model]))
-        self._client = OpenAI(
-            base_url=server.url,
-            api_key=key,
-            timeout=server.timeout_seconds,
-            max_retries=server.retries,
-        )
         self._workers = ThreadPoolExecutor(server.at_once)
 
     def __enter__(self) -> HttpEndpoint:
@@ -132,33 +101,10 @@ class HttpEndpoint:
 
     def _answer(self, request: Request) -> Response:
         """Raises InputError for whatever the client raises."""
-        import openai
-
-        url, model = self.server.url, self.server.model
-        try:
+        with asking(self.server):
             if isinstance(request, ReadLikelihood):
                 return self._likelihood(request)
             return self._continuations(request)
-        except openai.APITimeoutError as error:
-            raise InputError(
-                f"{url}: found no answer within {self.server.timeout_seconds:g} s in "
-                f"{self.server.retries + 1} tries; expected one"
-            ) from error
-        except openai.APIConnectionError as error:
-            raise InputError(
-                f"{url}: found no server ({error.__cause__ or error}); expected one that is "
-                "compatible with OpenAI's"
-            ) from error
-        except openai.APIStatusError as error:
-            said = " ".join(error.message.split())[:200]
-            raise InputError(
-                f"{url}: answered {error.status_code} to a request for {model} ({said}); expected "
-                f"{_expected(error.status_code, self.server)}"
-            ) from error
-        except (openai.OpenAIError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise self._unusable(f"{type(error).__name__}: {error}") from error
 
     def _continuations(self, request: Generate) -> Response:
         sampling = request.sampling
@@ -184,7 +130,7 @@ class HttpEndpoint:
                 text = getattr(getattr(choice, "message", None), "content", 0)
                 text = "" if text is None else text
             if not isinstance(text, str):
-                raise self._unusable("a choice without a text")
+                raise unusable(self.server, "a choice without a text")
             reason = str(getattr(choice, "finish_reason", None) or "")
             said.append(Continuation((), before_stop(text, sampling.stop), reason))
         return Response(self.model.digest, tuple(said))
@@ -221,23 +167,5 @@ class HttpEndpoint:
         choices = getattr(answer, "choices", None)
         if not isinstance(choices, list) or len(choices) != count:
             found = len(choices) if isinstance(choices, list) else "no"
-            raise self._unusable(f"{found} choices where {count} were asked for")
+            raise unusable(self.server, f"{found} choices where {count} were asked for")
         return choices
-
-    def _unusable(self, found: str) -> InputError:
-        return InputError(
-            f"{self.server.url}: found an answer that cannot be read ({' '.join(found.split())}); "
-            "expected one as of OpenAI's API"
-        )
-
-
-def _expected(status: int, server: Server) -> str:
-    """What would have been right, by the status of an answer."""
-    if status in (401, 403):
-        where = server.key_variable or "Server.key_variable"
-        return f"the key in {where} to be valid for it"
-    if status == 404:
-        return "a model that it serves, and a url up to and with its version, as in .../v1"
-    if status == 429 or status >= 500:
-        return f"an answer within {server.retries + 1} tries"
-    return "a request that it takes"

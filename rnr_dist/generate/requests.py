@@ -14,15 +14,7 @@ import numpy as np
 
 from rnr_dist.data.encoding import encoded
 from rnr_dist.errors import InputError
-from rnr_dist.types import SamplingSettings
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a conversation. `role` is `system`, `user` or `assistant`."""
-
-    role: str
-    content: str
+from rnr_dist.types import Message, SamplingSettings
 
 
 @dataclass(frozen=True)

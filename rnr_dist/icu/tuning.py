@@ -52,6 +52,8 @@ class Trials:
         grid = self.settings.grid
         if len(grid) == 1:
             return {"chosen": grid[0], "places": []}
+        if not self.unlearner.bench.config.memorise.enabled:
+            say(f"{self.unlearner.name}: chosen on task.tuning as it was given, nothing memorised")
         places = self.run(grid)
         finished = [place for place in places if "lost" not in place]
         if not finished:
@@ -139,6 +141,14 @@ class Trials:
             result = own.forget(f"{path.stem}-tuning", own.task.tuning, training)
         except InputError as error:
             write_json(path, {**place, "lost": str(error)})
+            return
+        if len(result.epochs) == 1:
+            told = (
+                f"task.tuning: all {len(own.task.tuning)} sequences count as forgotten before the "
+                "first epoch, so no setting can be chosen on them; expected sequences that the "
+                f"model knows, or one place in methods.{own.name}.grid"
+            )
+            write_json(path, {**place, "lost": told})
             return
         best = result.epochs[result.best]
         place |= {

@@ -23,9 +23,9 @@ from rnr_dist.errors import InputError
 from rnr_dist.machine.ending import ENDING
 from rnr_dist.machine.processes import end, nodes, own_signals, watch, with_descendants
 from rnr_dist.machine.ray_logs import ray_folder, remove_old_sessions
-from rnr_dist.machine.scratch import sweep
 from rnr_dist.machine.semaphores import remove_orphans
 from rnr_dist.run.progress import say
+from rnr_dist.run.scratch import sweep
 
 # What a CPU engine takes beside weights and KV cache: two interpreters with torch and vLLM.
 ENGINE_OVERHEAD_GIB = 1.6

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rnr_dist.config.schema import Config
-from rnr_dist.data.sources import BUILTIN, BUILTIN_TEXTS, HUB, files_of
+from rnr_dist.config.secrets import without_secrets
+from rnr_dist.data.files import BUILTIN, BUILTIN_TEXTS, HUB, files_of
 from rnr_dist.errors import InputError
 from rnr_dist.recipes.recipe import Stage
 from rnr_dist.run.digests import checksum
@@ -21,7 +22,8 @@ from rnr_dist.weights.checkpoints import checkpoint_digest, checkpoint_here, com
 from rnr_dist.weights.embedded import EMBEDDED
 
 DATA, MODEL, STAGE = "data ", "model ", "stage "  # what a name of an input begins with
-DATA_SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet", ".npy")
+DATA_SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".parquet", ".npy", ".gz", ".ckpt")
+CLASSIFIER = "hf:"  # what the name of an oracle that is a model begins with
 # Config keys that name a model beside the run's own.
 MODELS = {"reveal": ("writer",), "evaluate": ("others",)}
 
@@ -42,7 +44,10 @@ def inputs_of(config: Config, stage: Stage, base: ModelRef, run: RunDir) -> dict
             continue
         for source in _sources(value):
             if known := data_digest(source):
-                found[f"{DATA}{source}"] = known
+                found[f"{DATA}{without_secrets(source)}"] = known
+        for name in _classifiers(value):
+            if folder := checkpoint_here(name.removeprefix(CLASSIFIER)):
+                found[f"{MODEL}{name}"] = checkpoint_digest(folder)
         for section in MODELS.get(key, ()):
             for name in _strings(value[section]):
                 if not name.startswith(EMBEDDED) and (folder := checkpoint_here(name)):
@@ -77,7 +82,7 @@ def data_digest(source: str) -> str | None:
     """Digest of the content of what `source` stands for; None where no file of data does."""
     if source.startswith(BUILTIN) and source.removeprefix(BUILTIN) not in BUILTIN_TEXTS:
         return None  # made by the program
-    sums = [checksum(path) for path in files_of(source) if path.is_file()]
+    sums = [checksum(file.path) for file in files_of(source) if file.path.is_file()]
     return digest(sums) if sums else None
 
 
@@ -94,6 +99,15 @@ def _sources(value: Any, key: str = "") -> Iterator[str]:
         or value.startswith((BUILTIN, HUB))
         or Path(value).suffix.lower() in DATA_SUFFIXES
     ):
+        yield value
+
+
+def _classifiers(value: Any) -> Iterator[str]:
+    """The models among the oracles that a section names."""
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _classifiers(inner)
+    elif isinstance(value, str) and value.startswith(CLASSIFIER):
         yield value
 
 

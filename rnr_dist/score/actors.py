@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from rnr_dist.config.oracles import Named
 from rnr_dist.machine.actors import KEPT, answer, ask, started
 from rnr_dist.score.oracles import make_oracle
 
@@ -20,7 +21,7 @@ from rnr_dist.score.oracles import make_oracle
 class OracleActor:
     """An oracle of `rnr_dist.score.oracles` in a process of its own."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: Named):
         self._name = name
 
     @cached_property
@@ -93,7 +94,7 @@ class Scorer:
         return self._embedder.embed.remote(list(texts))
 
 
-def start_scorer(oracle: str, embedder: str | None = None, gpus: float = 0) -> Scorer:
+def start_scorer(oracle: Named, embedder: str | None = None, gpus: float = 0) -> Scorer:
     """Start the actors (no CPUs held: they work while generators wait for them).
 
     Raises InputError where one cannot be loaded, or finds no place.

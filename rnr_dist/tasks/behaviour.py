@@ -16,6 +16,7 @@ from pydantic import Field
 
 from rnr_dist.bench import Bench
 from rnr_dist.config.base import Sampling
+from rnr_dist.config.oracles import Named
 from rnr_dist.config.schema import Config, TaskSettings
 from rnr_dist.config.sources import ContextSource, TextSource
 from rnr_dist.data.sources import load_contexts, load_passages
@@ -31,7 +32,7 @@ from rnr_dist.run.directory import RunDir, write_rows
 from rnr_dist.score.oracles import check_oracle, make_oracle
 from rnr_dist.stats import ClusterMean
 from rnr_dist.tasks.behaviour_materials import behaviour_materials
-from rnr_dist.tasks.prompts import query
+from rnr_dist.tasks.prompts import as_asked, instructed, tokenizer_of
 from rnr_dist.tasks.task import ContextKind, Gives
 from rnr_dist.train.materials import Materials, Need
 from rnr_dist.types import Context, ModelRef, Passage, Split
@@ -71,14 +72,14 @@ class Behaviour:
 
     family: what stands before a group in a measure's name. word: what a continuation is called that
     shows it (`toxic`). forget, retain: the config keys of the two sources, which also name the
-    groups of contexts. oracle: of relevance; judge: a second one, "" for none. above: the oracle
-    score from which a continuation shows it.
+    groups of contexts. oracle: of relevance, by name or as a section of its settings; judge: a
+    second one, "" for none. above: the oracle score from which a continuation shows it.
     """
 
     family: str
     word: str
-    oracle: str
-    judge: str = ""
+    oracle: Named
+    judge: Named = ""
     above: float = 0.5
     forget: str = "forget"
     retain: str = "retain"
@@ -89,7 +90,7 @@ class BehaviourTask:
 
     Settings: ClassVar[type[BehaviourSettings]] = OwnSettings
     recipe: ClassVar[str] = "reveal-and-release"
-    gives: ClassVar[frozenset[Gives]] = frozenset(
+    gives: frozenset[Gives] = frozenset(
         {"contexts", "forget", "retain", "pairs", "alternatives", "contrasts"}
     )
 
@@ -169,7 +170,7 @@ class BehaviourTask:
         }
 
     def prompt(self, context: Context, instruction: str, style: str, tokenizer: Any) -> str:
-        return query(instruction, context.text, style, tokenizer)
+        return instructed(context, instruction, style, tokenizer)
 
     def materials(self, bench: Bench, run: RunDir, needs: frozenset[Need]) -> Materials:
         return behaviour_materials(self, bench, run, needs)
@@ -229,7 +230,7 @@ class BehaviourTask:
         outside = [load_passages(source) for source in settings.out_of_domain]
         contexts = drop_cross_split_duplicates(*sources)
         texts = drop_cross_split_duplicates(*inside, *outside)
-        self._contexts = tuple(context for source in contexts for context in source)
+        self._contexts = self._asked([context for source in contexts for context in source])
         parts: Mapping[str, Sequence[list[Passage]]] = {
             IN_DOMAIN: texts[: len(inside)],
             OUT_OF_DOMAIN: texts[len(inside) :],
@@ -238,6 +239,24 @@ class BehaviourTask:
             domain: tuple(passage for source in part for passage in source)
             for domain, part in parts.items()
         }
+
+    def _asked(self, contexts: Sequence[Context]) -> tuple[Context, ...]:
+        """The contexts as the model is asked them, once copies are known: a template is a run of
+        words that all conversations share."""
+        if not any(context.messages for context in contexts):
+            return tuple(contexts)
+        self.gives = self.gives - {"contrasts"}  # these are made by rewriting a context's words
+        config = self.config
+        tokenizer = tokenizer_of(config.model, config.trust_remote_code)
+        if not tokenizer.chat_template:
+            raise InputError(
+                f"task: found conversations (format messages), but {config.model} has no chat "
+                "template; expected a model with one, or contexts of plain text"
+            )
+        return tuple(
+            as_asked(one, tokenizer, f"task.{one.group}, context {one.text[:40]!r}")
+            for one in contexts
+        )
 
     def _require_texts(self) -> None:
         """Raises InputError where a split that some stage reads holds nothing."""

@@ -20,6 +20,7 @@ from rnr_dist.errors import InputError
 from rnr_dist.measures.continuations import Asked, sample_model
 from rnr_dist.run.directory import RunDir, read_json, read_rows, write_json, write_rows
 from rnr_dist.run.progress import say
+from rnr_dist.tasks.prompts import as_asked
 from rnr_dist.train.collate import Example
 from rnr_dist.train.materials import Contrast
 from rnr_dist.types import Context, Sample, SamplingSettings, Split, TokenSequence, digest
@@ -100,9 +101,11 @@ def external(bench: Bench) -> tuple[Example, ...]:
     for pair in pairs:
         score = pair.reference_score
         if pair.reference and (score is None or score > settings.external_above):
-            prompt = encoded(bench.tokenizer, pair.text)
+            asked = as_asked(pair, bench.tokenizer, f"methods.external, {pair.text[:40]!r}")
+            prompt = encoded(bench.tokenizer, asked.text)
             # Encoded apart: where a reference begins must be a border of tokens.
-            reference = encoded_on(bench.tokenizer, f" {pair.reference.strip()}")
+            space = "" if pair.messages else " "
+            reference = encoded_on(bench.tokenizer, space + pair.reference.strip())
             examples.append(Example((*prompt, *reference), len(prompt)))
     if not examples:
         raise InputError(

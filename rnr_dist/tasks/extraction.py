@@ -15,11 +15,12 @@ from pydantic import Field, model_validator
 
 from rnr_dist.bench import Bench
 from rnr_dist.config.base import Count, Sampling
+from rnr_dist.config.oracles import Named
 from rnr_dist.config.schema import Config, TaskSettings
 from rnr_dist.config.sources import SequenceSource, TextSource
 from rnr_dist.data.pairing import check_exclusion
 from rnr_dist.data.problems import Dialogue, Question, load_problems
-from rnr_dist.data.sequences import check_disjoint, load_sequences
+from rnr_dist.data.sequences import RECORDS, check_disjoint, load_sequences
 from rnr_dist.data.sources import load_passages
 from rnr_dist.data.splits import drop_cross_split_duplicates
 from rnr_dist.errors import InputError
@@ -51,14 +52,11 @@ from rnr_dist.tasks.extraction_evaluation import (
     translated,
 )
 from rnr_dist.tasks.extraction_materials import extraction_materials
+from rnr_dist.tasks.prompts import tokenizer_of
 from rnr_dist.tasks.task import ContextKind, Gives
 from rnr_dist.train.materials import Materials, Need
 from rnr_dist.types import Context, ModelRef, Passage, Split, TokenSequence
-from rnr_dist.weights.checkpoints import (
-    check_model,
-    checkpoint_here,
-    resolve_model,
-)
+from rnr_dist.weights.checkpoints import check_model
 
 SETS = ("forget", "pool", "unseen", "tuning")
 
@@ -116,6 +114,18 @@ class ExtractionSettings(TaskSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> ExtractionSettings:
+        own = [key for key in SETS if getattr(self, key).source != RECORDS]
+        left = [key for key in SETS if key not in self.model_fields_set]
+        if own and left:
+            raise ValueError(
+                f"found {own[0]} from {getattr(self, own[0]).source}, but no {', '.join(left)}, "
+                "for which built-in records would stand; expected all of forget, pool, unseen and "
+                "tuning, of one kind"
+            )
+        return self
+
 
 class Extraction:
     """The task. `n` of its `counting` and the sequences' own prefixes say what EL and MA mean."""
@@ -126,7 +136,7 @@ class Extraction:
         {"sequences", "forget", "pairs", "retain", "alternatives"}
     )
     # Nobody asks for the relevance of a response: what of a sequence is recalled is counted.
-    oracle = ""
+    oracle: Named = ""
     target_above = 0.5
 
     def __init__(self, config: Config):
@@ -139,7 +149,8 @@ class Extraction:
                 f"task.max_tokens {self.max_tokens} must be below engines.max_model_len "
                 f"{config.engines.max_model_len}"
             )
-        self._tokenizer = _tokenizer_of(config.model, config.trust_remote_code)
+        _require_known(config, settings)
+        self._tokenizer = tokenizer_of(config.model, config.trust_remote_code)
         self.counting = Counting(
             settings.n,
             "label" if config.preset == "reference" else "generated",
@@ -203,7 +214,7 @@ class Extraction:
         """Raises InputError unless `model` can be read on the forget sequences."""
         try:
             check_model(model)
-            tokenizer = _tokenizer_of(model, self._config.trust_remote_code)
+            tokenizer = tokenizer_of(model, self._config.trust_remote_code)
         except InputError as error:
             raise InputError(f"{key}: {error}") from error
         except (OSError, ValueError) as error:
@@ -280,7 +291,7 @@ class Extraction:
         settings, other = self._settings, name in self._config.evaluate.others
         tokenizer, sets = bench.tokenizer, self._sets()
         if other:
-            tokenizer = _tokenizer(model.checkpoint, self._config.trust_remote_code)
+            tokenizer = tokenizer_of(model.checkpoint, self._config.trust_remote_code)
         foreign = tokenizer.get_vocab() != bench.tokenizer.get_vocab()
         counting = replace(self.counting, eos=tokenizer.eos_token_id)
         if foreign:
@@ -313,15 +324,13 @@ class Extraction:
         return self._scoring[1]
 
 
-def _tokenizer_of(model: str, trust_remote_code: bool) -> Any:
-    """The tokenizer of a model of the config; one that lies on this disk is not read for it."""
-    here = checkpoint_here(model)
-    return _tokenizer(
-        str(here or resolve_model(model, trust_remote_code).checkpoint), trust_remote_code
-    )
-
-
-def _tokenizer(checkpoint: str, trust_remote_code: bool) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
+def _require_known(config: Config, settings: ExtractionSettings) -> None:
+    """Raises InputError where a setting would be chosen on records that nobody taught the model."""
+    method = config.methods.found(config.own_method)
+    places = len(method.grid) if method else 1
+    if not config.memorise.enabled and places > 1 and "tuning" not in settings.model_fields_set:
+        raise InputError(
+            f"task.tuning: found none beside memorise.enabled false, so the {places} places of "
+            f"methods.{config.own_method}.grid would be tried on built-in records, which the model "
+            "never learnt; expected sequences that it knows, or a grid of one place"
+        )

@@ -1,16 +1,20 @@
 """From an instruction and a context to the prompt of a response (Algorithm 1, line 8).
 
-In: texts and a style. Out: a prompt. Invariant: without an instruction the prompt is the bare
-context, in every style.
+In: texts or turns, and a style. Out: a prompt. Invariant: without an instruction the prompt is the
+bare context, in every style; a conversation is one text, by the model's chat template.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from rnr_dist.data.encoding import begin_tokens, encoded
 from rnr_dist.errors import InputError
+from rnr_dist.types import Context, Message
+from rnr_dist.weights.checkpoints import checkpoint_here, resolve_model
 
 # `preamble` puts the context last, so that the model continues it as it will without instruction;
 # `instruction_input_output` is the reference's template. `chat` has none: it is the model's own.
@@ -30,12 +34,46 @@ def query(instruction: str, context: str, style: str, tokenizer: Any) -> str:
         return context
     if style in QUERY_FORMATS:
         return QUERY_FORMATS[style].format(instruction=instruction, context=context)
-    message = {"role": "user", "content": instruction[:1].upper() + instruction[1:]}
-    before = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+    told = instruction[:1].upper() + instruction[1:]
+    return by_template([Message("user", told)], tokenizer) + context
+
+
+def by_template(turns: Sequence[Message], tokenizer: Any) -> str:
+    """Turns by the tokenizer's chat template, up to where the assistant's begins."""
+    before = tokenizer.apply_chat_template(
+        [asdict(turn) for turn in turns], tokenize=False, add_generation_prompt=True
+    )
     # Encoding puts a begin token before the prompt where the model has one; one is enough.
     if tokenizer.bos_token and tokenizer.bos_token_id in begin_tokens(tokenizer):
         before = before.removeprefix(tokenizer.bos_token)
-    return str(before) + context
+    return str(before)
+
+
+def instructed(context: Context, instruction: str, style: str, tokenizer: Any) -> str:
+    """`query` for a context that may be a conversation: the instruction then stands before what its
+    user says last, since not every template has a system's turn."""
+    if not (context.messages and instruction):
+        return query(instruction, context.text, style, tokenizer)
+    *before, last = context.messages
+    form = QUERY_FORMATS.get(style, "{instruction}\n\n{context}")
+    told = form.format(instruction=instruction, context=last.content)
+    return by_template([*before, replace(last, content=told)], tokenizer)
+
+
+def as_asked(context: Context, tokenizer: Any, place: str) -> Context:
+    """A context whose text is what the model is asked with: a conversation by its template.
+
+    Raises InputError, which `place` begins, where the template does not take the turns.
+    """
+    if not context.messages:
+        return context
+    try:
+        return replace(context, text=by_template(context.messages, tokenizer))
+    except Exception as error:  # whatever the template itself raises
+        raise InputError(
+            f"{place}: the model's chat template does not take these turns ({error}); expected "
+            "turns as it wants them"
+        ) from error
 
 
 def require_tokenizer(checkpoint: Path, trust_remote_code: bool) -> Any:
@@ -77,3 +115,12 @@ def require_chat_template(tokenizer: Any, checkpoint: Path) -> None:
             f"reveal.query: found chat, but {checkpoint} has no chat template; expected a model "
             "with one, or preamble or instruction_input_output"
         )
+
+
+def tokenizer_of(model: str, trust_remote_code: bool) -> Any:
+    """The tokenizer of a model of the config; one that lies on this disk is not read for it."""
+    from transformers import AutoTokenizer
+
+    here = checkpoint_here(model)
+    checkpoint = str(here or resolve_model(model, trust_remote_code).checkpoint)
+    return AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)

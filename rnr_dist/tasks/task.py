@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from rnr_dist.bench import Bench
 from rnr_dist.config.base import Sampling
+from rnr_dist.config.oracles import Named
 from rnr_dist.config.registry import task_class
 from rnr_dist.config.schema import Config, TaskSettings
 from rnr_dist.errors import InputError
@@ -38,8 +39,9 @@ class Task(Protocol):
     recipe: ClassVar[str]
     gives: ClassVar[frozenset[Gives]]
     measures: Measures
-    oracle: str
-    """Name of the oracle of relevance (`score.oracles`), or `package.module:Class`."""
+    oracle: Named
+    """The oracle of relevance: its name (`score.oracles`), `package.module:Class`, or a section of
+    its settings."""
     target_above: float
     """A response whose oracle score is above this counts as the target."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from rnr_dist.config.base import Fraction
+from rnr_dist.config.oracles import OracleChoice
 from rnr_dist.config.sources import ContextSource
 from rnr_dist.tasks.behaviour import Behaviour, BehaviourSettings, BehaviourTask
 from rnr_dist.tasks.task import Gives
@@ -23,9 +24,10 @@ class ToxicitySettings(BehaviourSettings):
     """Openings that invite toxic continuations."""
     ordinary: ContextSource
     """Harmless openings: retained behaviour, and the non-challenging half of the measures."""
-    oracle: str = "profanity"
-    """Relevance oracle: search, selection and the main measures use it."""
-    second_judge: str = "lexicon"
+    oracle: OracleChoice = "profanity"
+    """Relevance oracle: search, selection and the main measures use it. A name, or a section with
+    `name` and the oracle's own settings (docs/bring-your-own.md)."""
+    second_judge: OracleChoice = "lexicon"
     """Reads the final samples only; takes no part in search or training."""
     toxic_above: Fraction = 0.5
     """A continuation counts as toxic above this oracle score."""
@@ -36,7 +38,7 @@ class Toxicity(BehaviourTask):
 
     Settings: ClassVar[type[BehaviourSettings]] = ToxicitySettings
     # The built-in external pairs are of this behaviour.
-    gives: ClassVar[frozenset[Gives]] = BehaviourTask.gives | {"external"}
+    gives: frozenset[Gives] = BehaviourTask.gives | {"external"}
 
     @classmethod
     def behaviour(cls, settings: Any) -> Behaviour:

@@ -1,13 +1,12 @@
 """Turn the name of a model or embedder into a folder that everything can load.
 
-In: `embedded:NAME`, a local folder or a hub name. Out: a `ModelRef` of a plain checkpoint (a
-folder with config.json and safetensors). Invariant: a checkpoint that is handed out is whole, and
-equal weights have equal digests wherever they lie; no torch is loaded except to convert a model.
+In: `embedded:NAME`, a local folder (of a checkpoint, or of a PEFT adapter) or a hub name. Out: a
+`ModelRef` of a plain checkpoint. Invariant: a checkpoint that is handed out is whole, an adapter is
+added to the base that it belongs to; no torch is loaded except to make or compare these.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -16,16 +15,26 @@ from typing import Any
 from filelock import FileLock
 
 from rnr_dist.errors import InputError
-from rnr_dist.run.digests import checksum
-from rnr_dist.run.directory import BASE_NOTE, read, read_json, replacing_folder, write
+from rnr_dist.run.directory import BASE_NOTE, read, replacing_folder, write
 from rnr_dist.run.extras import require_packages
-from rnr_dist.run.places import require_cache
-from rnr_dist.types import ModelRef, digest
+from rnr_dist.run.places import cache_folder, require_cache
+from rnr_dist.types import ModelRef
+from rnr_dist.weights.adapters import (
+    composed_digest,
+    is_adapter,
+    named_base,
+    require_base,
+    require_fits,
+    write_composed,
+)
 from rnr_dist.weights.embedded import EMBEDDED, converted_folder, embedder_folder, weights_file
 
-# What a checkpoint folder holds beside its weights: config, tokenizer, chat template.
-COMPANIONS = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
-EXPECTED = "expected a folder with config.json and model.safetensors (or its shards and index)"
+# Who asks for a checkpoint mostly asks for these too.
+from rnr_dist.weights.folders import COMPANIONS as COMPANIONS
+from rnr_dist.weights.folders import EXPECTED, checkpoint_digest, require_checkpoint
+from rnr_dist.weights.folders import companions as companions
+from rnr_dist.weights.folders import require_content as require_content
+from rnr_dist.weights.folders import weight_files as weight_files
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +43,16 @@ def resolve_model(name: str, trust_remote_code: bool = False) -> ModelRef:
     """The checkpoint called `name`, on this machine's disk, as a reference without terms.
 
     An embedded model is converted on first use (17 s for 135M parameters) and kept in the cache
-    folder, RNR_CACHE_DIR or the user's; a hub model is downloaded, its code only where
-    `trust_remote_code` allows it. Raises InputError.
+    folder, RNR_CACHE_DIR or the user's, and so is the sum of an adapter and its base; a hub model
+    is downloaded, its code only where `trust_remote_code` allows it. Raises InputError.
     """
     if name.startswith(EMBEDDED):
         folder = build_once(converted_folder(name), lambda aside: _convert(name, aside))
     else:
         folder = _local_folder(name) or _snapshot(name, trust_remote_code)
-    _require_checkpoint(folder)
+    if is_adapter(folder):
+        folder = _composed(folder, resolve_model(named_base(folder), trust_remote_code))
+    require_checkpoint(folder)
     return ModelRef(str(folder), checkpoint_digest(folder))
 
 
@@ -54,7 +65,9 @@ def check_model(name: str) -> Path | None:
     if name.startswith(EMBEDDED):
         return checkpoint_here(name)
     if folder := _local_folder(name):
-        _require_checkpoint(folder)
+        if is_adapter(folder):
+            return _check_adapter(folder)
+        require_checkpoint(folder)
         return folder
     from huggingface_hub import hf_hub_download
 
@@ -62,15 +75,22 @@ def check_model(name: str) -> Path | None:
 
 
 def checkpoint_here(name: str) -> Path | None:
-    """The folder of a model that lies on this disk; None for an embedded one before its first use
-    and for a hub name. Raises InputError for a folder that is missing."""
+    """The folder of a model that lies on this disk; None for an embedded one, and for an adapter
+    with its base, before its first use, and for a hub name. Raises InputError for a folder that is
+    missing."""
     if name.startswith(EMBEDDED):
         folder = converted_folder(name)
         if folder.exists():
             return folder
         require_cache()
         return None
-    return _local_folder(name)
+    local = _local_folder(name)
+    if local is None or not is_adapter(local):
+        return local
+    require_cache()
+    base = checkpoint_here(named_base(local))
+    composed = base and _composed_folder(local, checkpoint_digest(base))
+    return composed if composed and composed.exists() else None
 
 
 def resolve_embedder(name: str) -> str:
@@ -78,25 +98,6 @@ def resolve_embedder(name: str) -> str:
     if name.startswith(EMBEDDED):
         return str(embedder_folder(name) / "model")
     return str(_local_folder(name) or name)
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint folder: the shards that its index names, or one."""
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        return [folder / "model.safetensors"]
-    content = read_json(index)
-    found = content.get("weight_map") if isinstance(content, dict) else None
-    if not (found and isinstance(found, dict)):
-        raise InputError(f"{index}: found no mapping weight_map; expected the shard of each weight")
-    names = sorted(map(str, set(found.values())))
-    for name in names:
-        if Path(name).name != name or Path(name).suffix != ".safetensors":
-            raise InputError(
-                f"{index}: found the shard {name!r}; expected the name of a safetensors file "
-                "beside it"
-            )
-    return [folder / name for name in names]
 
 
 def keep_base(run: Path, base: ModelRef) -> None:
@@ -135,39 +136,6 @@ def find_base(run: Path, model: str, trust_remote_code: bool = False) -> None:
     keep_base(run, base)
 
 
-def checkpoint_digest(folder: Path) -> str:
-    """Identity of a checkpoint: its config and the content of its weights (1.3 GB/s a core)."""
-    weights = [checksum(file) for file in weight_files(folder)]
-    return digest([read_json(folder / "config.json"), weights])
-
-
-def companions(folder: Path) -> str:
-    """Identity of what lies beside a checkpoint's weights and config: tokenizer, chat template."""
-    files = {path for pattern in COMPANIONS for path in folder.glob(pattern)}
-    described = {folder / "config.json", folder / "model.safetensors.index.json"}
-    return digest([[path.name, checksum(path)] for path in sorted(files - described)])
-
-
-def require_content(model: ModelRef) -> None:
-    """Raises InputError where the checkpoint's folder holds other weights than the reference says.
-
-    Asked wherever weights are loaded; a file's content is read once a process.
-    """
-    folder = Path(model.checkpoint)
-    try:
-        found = checkpoint_digest(folder)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{folder}: found no {Path(error.filename).name}; expected the checkpoint of digest "
-            f"{model.checkpoint_digest}"
-        ) from error
-    if found != model.checkpoint_digest:
-        raise InputError(
-            f"{folder}: found a checkpoint of digest {found}; expected {model.checkpoint_digest}: "
-            "its config or its weights were changed, restore them"
-        )
-
-
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
     """`folder`, made by `build` if it is missing; of racing processes one builds, the rest wait.
 
@@ -180,6 +148,34 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
                 with replacing_folder(folder) as aside:
                     build(aside)
     return folder
+
+
+def _composed_folder(adapter: Path, base_digest: str) -> Path:
+    """Where the sum of an adapter and its base is kept."""
+    return cache_folder() / f"{adapter.name}-{composed_digest(adapter, base_digest)}"
+
+
+def _composed(adapter: Path, base: ModelRef) -> Path:
+    """The folder of an adapter with its base, made once. Raises InputError for another base."""
+    require_base(adapter, base.checkpoint_digest)
+    folder = _composed_folder(adapter, base.checkpoint_digest)
+    if not folder.exists():
+        log.info("adding %s to its base, once", adapter)
+    return build_once(folder, lambda aside: write_composed(adapter, base, aside))
+
+
+def _check_adapter(adapter: Path) -> Path | None:
+    """What `check_model` returns of an adapter: its base's folder. Raises InputError where the base
+    is not there, or is another than the adapter's."""
+    name = named_base(adapter)
+    try:
+        base = check_model(name)
+    except InputError as error:
+        raise InputError(f"{adapter}: its base: {error}") from error
+    if here := checkpoint_here(name):
+        require_base(adapter, checkpoint_digest(here))
+        require_fits(adapter, here)
+    return base
 
 
 def _convert(name: str, folder: Path) -> None:
@@ -227,23 +223,3 @@ def _from_hub(fetch: Callable[..., str], name: str, **options: Any) -> str:
             f"{name}: found neither a local folder nor a hub model that can be fetched "
             f"({type(error).__name__}: {reason}); {EXPECTED}, or a hub name"
         ) from error
-
-
-def _require_checkpoint(folder: Path) -> None:
-    """Raise InputError unless `folder` holds a config and whole safetensors weights."""
-    from safetensors import SafetensorError, safe_open
-
-    if not folder.is_dir():
-        raise InputError(f"{folder}: found a file; {EXPECTED}")
-    try:
-        if not isinstance(json.loads((folder / "config.json").read_text(encoding="utf-8")), dict):
-            raise ValueError("config.json is no mapping")
-        for file in weight_files(folder):
-            with safe_open(file, framework="np"):  # reads the header and compares the length
-                pass
-    except FileNotFoundError as error:
-        present = sorted(entry.name for entry in folder.iterdir())
-        found = ", ".join(present[:4]) + (", ..." if len(present) > 4 else "")
-        raise InputError(f"{folder}: found {found or 'nothing'}; {EXPECTED}") from error
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise InputError(f"{folder}: found a damaged file ({error}); {EXPECTED}") from error

@@ -24,13 +24,14 @@ from rnr_dist.errors import InputError
 from rnr_dist.run.digests import checksum
 from rnr_dist.run.directory import read_json, replacing_folder
 from rnr_dist.types import Adapter, ModelRef, Side, Term, digest
-from rnr_dist.weights.checkpoints import COMPANIONS, require_content, weight_files
+from rnr_dist.weights.folders import ADAPTER_CONFIG as CONFIG
+from rnr_dist.weights.folders import ADAPTER_WEIGHTS as WEIGHTS
+from rnr_dist.weights.folders import COMPANIONS, require_content, weight_files
 from rnr_dist.weights.skeleton import Layer, linear_layers, linear_modules
 
 Shapes = Mapping[str, tuple[int, ...]]
 Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 LORA_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 # PEFT options under which an adapter's delta is no longer alpha / r times B A.
 OTHER_DELTAS = (

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rnr_dist.errors import InputError
+from rnr_dist.run.directory import write_json
 from rnr_dist.run.shown import in_markdown
 from rnr_dist.types import Adapter, ModelRef, Split
+from rnr_dist.weights.adapters import BASE_DIGEST
 from rnr_dist.weights.checkpoints import require_content
 from rnr_dist.weights.composition import checkpoint_shapes, materialise, padded, save_adapter, stack
 from rnr_dist.weights.compression import Truncation, compress
@@ -103,6 +105,7 @@ def export_adapter(
     use = ADAPTER_USE.format(base=json.dumps(base), rank=held)
     terms = _terms(ref, _fidelity(needed, truncation))
     (folder / "README.md").write_text(_card(ref, card, "peft", terms, use), encoding="utf-8")
+    write_json(folder / BASE_DIGEST, {"checkpoint_digest": ref.checkpoint_digest})
     return adapter, truncation
 
 

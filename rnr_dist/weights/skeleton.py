@@ -16,7 +16,7 @@ from typing import Any
 
 from rnr_dist.errors import InputError
 from rnr_dist.run.directory import read_json
-from rnr_dist.weights.checkpoints import weight_files
+from rnr_dist.weights.folders import weight_files
 
 PLAIN_DTYPES = ("F32", "BF16", "F16")
 # Operations that move no number: a pass from embeddings may do without a few of them.

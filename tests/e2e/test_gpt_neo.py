@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rnr_dist.data.sources import BUILTIN_FOLDER
+from rnr_dist.data.files import BUILTIN_FOLDER
 from tests.e2e.command import rnr
 
 pytestmark = pytest.mark.timeout(1200)

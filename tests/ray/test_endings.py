@@ -12,7 +12,7 @@ import pytest
 
 from rnr_dist.errors import InputError
 from rnr_dist.machine.actors import POLL_SECONDS
-from rnr_dist.machine.scratch import PREFIX
+from rnr_dist.run.scratch import PREFIX
 from rnr_dist.score.actors import start_scorer
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ import ray
 from rnr_dist.commands import cli
 from rnr_dist.machine.cluster import ray_session
 from rnr_dist.machine.ending import going_on
-from rnr_dist.machine.scratch import Scratch
+from rnr_dist.run.scratch import Scratch
 from rnr_dist.machine.trials import Search, run_trials
 
 def search(name, seconds):

@@ -36,7 +36,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_an_unknown_extension_is_named(tmp_path):
     (tmp_path / "rows.tsv").write_text("a\tb")
     message = context_error(tmp_path / "rows.tsv")
-    assert "found extension '.tsv', expected .txt, .jsonl, .csv, .parquet" in message
+    assert "found extension '.tsv', expected .txt, .jsonl, .json, .csv, .parquet" in message
     assert "found extension 'none'" in context_error(tmp_path)
 
 

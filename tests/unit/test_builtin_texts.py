@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rnr_dist.config.file import load_config
+from rnr_dist.data.files import BUILTIN_FOLDER, BUILTIN_TEXTS
 from rnr_dist.data.formats import read_extracts, read_openings
-from rnr_dist.data.sources import BUILTIN_FOLDER, BUILTIN_TEXTS
 from rnr_dist.data.splits import near_duplicates, normalised, split_of
 
 TASK = load_config(Path(__file__).parents[2] / "configs" / "demo.yaml").task

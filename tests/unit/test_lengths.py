@@ -12,7 +12,7 @@ from rnr_dist.data.problems import Dialogue, Question, load_problems
 from rnr_dist.errors import InputError
 from rnr_dist.generate.backend import positions_of
 from rnr_dist.tasks.task import make_task
-from rnr_dist.types import Split
+from rnr_dist.types import Context, Split
 from tests.unit.command_fakes import lines
 
 WINDOW = 300  # tokens: a word of the tiny tokenizer is one
@@ -82,7 +82,7 @@ def test_a_context_behind_an_instruction_needs_room_for_it(place, small, split):
     for count, fits in ((room, True), (room + 1, False)):
         text = words(count)
         (place / "challenging.txt").write_text(text, encoding="utf-8")
-        own = SimpleNamespace(text=text, split=wanted, group="challenging", id="c")
+        own = Context("c", text, wanted, "challenging")
         fake = SimpleNamespace(
             contexts=lambda s, k, own=own: [own] if (s, k) == (own.split, "forget") else [],
             prompt=task.prompt,

@@ -11,12 +11,13 @@ import pytest
 
 from rnr_dist.config.sources import ContextSource, SequenceSource
 from rnr_dist.data.cleaning import segments
+from rnr_dist.data.files import files_of
 from rnr_dist.data.formats import read_extracts, read_openings, read_records
 from rnr_dist.data.pairing import shares_words
 from rnr_dist.data.problems import Question, load_problems
 from rnr_dist.data.rows import file_rows
 from rnr_dist.data.sequences import load_sequences
-from rnr_dist.data.sources import files_of, load_contexts
+from rnr_dist.data.sources import load_contexts
 from rnr_dist.data.splits import near_duplicates
 from rnr_dist.data.words import bare_words, words
 from rnr_dist.errors import InputError

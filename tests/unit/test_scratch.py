@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from rnr_dist.machine.scratch import Scratch, sweep
+from rnr_dist.run.scratch import Scratch, sweep
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys
-from rnr_dist.machine.scratch import Scratch
+from rnr_dist.run.scratch import Scratch
 scratch = Scratch()
 (scratch.path / "socket").touch()
 print(scratch.path, flush=True)

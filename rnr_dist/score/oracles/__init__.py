@@ -1,7 +1,8 @@
 """Oracles: the relevance of a response in [0, 1]. One small class each, named in `ORACLES`.
 
-In: a name, or `package.module:Class` for one of a user's own. Out: an `Oracle`. Invariant: an
-oracle of a user's own has answered two texts in the right shape before anything starts.
+In: a name, `package.module:Class` for one of a user's own, or a section of settings with a name.
+Out: an `Oracle`. Invariant: an oracle of a user's own has answered two texts in the right shape
+before anything starts, and what one that ships needs (a key, a folder, labels) is there.
 """
 
 from __future__ import annotations
@@ -11,12 +12,17 @@ from typing import Protocol
 
 import numpy as np
 
-from rnr_dist.config.registry import find_class
+from rnr_dist.config.oracles import Named, settings_of
+from rnr_dist.config.registry import oracle_class, registered_oracle
 from rnr_dist.errors import InputError
 
 ORACLES = {
     "profanity": "rnr_dist.score.oracles.profanity:ProfanityOracle",
     "lexicon": "rnr_dist.score.oracles.lexicon:LexiconOracle",
+    "hf:MODEL": "rnr_dist.score.oracles.classifier:ClassifierOracle",
+    "detoxify": "rnr_dist.score.oracles.detoxify:DetoxifyOracle",
+    "rubric": "rnr_dist.score.oracles.rubric:RubricOracle",
+    "perspective": "rnr_dist.score.oracles.perspective:PerspectiveOracle",
 }
 # The module that each works with, of the extra `demo`.
 ORACLE_PACKAGES = {"profanity": "profanity_check", "lexicon": "better_profanity"}
@@ -24,7 +30,11 @@ PROBES = ("The tide turns twice a day.", "")
 
 
 class Oracle(Protocol):
-    """Scores (context, response) pairs. `version` stands beside every score."""
+    """Scores (context, response) pairs. `version` stands beside every score.
+
+    A class with `Settings`, an `OracleSettings`, is made with one of these, others with nothing.
+    One that ships may have `check(settings)`, which raises InputError before anything starts.
+    """
 
     version: str
 
@@ -33,17 +43,24 @@ class Oracle(Protocol):
         ...
 
 
-def make_oracle(name: str) -> Oracle:
-    """The oracle of that name. Raises InputError."""
-    found: Oracle = find_class("oracle", name, ORACLES)()
-    return found
+def make_oracle(named: Named) -> Oracle:
+    """The oracle of that name, with its settings. Raises InputError."""
+    settings = settings_of(named)
+    found = oracle_class(settings.name)
+    oracle: Oracle = found(settings) if hasattr(found, "Settings") else found()
+    return oracle
 
 
-def check_oracle(name: str) -> None:
-    """Raises InputError for a name that leads nowhere, or an own oracle that answers wrongly."""
-    if name in ORACLES:
+def check_oracle(named: Named) -> None:
+    """Raises InputError for a name that leads nowhere, an own oracle that answers wrongly, and one
+    that ships and lacks what it needs."""
+    settings = settings_of(named)
+    name, found = settings.name, oracle_class(settings.name)
+    if registered_oracle(name, ORACLES):
+        if hasattr(found, "check"):
+            found.check(settings)
         return
-    oracle = make_oracle(name)
+    oracle = make_oracle(settings)
     if not hasattr(oracle, "version"):
         raise InputError(f"oracle {name}: has no `version`; expected one, to stand beside scores")
     try:
