@@ -125,8 +125,8 @@ class BehaviourTask:
         raise InputError(f"task {settings.name}: says no behaviour; expected a method `behaviour`")
 
     @classmethod
-    def oracle_of(cls, settings: Any) -> str:
-        """Name of the oracle of relevance, for those who need none of the data."""
+    def oracle_of(cls, settings: Any) -> Named:
+        """The oracle of relevance, for those who need none of the data."""
         return cls.behaviour(settings).oracle
 
     @property

@@ -122,15 +122,15 @@ def make_task(config: Config) -> Task:
     return whole
 
 
-def oracle_of(config: Config) -> str:
-    """Name of the task's oracle, "" for none; the task's data are read only where its class does
-    not say the name by itself. Raises InputError."""
+def oracle_of(config: Config) -> Named:
+    """The task's oracle, "" for none; the task's data are read only where its class does not say it
+    by itself. Raises InputError."""
     name = config.task.name
     found = task_class(name)
     if isinstance(oracle := getattr(found, "oracle", None), str):
         return oracle
     if hasattr(found, "oracle_of"):
-        told: str = _own(name, lambda: found.oracle_of(config.task))
+        told: Named = _own(name, lambda: found.oracle_of(config.task))
         return told
     return make_task(config).oracle
 
