@@ -26,7 +26,9 @@ from rnr_dist.reveal.instructions import (
     decode_requests,
     instruction_of,
     meta_prompt,
+    meta_tokens,
     one_line,
+    require_meta_prompt,
 )
 from rnr_dist.reveal.setting import Setting, Table
 from rnr_dist.run.directory import read, read_rows, replacing, write_json, write_rows
@@ -51,8 +53,14 @@ def arm_table(setting: Setting) -> Table:
     reveal, config = setting.reveal, setting.bench.config
     shown = demonstrations(setting)
     with _writer(setting) as (writer, pool, tokenizer):
-        window = setting.bench.config.engines.max_model_len
-        shown = list(fitting(shown, tokenizer, reveal, window))
+        require_meta_prompt(config, tokenizer)
+        fit = fitting(shown, tokenizer, reveal, config.engines.max_model_len)
+        if len(fit) < len(shown):
+            say(
+                f"the meta-prompt shows {len(fit)} of {len(shown)} demonstrations, as many as "
+                f"engines.max_model_len {config.engines.max_model_len} has room for"
+            )
+        shown = list(fit)
         meta = meta_prompt(shown, tokenizer, reveal.soft_place)
         reader = FeatureReader(writer.checkpoint, config.engines.dtype, config.trust_remote_code)
         embeddings = InputEmbeddings(reader, on_gpu=config.engines.gpus_each > 0)
@@ -95,9 +103,7 @@ def fitting(
 ) -> Sequence[tuple[str, str]]:
     """As many of the pairs, from the first on, as leave an instruction room in `window` tokens."""
     for count in range(len(shown), 0, -1):
-        meta = meta_prompt(shown[:count], tokenizer, reveal.soft_place)
-        tokens = len(meta.before) + len(meta.after)
-        if tokens + reveal.soft_tokens + reveal.instruction_tokens <= window:
+        if meta_tokens(shown[:count], tokenizer, reveal) <= window:
             return shown[:count]
     return []
 
