@@ -45,8 +45,6 @@ def arm_table(setting: Setting) -> Table:
 
     Raises InputError when every soft prompt decodes to nothing.
     """
-    import ray
-
     path, features_path = setting.folder / "arms.parquet", setting.folder / "features.npy"
     if path.exists() and features_path.exists():
         return Table(read_rows(path, Arm), np.load(features_path))
@@ -85,9 +83,7 @@ def arm_table(setting: Setting) -> Table:
     if reveal.features == "instruction":
         told = [encoded_on(tokenizer, f" {instructions[n]}") for n in kept]
         known = [(*meta.after, *ids) for ids in told]
-    gpus = 1 if config.workers.gpus_each else 0
-    task = ray.remote(arm_features).options(num_cpus=0, num_gpus=gpus)
-    features = ray.get(task.remote(reader, arms, kept, meta.before, known))
+    features = read_features(config.workers.gpus_each, reader, arms, kept, meta.before, known)
     rows = [
         Arm(number, tuple(map(float, arms.coordinates[number])), instructions[number])
         for number in kept
@@ -96,6 +92,34 @@ def arm_table(setting: Setting) -> Table:
         np.save(handle, features)
     write_rows(path, rows)
     return Table(rows, features)
+
+
+class FeatureActor:
+    """`arm_features` in a process of its own; one that answers has found its place."""
+
+    def ready(self) -> bool:
+        return True
+
+    def features(self, *given: Any) -> np.ndarray:
+        return arm_features(*given)
+
+
+def read_features(gpus: int, *given: Any) -> np.ndarray:
+    """`arm_features` of what is given, on so many GPUs (0: on all cores); Ray must run.
+
+    Raises InputError where Ray has found no place with so many.
+    """
+    import ray
+
+    from rnr_dist.machine.actors import KEPT, ask, started
+
+    actor = ray.remote(FeatureActor).options(**KEPT, num_gpus=gpus).remote()
+    try:
+        started(actor.ready.remote(), f"features of arms, for which workers.gpus_each asks {gpus}")
+        found: np.ndarray = ask(lambda: actor.features.remote(*given))
+        return found
+    finally:
+        ray.kill(actor)
 
 
 def fitting(
