@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -27,7 +28,9 @@ MARK = "RNR_FAULT_MARK"
 SHARED_MEMORY = Path("/dev/shm")
 GOING_SECONDS = 60.0  # that processes may take to go once the command has ended
 SLOWEST = 900.0  # seconds of a small run
-OWN_LOGS = "ray"  # in the temporary folder: Ray's logs, which outlive a session that joined it
+# In the temporary folder: the logs of Ray's sessions, which `rnr clean` removes. What else is left
+# of a session is left behind.
+OWN_LOGS = re.compile(r"rnr-ray-\d+/ray/session_(latest|[^/]+/logs/.*)")
 
 
 class NotMetError(RuntimeError):
@@ -119,12 +122,18 @@ class Running:
             found += [f"file {one.relative_to(self.scratch)}" for one in self._files()]
         return found
 
-    def _files(self) -> Iterator[Path]:
-        """Uppermost entries of the temporary folder that are no empty folder and no logs."""
-        for path in sorted(self.scratch.iterdir()):
-            held = [one for one in path.rglob("*") if not one.is_dir()] if path.is_dir() else [path]
-            if held and path.name != OWN_LOGS and not path.name.endswith(".lock"):
-                yield path
+    def _files(self) -> list[Path]:
+        """Entries of the temporary folder that are no empty folder, no lock and no logs: of Ray's
+        folder each file, elsewhere the uppermost ones."""
+        found = set()
+        for path in self.scratch.rglob("*"):
+            within = path.relative_to(self.scratch)
+            if (path.is_dir() and not path.is_symlink()) or OWN_LOGS.fullmatch(within.as_posix()):
+                continue
+            first = within.parts[0]
+            if not first.endswith(".lock"):
+                found.add(path if first.startswith("rnr-ray-") else self.scratch / first)
+        return sorted(found)
 
     def clear(self) -> None:
         """End what is left of it; remove its log, and the temporary folder if that is its own."""

@@ -33,7 +33,7 @@ from rnr_dist.weights.checkpoints import (
     resolve_embedder,
     weight_files,
 )
-from rnr_dist.weights.node_cache import cache_folder, require_room
+from rnr_dist.weights.node_cache import node_folder, require_room
 from rnr_dist.weights.targets import require_trained
 
 # Which data a recipe works on, as tasks say that they give it.
@@ -110,7 +110,7 @@ def check_checkpoint(config: Config, folder: Path, task: Task) -> None:
     size = _weights_bytes(folder)
     check_room(config, size)
     if config.engines.weights == "reload" and not os.environ.get("RAY_ADDRESS"):
-        require_room(cache_folder("weights"), size)
+        require_room(node_folder("weights"), size)
     check_architecture(config, folder)
     require_texts_fit(config, task, folder)
 

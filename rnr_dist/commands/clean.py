@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import socket
 import stat
 import tempfile
@@ -18,7 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rnr_dist.weights.node_cache import KINDS, cache_folder, clean
+from rnr_dist.machine.scratch import ended_sessions, folder_bytes, swept
+from rnr_dist.weights.node_cache import KINDS, clean, node_folder
 
 # vLLM's engines and their clients meet at sockets that are called like this.
 ENGINE_SOCKET = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -38,11 +40,13 @@ class Left:
 
 
 def clean_machine(runs: Path, dry: bool) -> list[Left]:
-    """Remove what is left of merged checkpoints, sockets and spools; all of it, and what stays.
+    """Remove what is left of merged checkpoints, sockets, scratch, Ray's sessions and spools; all
+    of it, and what stays.
 
     dry: only find it.
     """
-    return [*_caches(dry), *_sockets(dry), *_spools(runs, dry)]
+    scratch = [Left(folder, "scratch of a killed process", size) for folder, size in swept(dry)]
+    return [*_caches(dry), *_sockets(dry), *scratch, *_sessions(dry), *_spools(runs, dry)]
 
 
 def told(found: list[Left], dry: bool) -> list[str]:
@@ -62,12 +66,21 @@ def told(found: list[Left], dry: bool) -> list[str]:
 
 def _caches(dry: bool) -> Iterator[Left]:
     for kind in KINDS:
-        cache = cache_folder(kind)
+        cache = node_folder(kind)
         size = clean(cache, dry)
         if size is None:
             yield Left(cache, f"merged {kind}", kept="in use by a living process")
         elif size:
             yield Left(cache, f"merged {kind}", size)
+
+
+def _sessions(dry: bool) -> Iterator[Left]:
+    """Logs, and what else is there, of Ray's sessions whose command has ended."""
+    for session in ended_sessions():
+        size = folder_bytes(session)
+        if not dry:
+            shutil.rmtree(session, ignore_errors=True)
+        yield Left(session, "ended session of Ray", size)
 
 
 def _sockets(dry: bool) -> Iterator[Left]:

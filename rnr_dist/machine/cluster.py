@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
 from rnr_dist.machine.ending import ENDING
 from rnr_dist.machine.processes import end, nodes, own_signals, watch, with_descendants
-from rnr_dist.machine.scratch import sweep
+from rnr_dist.machine.scratch import ray_folder, sweep
 from rnr_dist.run.private import private_folder
 from rnr_dist.run.progress import say
 
@@ -233,8 +232,7 @@ def _ray_folder() -> Path:
 
     Ray opens its own to everybody, to read and to write, whatever it was before.
     """
-    above = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    return private_folder(Path(above).absolute() / f"rnr-ray-{os.getuid()}") / "ray"
+    return private_folder(ray_folder()) / "ray"
 
 
 def _check_cluster(config: Config) -> None:

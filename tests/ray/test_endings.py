@@ -91,6 +91,7 @@ def ended(ray_cluster, tmp_path_factory):
                 # Tests may run where it is ignored, as in a shell's background job.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
+        (folder / "driver").write_text(str(driver.pid), encoding="utf-8")
         drivers[name] = driver, folder
     found = {}
     for name, (driver, folder) in drivers.items():
@@ -122,6 +123,9 @@ def test_one_ending_is_enough_and_leaves_nothing(ended, ending):
     assert len(processes) > 3
     assert not [process for process in processes if alive(process)]
     assert not list(folder.glob(f"{PREFIX}*"))
+    driver = (folder / "driver").read_text(encoding="utf-8")
+    [session] = Path("/tmp").glob(f"rnr-ray-{os.getuid()}/ray/session_*_{driver}")
+    assert [path.name for path in session.iterdir()] == ["logs"]  # no socket, no other file
 
 
 def alive(process):
