@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from rnr_dist.config.evaluation import Tracking
 from rnr_dist.config.oracles import Named
 from rnr_dist.config.schema import Config
-from rnr_dist.machine.cluster import ray_session
+from rnr_dist.machine.cluster import EMBEDDER_GPU, ray_session
 from rnr_dist.run.progress import say
 from rnr_dist.run.tracking import Tracker
 from rnr_dist.types import ModelRef
@@ -140,5 +140,5 @@ class Bench:
         from rnr_dist.score.actors import start_scorer
 
         _ = self.ray
-        gpus = 0.1 if self.config.engines.gpus_each > 0 else 0
+        gpus = EMBEDDER_GPU if self.config.engines.gpus_each > 0 else 0
         return start_scorer(self.oracle, self.config.embedder, gpus)

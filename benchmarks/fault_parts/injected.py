@@ -7,6 +7,7 @@ left behind; empty where nothing was. Invariant: a fault that could not be injec
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import signal
 import time
@@ -168,6 +169,33 @@ def terminated(scene: Scene) -> None:
     scene.ended_well(scene.resume())
 
 
+def cut_state(scene: Scene) -> None:
+    """SIGKILL to the driver in a training, whose kept state is half gone; then --resume."""
+    often = ("workers.checkpoint_seconds=0",)
+    running = scene.start(more=often)
+
+    def states() -> list[Path]:
+        return [path for path in scene.run.rglob("checkpoint_*/**/*.pt") if path.stat().st_size]
+
+    running.wait_for(states, "a training's state")
+    running.process.kill()
+    running.end()
+    for path in states():
+        os.truncate(path, path.stat().st_size // 2)
+    scene.cleared(running, files=False)
+    scene.ended_well(scene.resume(more=often))
+
+
+def killed_raylet(scene: Scene) -> None:
+    """SIGKILL to Ray's own process of this machine: 1, how to go on; then --resume."""
+    running = scene.start()
+    running.wait_for(lambda: scene.events >= 1, "a pull")
+    [raylet] = [one for one in running.of_name("raylet") if one.name() == "raylet"]
+    raylet.kill()
+    scene.ended_by(running, 1, "has ended", "--resume")
+    scene.ended_well(scene.resume())
+
+
 def killed_node(scene: Scene) -> None:
     """A worker node with a generator goes; another one comes after a while."""
     with cluster(cpus=2, slots=0) as found:
@@ -287,6 +315,8 @@ FAULTS: dict[str, tuple[str, Callable[[Scene], None]]] = {
     "SIGKILL to a rank": ("icu", killed_rank),
     "SIGKILL to the driver": ("icu", killed_driver),
     "SIGTERM to the driver": ("icu", terminated),
+    "SIGKILL to the driver, a training's state cut": ("icu", cut_state),
+    "SIGKILL to Ray's raylet": ("rr", killed_raylet),
     "SIGKILL to a worker node": ("rr", killed_node),
     "tracker down for a minute": ("rr", tracker_down_for_a_minute),
     "tracker down for good": ("rr", tracker_down_for_good),

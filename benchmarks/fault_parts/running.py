@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -28,6 +29,9 @@ SHARED_MEMORY = Path("/dev/shm")
 GOING_SECONDS = 60.0  # that processes may take to go once the command has ended
 SLOWEST = 900.0  # seconds of a small run
 LOCK = "lock"  # an empty file beside folders that several processes use in turn
+# In the temporary folder: the logs of Ray's sessions, which `rnr clean` removes. What else is left
+# of a session is left behind.
+OWN_LOGS = re.compile(r"rnr-ray-\d+/ray/session_(latest|[^/]+/logs/.*)")
 
 
 class NotMetError(RuntimeError):
@@ -119,11 +123,18 @@ class Running:
             found += [f"file {one.relative_to(self.scratch)}" for one in self._files()]
         return found
 
-    def _files(self) -> Iterator[Path]:
-        """A file of each uppermost entry of the temporary folder that has any, locks apart."""
-        for path in sorted(self.scratch.iterdir()):
-            held = sorted(one for one in (path, *path.rglob("*")) if not one.is_dir())
-            yield from [one for one in held if one.name != LOCK and one.suffix != f".{LOCK}"][:1]
+    def _files(self) -> list[Path]:
+        """Entries of the temporary folder that are no empty folder, no lock and no logs: of Ray's
+        folder each file, elsewhere the uppermost ones."""
+        found = set()
+        for path in self.scratch.rglob("*"):
+            within = path.relative_to(self.scratch)
+            if (path.is_dir() and not path.is_symlink()) or OWN_LOGS.fullmatch(within.as_posix()):
+                continue
+            first = within.parts[0]
+            if not first.endswith(".lock") and path.name != LOCK:
+                found.add(path if first.startswith("rnr-ray-") else self.scratch / first)
+        return sorted(found)
 
     def clear(self) -> None:
         """End what is left of it; remove its log, and the temporary folder if that is its own."""

@@ -28,6 +28,7 @@ from rnr_dist.run.precision import compute_dtype
 from rnr_dist.score.oracles import ORACLE_PACKAGES
 from rnr_dist.tasks.prompts import require_chat_template, require_tokenizer
 from rnr_dist.tasks.task import Task, make_task
+from rnr_dist.weights.architecture import require_reloadable
 from rnr_dist.weights.checkpoints import (
     check_model,
     checkpoint_here,
@@ -35,7 +36,7 @@ from rnr_dist.weights.checkpoints import (
     weight_files,
 )
 from rnr_dist.weights.embedded import EMBEDDERS, MODELS, converted_folder
-from rnr_dist.weights.node_cache import cache_folder, require_room
+from rnr_dist.weights.node_cache import node_folder, require_room
 from rnr_dist.weights.targets import require_trained
 
 # Which data a recipe works on, as tasks say that they give it.
@@ -81,6 +82,10 @@ def check_methods(config: Config, task: Task) -> None:
         load_contexts(config.methods.external, "external")
     if here := checkpoint_here(config.model):
         require_trainable(config, here)
+        for name in config.compared:
+            settings = config.methods.found(name)
+            if settings and settings.training.parameters == "full":
+                _require_full(config, here, f"methods.{name}.training")
 
 
 def _require_served(config: Config, task: Task, methods: Iterable[str]) -> None:
@@ -108,7 +113,7 @@ def check_checkpoint(config: Config, folder: Path, task: Task) -> None:
     size = _weights_bytes(folder)
     check_room(config, size)
     if config.engines.weights == "reload" and not os.environ.get("RAY_ADDRESS"):
-        require_room(cache_folder("weights"), size)
+        require_room(node_folder("weights"), size)
     check_architecture(config, folder)
     require_texts_fit(config, task, folder)
 
@@ -119,7 +124,9 @@ def check_architecture(config: Config, folder: Path) -> None:
     backend = backend_of(config.engines, folder, trusted).backend
     tokenizer = require_tokenizer(folder, trusted)
     for key, training in _trainings(config):
-        if training.parameters != "full":
+        if training.parameters == "full":
+            _require_full(config, folder, key)
+        else:
             require_trained(folder, training, key, trusted)
     if config.way == "epochs":
         from rnr_dist.icu.torch_reader import require_readable  # loads torch
@@ -181,12 +188,25 @@ def require_installed(config: Config, task: Task) -> None:
 
 
 def _trainings(config: Config) -> Iterator[tuple[str, Training]]:
-    """Every training of the recipe's own method, by its key."""
+    """Every training of the recipe itself, by its key."""
     if config.way == "merge":
         for side in ("forget", "retain"):
             yield f"release.{side}", getattr(config.release, side)
+    elif config.memorise.enabled:
+        yield "memorise.training", config.memorise.training
     if (settings := config.methods.found(config.own_method)) is not None:
         yield f"methods.{config.own_method}.training", settings.training
+
+
+def _require_full(config: Config, folder: Path, key: str) -> None:
+    """Raises InputError where engines of the model could not take weights that the training under
+    `key` makes of all of its own."""
+    if config.engines.weights == "lora":
+        raise InputError(
+            f"engines.weights: found lora, but {key} trains all weights, of which nothing lies "
+            "beside the base's; expected reload"
+        )
+    require_reloadable(folder, key, config.trust_remote_code)
 
 
 def _check_cpu_weights(config: Config) -> None:

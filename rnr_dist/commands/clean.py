@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rnr_dist.machine.ray_logs import over_sessions
 from rnr_dist.machine.semaphores import orphans
 from rnr_dist.run.lock import LOCK_NOTE
+from rnr_dist.run.scratch import ended_sessions, folder_bytes, swept
 from rnr_dist.run.tracking import SPOOL
-from rnr_dist.weights.node_cache import KINDS, cache_folder, clean
+from rnr_dist.weights.node_cache import KINDS, clean, node_folder
 
 # vLLM's engines and their clients meet at sockets that are called like this.
 ENGINE_SOCKET = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -46,17 +46,17 @@ class Left:
 
 
 def clean_machine(runs: Path, dry: bool) -> list[Left]:
-    """Remove what is left of merged checkpoints, Ray's sessions, sockets, semaphores and spools.
-
-    Returns all of it, and what stays.
+    """Remove what is left of merged checkpoints, sockets, scratch, semaphores, Ray's sessions and
+    spools; all of it, and what stays.
 
     dry: only find it.
     """
     return [
         *_caches(dry),
-        *_sessions(dry),
         *_sockets(dry),
+        *(Left(folder, "scratch of a killed process", size) for folder, size in swept(dry)),
         *_semaphores(dry),
+        *_sessions(dry),
         *_spools(runs, dry),
     ]
 
@@ -78,7 +78,7 @@ def told(found: list[Left], dry: bool) -> list[str]:
 
 def _caches(dry: bool) -> Iterator[Left]:
     for kind in KINDS:
-        cache = cache_folder(kind)
+        cache = node_folder(kind)
         size = clean(cache, dry)
         if size is None:
             yield Left(cache, f"merged {kind}", kept="in use by a living process")
@@ -87,12 +87,12 @@ def _caches(dry: bool) -> Iterator[Left]:
 
 
 def _sessions(dry: bool) -> Iterator[Left]:
-    """Logs and sockets of Ray whose driver lives no more."""
-    for path in over_sessions():
-        size = sum(one.lstat().st_size for one in path.rglob("*") if not one.is_dir())
+    """Logs, and what else is there, of Ray's sessions whose command has ended."""
+    for session in ended_sessions():
+        size = folder_bytes(session)
         if not dry:
-            shutil.rmtree(path, ignore_errors=True)
-        yield Left(path, "Ray session", size)
+            shutil.rmtree(session, ignore_errors=True)
+        yield Left(session, "ended session of Ray", size)
 
 
 def _semaphores(dry: bool) -> Iterator[Left]:

@@ -19,6 +19,7 @@ from rnr_dist.data.encoding import encoded
 from rnr_dist.data.sources import nth_place, place_of
 from rnr_dist.errors import InputError
 from rnr_dist.measures.problems import REPLY, turns
+from rnr_dist.reveal.instructions import META_ENDING, require_meta_prompt
 from rnr_dist.tasks.task import Task
 from rnr_dist.types import Context, Split
 from rnr_dist.weights.checkpoints import checkpoint_here
@@ -67,6 +68,7 @@ def require_texts_fit(config: Config, task: Task, checkpoint: Path) -> None:
         if context.split in (Split.REVEAL, Split.TRAIN):
             _require_instructed(window, task, context)
     _require_problems(window, task)
+    _require_meta_prompt(window)
     for name, model in config.evaluate.others.items():
         if here := checkpoint_here(model):
             other = Window(config, here)
@@ -95,6 +97,21 @@ def _require_instructed(window: Window, task: Task, context: Context) -> None:
         for instruction in told:
             prompt = task.prompt(context, instruction, reveal.query, window.tokenizer)
             window.require(prompt, more, _placed(config, context, end=", behind an instruction"))
+
+
+def _require_meta_prompt(window: Window) -> None:
+    """What the writer of instructions is asked, without demonstrations: the least that it can be.
+
+    A writer that is not on this disk is asked once it is.
+    """
+    reveal, config = window.config.reveal, window.config
+    if config.way != "merge" or reveal.prompts:
+        return
+    told = len(META_ENDING.encode()) + SPECIAL + reveal.soft_tokens + reveal.instruction_tokens
+    if told > config.engines.max_model_len:
+        here = checkpoint_here(reveal.writer) if reveal.writer else window.checkpoint
+        if here:
+            require_meta_prompt(config, Window(config, here).tokenizer)
 
 
 def _require_problems(window: Window, task: Task) -> None:

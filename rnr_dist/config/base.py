@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -27,9 +28,12 @@ Diversity = Literal["weighted", "union", "union_raw"]
 
 
 class Section(BaseModel):
-    """Base of every part of the config: unknown keys are errors, values never change."""
+    """Base of every part of the config, a task's own too: unknown keys are errors, numbers finite,
+    values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Sampling(Section):
@@ -93,6 +97,17 @@ def nested_overrides(dotted: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
+def finite(values: dict[str, Any]) -> dict[str, Any]:
+    """Plain values themselves. Raises ValueError, which names its key, for inf or nan in them."""
+    for key, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{key} is {value}; expected finite numbers")
+        inner = dict(enumerate(value)) if isinstance(value, list) else value
+        if isinstance(inner, dict):
+            finite({f"{key}.{name}": one for name, one in inner.items()})
+    return values
+
+
 def file_name(text: str) -> str:
     """`text` itself. Raises ValueError where it cannot be the name of a file or folder, with a time
     behind it, on every machine."""
@@ -105,4 +120,5 @@ def file_name(text: str) -> str:
     return text
 
 
+PlainValues = Annotated[dict[str, Any], AfterValidator(finite)]
 FileName = Annotated[str, AfterValidator(file_name)]

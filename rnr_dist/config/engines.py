@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from rnr_dist.config.base import Count, Flag, Many, Positive, Section, Weight, Whole
+from rnr_dist.config.base import Count, Flag, Many, PlainValues, Positive, Section, Weight, Whole
 
 
 class Engines(Section):
@@ -48,5 +48,5 @@ class Engines(Section):
     """`lora`: the most that the ranks of a model's terms may sum to."""
     loras: Count = 4
     """`lora`: models beside the base that one engine holds at once."""
-    extra: dict[str, Any] = Field(default_factory=dict)
+    extra: PlainValues = Field(default_factory=dict)
     """Further vLLM engine arguments, passed on as they are; the transformers backend takes none."""

@@ -16,20 +16,13 @@ from typing import Any, TypeVar
 from rnr_dist.config.engines import Engines
 from rnr_dist.generate.backend import backend_of
 from rnr_dist.generate.requests import Request, Response
-from rnr_dist.run.directory import read_json
 from rnr_dist.run.scratch import Scratch, sweep
 from rnr_dist.types import ModelRef
+from rnr_dist.weights.architecture import architecture
 from rnr_dist.weights.checkpoints import require_content
 from rnr_dist.weights.node_cache import adapter_folder, leave_all, weights_folder
 
 Answer = TypeVar("Answer")
-
-
-def architecture(checkpoint: str) -> dict[str, Any]:
-    """A checkpoint's config without what may differ between weights of one shape."""
-    config: dict[str, Any] = read_json(Path(checkpoint) / "config.json")
-    passing = ("dtype", "torch_dtype", "transformers_version", "_name_or_path", "use_cache")
-    return {key: value for key, value in config.items() if key not in passing}
 
 
 class Generator:
@@ -43,7 +36,7 @@ class Generator:
             cores = engine_cores(index, engines.cpus_each, list(os.sched_getaffinity(0)))
             os.environ.update(cpu_environment(engines.cpus_each))
             os.sched_setaffinity(0, cores)  # the engine's process inherits it
-        self._base = base
+        self._base, self._trusted = base, trust_remote_code
         self._engines = engines
         # Here and not as Ray's runtime environment, for which each actor would wait.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -58,17 +51,17 @@ class Generator:
         self._engine: Any = None
         self._failure: Exception | None = None
         try:
-            self._engine = self._start(trust_remote_code)
+            self._engine = self._start()
             self._held = [base.digest]
         except Exception as error:  # told by `ready`: raised here, Ray would make it a text
             self._failure = error
 
-    def _start(self, trust_remote_code: bool) -> Any:
+    def _start(self) -> Any:
         require_content(self._base)
         backend = self._engines.backend
         if backend == "auto":
-            backend = backend_of(self._engines, self._base.checkpoint, trust_remote_code).backend
-        return engine_class(backend)(self._engines, self._base.checkpoint, trust_remote_code)
+            backend = backend_of(self._engines, self._base.checkpoint, self._trusted).backend
+        return engine_class(backend)(self._engines, self._base.checkpoint, self._trusted)
 
     async def ready(self) -> list[str]:
         """Digests of the models that it answers for, once the engine runs.
@@ -109,12 +102,11 @@ class Generator:
         """
         if model.checkpoint_digest == self._base.checkpoint_digest:
             return
-        if self._engines.weights == "lora" or architecture(model.checkpoint) != architecture(
-            self._base.checkpoint
+        theirs, ours = model.checkpoint, self._base.checkpoint
+        if self._engines.weights == "lora" or (
+            architecture(theirs, self._trusted) != architecture(ours, self._trusted)
         ):
-            raise ValueError(
-                f"{model.checkpoint}: another checkpoint than this engine's {self._base.checkpoint}"
-            )
+            raise ValueError(f"{theirs}: another checkpoint than this engine's {ours}")
 
     async def run(self, requests: Sequence[Request], model: str) -> list[Response]:
         """Answer requests for the model of that digest."""

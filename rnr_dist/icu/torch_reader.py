@@ -40,6 +40,7 @@ class TorchReader:
         self._autocast = autocast or contextlib.nullcontext()
         self._device = next(model.parameters()).device
         self._takes_positions = takes_positions(model)
+        self._positions = getattr(model.config, "max_position_embeddings", None)
         self.finite = True
 
     @contextlib.contextmanager
@@ -95,8 +96,7 @@ class TorchReader:
                 places = [place for ids in held for place in by_sequence[ids]]
                 places.sort(key=lambda place: -starts[place][2])
                 owner = {ids: number for number, ids in enumerate(held)}
-                for first in range(0, len(places), ROWS):
-                    part = places[first : first + ROWS]
+                for part in decoded_together(places, starts, self._positions):
                     asked = [starts[place] for place in part]
                     owners = [owner[ids] for ids, _, _ in asked]
                     told = self._decode(cache.past_key_values, owners, asked)
@@ -144,6 +144,24 @@ class TorchReader:
         if self._eos in row:
             row = row[: row.index(self._eos) + 1]
         return tuple(row)
+
+
+def decoded_together(
+    places: Sequence[int], starts: Sequence[tuple[Ids, int, int]], positions: int | None
+) -> Iterator[list[int]]:
+    """Places of `starts` in batches: `ROWS` of them at most, and what is given to one row and said
+    by another fits the model's `positions`, since all rows are decoded for as long as any is."""
+    part: list[int] = []
+    longest = most = 0
+    for place in places:
+        _, given, new = starts[place]
+        longest, most = max(longest, given), max(most, new)
+        if part and (len(part) == ROWS or (positions and longest + most > positions)):
+            yield part
+            part, longest, most = [], given, new
+        part.append(place)
+    if part:
+        yield part
 
 
 def takes_positions(model: Any) -> bool:

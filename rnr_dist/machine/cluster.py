@@ -7,28 +7,29 @@ starts; engines hold no CPUs (docs/design.md), so Ray Train never waits for thei
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from rnr_dist.config.engines import Engines
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
 from rnr_dist.machine.ending import ENDING
 from rnr_dist.machine.processes import end, nodes, own_signals, watch, with_descendants
-from rnr_dist.machine.ray_logs import ray_folder, remove_old_sessions
 from rnr_dist.machine.semaphores import remove_orphans
+from rnr_dist.run.private import private_folder
 from rnr_dist.run.progress import say
-from rnr_dist.run.scratch import sweep
+from rnr_dist.run.scratch import ray_folder, sweep
 
 # What a CPU engine takes beside weights and KV cache: two interpreters with torch and vLLM.
 ENGINE_OVERHEAD_GIB = 1.6
+EMBEDDER_GPU = 0.1  # of one GPU, where engines take some
 GIB = 2**30
 JOIN_SECONDS = 10.0  # for a head node to take a connection
 ROOM_SECONDS = 1800.0  # for what other jobs of a cluster hold
@@ -44,8 +45,9 @@ def check_room(config: Config, weights_bytes: int) -> None:
     engines = config.engines
     if os.environ.get("RAY_ADDRESS"):
         return
+    if engines.gpus_each > 0 or config.workers.gpus_each > 0:
+        _check_gpus(config)
     if engines.gpus_each > 0:
-        _check_gpus(engines)
         return
     cores = len(os.sched_getaffinity(0))
     if engines.count * engines.cpus_each > cores:
@@ -69,14 +71,52 @@ def check_room(config: Config, weights_bytes: int) -> None:
         )
 
 
-def _check_gpus(engines: Engines) -> None:
+def gpu_shares(config: Config) -> list[float]:
+    """What engines and embedder hold of GPUs as long as the run lasts, a share each."""
+    each = config.engines.gpus_each
+    beside = [EMBEDDER_GPU] if config.way == "merge" else []
+    return [each] * config.engines.count + beside if each > 0 else []
+
+
+def whole_gpus(shares: Iterable[float]) -> int:
+    """How many GPUs hold these shares, each on one GPU or on whole ones; the largest come first."""
+    rest: list[float] = []
+    for share in sorted(shares, reverse=True):
+        if share >= 1:
+            rest += [0.0] * math.ceil(share)
+            continue
+        place = next((n for n, free in enumerate(rest) if free > share - 1e-9), None)
+        if place is None:
+            rest.append(1.0)
+            place = len(rest) - 1
+        rest[place] -= share
+    return len(rest)
+
+
+def _gpu_phases(config: Config) -> Iterator[tuple[str, list[float]]]:
+    """What stands beside engines in each phase, in words, and all that then holds GPUs."""
+    lasting, workers = gpu_shares(config), config.workers
+    own = config.way == "merge" and lasting
+    beside = f"with {EMBEDDER_GPU:g} of the embedder" if own else "alone"
+    yield beside, lasting
+    if lasting and config.reveal.writer:
+        yield f"{beside} and one of reveal.writer", [*lasting, config.engines.gpus_each]
+    if workers.gpus_each:
+        told = f"workers.count {workers.count} of {workers.gpus_each}"
+        training = [float(workers.gpus_each)] * workers.count
+        yield f"{beside} and {told}" if own else f"with {told}", [*lasting, *training]
+
+
+def _check_gpus(config: Config) -> None:
     import torch
 
-    gpus = torch.cuda.device_count()
-    if engines.count * engines.gpus_each > gpus:
+    gpus, engines = torch.cuda.device_count(), config.engines
+    beside, shares = max(_gpu_phases(config), key=lambda phase: whole_gpus(phase[1]))
+    if (needed := whole_gpus(shares)) > gpus:
+        found = f"{engines.count} generators of {engines.gpus_each:g} GPU(s)"
         raise InputError(
-            f"engines.count: found {engines.count} generators of {engines.gpus_each:g} GPU(s), "
-            f"this machine has {gpus} GPU(s); expected at most {int(gpus / engines.gpus_each)}"
+            f"engines.count: found {found}, which {beside} need {needed} GPU(s), this machine has "
+            f"{gpus} GPU(s); expected fewer, or smaller shares"
         )
 
 
@@ -125,7 +165,7 @@ def _own_ray(config: Config, settings: Mapping[str, Any]) -> Iterator[None]:
                     num_cpus=len(os.sched_getaffinity(0)),
                     resources={"rnr_engine": config.engine_slots},
                     include_dashboard=False,
-                    _temp_dir=str(ray_folder()),
+                    _temp_dir=str(_ray_folder()),
                     **settings,
                 )
             logs = Path(started.address_info["session_dir"])
@@ -185,7 +225,6 @@ def _shut_down(before: set[psutil.Process]) -> None:
     end(started)
     sweep()
     remove_orphans()
-    remove_old_sessions()
 
 
 @contextlib.contextmanager
@@ -213,11 +252,11 @@ def trainings_at_once(config: Config) -> int:
     """
     import ray
 
-    workers, engines = config.workers, config.engines
+    workers = config.workers
     resources = ray.cluster_resources()
     if workers.gpus_each:
         kind, each = "GPU", workers.gpus_each
-        room = resources.get(kind, 0.0) - engines.count * engines.gpus_each
+        room = resources.get(kind, 0.0) - whole_gpus(gpu_shares(config))
     else:
         kind, each = "CPU", workers.cpus_each
         room = resources.get(kind, 0.0)
@@ -242,6 +281,14 @@ def _worker_environment() -> dict[str, str]:
     }
 
 
+def _ray_folder() -> Path:
+    """Where Ray keeps logs and sockets, in a folder of this user alone.
+
+    Ray opens its own to everybody, to read and to write, whatever it was before.
+    """
+    return private_folder(ray_folder()) / "ray"
+
+
 def _check_cluster(config: Config) -> None:
     """Raises InputError where engines or a training would wait for ever, or have waited too long.
 
@@ -251,13 +298,16 @@ def _check_cluster(config: Config) -> None:
 
     trainings_at_once(config)
     if config.engines.gpus_each > 0:
-        needed, kind = config.engine_slots * config.engines.gpus_each, "GPU"
+        shares, kind = gpu_shares(config), "GPU"
+        shares += [config.engines.gpus_each] * (config.engine_slots - config.engines.count)
+        needed, whole = sum(shares), float(whole_gpus(shares))
     else:
         needed, kind = float(config.engine_slots), "rnr_engine"
+        whole = needed
     has = ray.cluster_resources().get(kind, 0.0)
-    if has < needed:
+    if has < whole:
         raise InputError(
-            f"engines.count: needs {needed:g} of the cluster's resource {kind}, which has "
+            f"engines.count: needs {whole:g} of the cluster's resource {kind}, which has "
             f"{has:g}; see cluster/README.md"
         )
     wait_for_room(kind, needed, lambda: ray.available_resources().get(kind, 0.0))

@@ -13,7 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from rnr_dist.config.reveal import Reveal
+from rnr_dist.config.schema import Config
 from rnr_dist.data.encoding import encoded, encoded_on
+from rnr_dist.errors import InputError
 from rnr_dist.generate.requests import Generate, Response
 from rnr_dist.reveal.arms import ArmTable
 from rnr_dist.run.precision import compute_dtype
@@ -40,6 +43,28 @@ def meta_prompt(
         # A begin token, where the tokenizer has one, comes after the soft tokens (INSTINCT).
         return MetaPrompt((), encoded(tokenizer, pairs + META_ENDING))
     return MetaPrompt(encoded(tokenizer, pairs), encoded_on(tokenizer, META_ENDING))
+
+
+def meta_tokens(demonstrations: Sequence[tuple[str, str]], tokenizer: Any, reveal: Reveal) -> int:
+    """What an arm takes of the writer's window: meta-prompt, soft tokens and an instruction."""
+    meta = meta_prompt(demonstrations, tokenizer, reveal.soft_place)
+    around = len(meta.before) + len(meta.after)
+    return around + reveal.soft_tokens + reveal.instruction_tokens
+
+
+def require_meta_prompt(config: Config, tokenizer: Any) -> None:
+    """Raises InputError where not even a meta-prompt without demonstrations fits the window.
+
+    tokenizer: of who decodes instructions. Demonstrations that do not fit are left out.
+    """
+    reveal, window = config.reveal, config.engines.max_model_len
+    if (tokens := meta_tokens([], tokenizer, reveal)) > window:
+        rest = tokens - reveal.soft_tokens - reveal.instruction_tokens
+        raise InputError(
+            f"reveal.soft_tokens: found {reveal.soft_tokens}, beside reveal.instruction_tokens "
+            f"{reveal.instruction_tokens} and {rest} tokens of a meta-prompt without "
+            f"demonstrations; expected a sum within engines.max_model_len {window}"
+        )
 
 
 def decode_requests(

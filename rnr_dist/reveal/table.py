@@ -26,7 +26,9 @@ from rnr_dist.reveal.instructions import (
     decode_requests,
     instruction_of,
     meta_prompt,
+    meta_tokens,
     one_line,
+    require_meta_prompt,
 )
 from rnr_dist.reveal.setting import Setting, Table
 from rnr_dist.run.directory import read, read_rows, replacing, write_json, write_rows
@@ -43,16 +45,20 @@ def arm_table(setting: Setting) -> Table:
 
     Raises InputError when every soft prompt decodes to nothing.
     """
-    import ray
-
     path, features_path = setting.folder / "arms.parquet", setting.folder / "features.npy"
     if path.exists() and features_path.exists():
         return Table(read_rows(path, Arm), np.load(features_path))
     reveal, config = setting.reveal, setting.bench.config
     shown = demonstrations(setting)
     with _writer(setting) as (writer, pool, tokenizer):
-        window = setting.bench.config.engines.max_model_len
-        shown = list(fitting(shown, tokenizer, reveal, window))
+        require_meta_prompt(config, tokenizer)
+        fit = fitting(shown, tokenizer, reveal, config.engines.max_model_len)
+        if len(fit) < len(shown):
+            say(
+                f"the meta-prompt shows {len(fit)} of {len(shown)} demonstrations, as many as "
+                f"engines.max_model_len {config.engines.max_model_len} has room for"
+            )
+        shown = list(fit)
         meta = meta_prompt(shown, tokenizer, reveal.soft_place)
         reader = FeatureReader(writer.checkpoint, config.engines.dtype, config.trust_remote_code)
         embeddings = InputEmbeddings(reader, on_gpu=config.engines.gpus_each > 0)
@@ -77,9 +83,7 @@ def arm_table(setting: Setting) -> Table:
     if reveal.features == "instruction":
         told = [encoded_on(tokenizer, f" {instructions[n]}") for n in kept]
         known = [(*meta.after, *ids) for ids in told]
-    gpus = 1 if config.workers.gpus_each else 0
-    task = ray.remote(arm_features).options(num_cpus=0, num_gpus=gpus)
-    features = ray.get(task.remote(reader, arms, kept, meta.before, known))
+    features = read_features(config.workers.gpus_each, reader, arms, kept, meta.before, known)
     rows = [
         Arm(number, tuple(map(float, arms.coordinates[number])), instructions[number])
         for number in kept
@@ -90,14 +94,40 @@ def arm_table(setting: Setting) -> Table:
     return Table(rows, features)
 
 
+class FeatureActor:
+    """`arm_features` in a process of its own; one that answers has found its place."""
+
+    def ready(self) -> bool:
+        return True
+
+    def features(self, *given: Any) -> np.ndarray:
+        return arm_features(*given)
+
+
+def read_features(gpus: int, *given: Any) -> np.ndarray:
+    """`arm_features` of what is given, on so many GPUs (0: on all cores); Ray must run.
+
+    Raises InputError where Ray has found no place with so many.
+    """
+    import ray
+
+    from rnr_dist.machine.actors import KEPT, ask, started
+
+    actor = ray.remote(FeatureActor).options(**KEPT, num_gpus=gpus).remote()
+    try:
+        started(actor.ready.remote(), f"features of arms, for which workers.gpus_each asks {gpus}")
+        found: np.ndarray = ask(lambda: actor.features.remote(*given))
+        return found
+    finally:
+        ray.kill(actor)
+
+
 def fitting(
     shown: Sequence[tuple[str, str]], tokenizer: Any, reveal: Reveal, window: int
 ) -> Sequence[tuple[str, str]]:
     """As many of the pairs, from the first on, as leave an instruction room in `window` tokens."""
     for count in range(len(shown), 0, -1):
-        meta = meta_prompt(shown[:count], tokenizer, reveal.soft_place)
-        tokens = len(meta.before) + len(meta.after)
-        if tokens + reveal.soft_tokens + reveal.instruction_tokens <= window:
+        if meta_tokens(shown[:count], tokenizer, reveal) <= window:
             return shown[:count]
     return []
 

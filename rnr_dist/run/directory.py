@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -345,7 +346,7 @@ class RunDir:
             told = f" ({one.found})" if one.found else ""
             raise InputError(
                 f"{one.path}: is {one.kind}{told}; expected what {name} wrote: restore it from a "
-                f"copy, or go on with --resume {self.path}, which makes it anew"
+                f"copy, or go on with --resume {shlex.quote(str(self.path))}, which makes it anew"
             )
 
 

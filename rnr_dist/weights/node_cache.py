@@ -43,7 +43,7 @@ def weights_folder(model: ModelRef, cache: Path | None = None) -> Iterator[Path]
         require_content(model)
         yield Path(model.checkpoint)
         return
-    place = cache or cache_folder("weights")
+    place = cache or node_folder("weights")
 
     def write(aside: Path) -> None:
         from rnr_dist.weights.composition import materialise
@@ -84,11 +84,11 @@ def adapter_folder(
             side="forget",
         )
 
-    with _cached(cache or cache_folder("adapters"), model.digest, kept, write, 0) as folder:
+    with _cached(cache or node_folder("adapters"), model.digest, kept, write, 0) as folder:
         yield folder
 
 
-def cache_folder(kind: str) -> Path:
+def node_folder(kind: str) -> Path:
     """Where this user's processes on this node keep folders of that kind."""
     return Path(tempfile.gettempdir()) / f"rnr-{kind}-{os.getuid()}"
 

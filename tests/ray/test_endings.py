@@ -7,11 +7,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 from rnr_dist.errors import InputError
+from rnr_dist.machine import actors
 from rnr_dist.machine.actors import POLL_SECONDS
+from rnr_dist.reveal.arms import ArmTable
+from rnr_dist.reveal.instructions import FeatureReader, arm_features
+from rnr_dist.reveal.table import read_features
 from rnr_dist.run.scratch import PREFIX
 from rnr_dist.score.actors import start_scorer
 
@@ -86,6 +91,7 @@ def ended(ray_cluster, tmp_path_factory):
                 # Tests may run where it is ignored, as in a shell's background job.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
+        (folder / "driver").write_text(str(driver.pid), encoding="utf-8")
         drivers[name] = driver, folder
     found = {}
     for name, (driver, folder) in drivers.items():
@@ -117,6 +123,10 @@ def test_one_ending_is_enough_and_leaves_nothing(ended, ending):
     assert len(processes) > 3
     assert not [process for process in processes if alive(process)]
     assert not list(folder.glob(f"{PREFIX}*"))
+    driver = (folder / "driver").read_text(encoding="utf-8")
+    left = Path("/tmp").glob(f"rnr-ray-{os.getuid()}/ray/session_*_{driver}/*")
+    # Of a session that failed the logs, to be read; no socket, no other file.
+    assert [path.name for path in left] == (["logs"] if ending == "killed raylet" else [])
 
 
 def alive(process):
@@ -157,3 +167,16 @@ def test_a_killed_scoring_process_is_waited_for(ray_cluster):
     assert (scorer.score(["a"], ["you fool"]) == before).all()
     assert time.monotonic() - began > POLL_SECONDS / 2
     ray.kill(scorer._oracle)
+
+
+def test_features_of_arms_wait_for_a_gpu_not_without_end(ray_cluster, tiny_llama, tmp_path):
+    """And are those of a process of their own where there is room."""
+    arms = ArmTable(3, 2, soft_tokens=2, hidden=32, seed=0, scale_std=0.1)
+    reader = FeatureReader(str(tiny_llama(tmp_path / "model")), "float32", False)
+    given = (reader, arms, [2, 0], (5, 6), [(7, 8)] * 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(actors, "START_SECONDS", 3.0)
+        sentence = r"^features of arms, for which workers\.gpus_each asks 1: did not start within"
+        with pytest.raises(InputError, match=sentence):
+            read_features(1, *given)
+    np.testing.assert_allclose(read_features(0, *given), arm_features(*given), atol=1e-5)

@@ -13,6 +13,7 @@ import pytest
 
 from rnr_dist.commands.clean import YOUNG_SECONDS
 from rnr_dist.machine import semaphores
+from rnr_dist.run.scratch import PREFIX, Scratch, ray_folder
 from rnr_dist.weights import node_cache
 from tests.unit.command_fakes import rnr
 
@@ -42,7 +43,7 @@ def bound(folder, name="", old=True):
 
 
 def cached(size):
-    cache = node_cache.cache_folder("weights")
+    cache = node_cache.node_folder("weights")
     (cache / "0123456789abcdef").mkdir(parents=True)
     (cache / "0123456789abcdef" / "model.safetensors").write_bytes(b"w" * size)
     return cache
@@ -96,11 +97,32 @@ def test_what_a_living_process_uses_stays(machine, tmp_path, capsys):
     assert not (cache / "0123456789abcdef").exists()
 
 
+def test_scratch_and_sessions_of_killed_commands_go_too(machine, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    scratch = machine / f"{PREFIX}abc"
+    session = ray_folder() / "ray" / f"session_2026-01-31_10-15-02_123456_{os.getpid()}"
+    for folder, size in ((scratch, 2**20), (session / "logs", 2**21)):
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(b"x" * size)
+    held = Scratch()
+    assert rnr("clean", "--runs", tmp_path, "--dry-run") == 0
+    assert capsys.readouterr().out.endswith("3.0 MiB in 2 places would be removed\n")
+    assert scratch.exists() and session.exists()
+    assert rnr("clean", "--runs", tmp_path) == 0
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first.split() == f"1.0 MiB scratch of a killed process {scratch}".split()
+    assert second.split() == f"2.0 MiB ended session of Ray {session}".split()
+    assert last.split() == ["3.0", "MiB", "in", "2", "places", "removed"]
+    assert not scratch.exists() and not session.exists()
+    assert held.path.exists()
+    held.remove()
+
+
 def test_a_cache_of_someone_else_stays(machine, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "mine").write_text("mine")
-    node_cache.cache_folder("weights").symlink_to(elsewhere)
+    node_cache.node_folder("weights").symlink_to(elsewhere)
     assert rnr("clean", "--runs", tmp_path) == 0
     assert (elsewhere / "mine").exists()
 
@@ -111,7 +133,7 @@ def test_sessions_and_semaphores_of_dead_processes_go_and_those_of_living_ones_s
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     stay, go = [], []
-    for pid, group in ((dead.pid, go), (os.getpid(), stay)):
+    for pid, group in ((dead.pid, go), (os.getppid(), stay)):
         session = machine / f"rnr-ray-{os.getuid()}/ray/session_2026-01-02_03-04-05_678901_{pid}"
         (session / "logs").mkdir(parents=True)
         (session / "logs" / "raylet.out").write_bytes(b"l" * 2**20)

@@ -107,7 +107,7 @@ OF_GONE_DATA = {
     "toxicity": {**TEXTS, "challenging": GONE},
     "tests.unit.own_tasks:Loud": OWN,
     "tests.unit.own_tasks:Unasked": OWN,
-    "extraction": {"forget": {"source": "gone.txt"}},
+    "extraction": {name: {"source": "gone.txt"} for name in ("forget", "pool", "unseen", "tuning")},
 }
 
 

@@ -54,6 +54,9 @@ def refusal(tmp_path):
         ("reveal: {hidden: 1000000}", "reveal.hidden: found 1000000, Input should be less than"),
         ("reveal: {exploration: .inf}", "reveal.exploration: found inf, Input should be a finite"),
         ("reveal: {ridge: .nan}", "reveal.ridge: found nan, Input should be a finite number"),
+        ("engines: {kv_cache_gib: 1e400}", "engines.kv_cache_gib: found inf, Input should be a fi"),
+        ("engines: {extra: {swap_space: .nan}}", "engines.extra: swap_space is nan; expected fin"),
+        ("engines: {extra: {a: [1, {b: -1e400}]}}", "engines.extra: a.1.b is -inf; expected fin"),
         ("reveal: {ridge: true}", "reveal.ridge: found True, Input should be a valid number"),
         ("reveal: {ridge: 1e300}", "reveal.ridge: found 1e+300, Input should be less than"),
         ("release: {forget: {learning_rate: .inf}}", "learning_rate: found inf, Input should be a"),
@@ -80,6 +83,16 @@ def refusal(tmp_path):
 )
 def test_a_value_of_another_kind_or_size_is_named_with_what_was_found(refusal, more, message):
     assert message in refusal(more)
+
+
+def test_a_number_of_a_task_of_ones_own_is_finite_too():
+    class Own(Section):
+        threshold: float = 0.5
+        places: list[float] = []  # noqa: RUF012
+
+    for values, place in ({"threshold": 1e400}, "threshold"), ({"places": [0.0, 1e400]}, "places"):
+        with pytest.raises(ValidationError, match=rf"{place}[\s\S]*should be a finite number"):
+            Own.model_validate(values)
 
 
 @pytest.mark.parametrize(

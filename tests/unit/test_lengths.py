@@ -5,15 +5,17 @@ from types import SimpleNamespace
 
 import pytest
 
+from benchmarks.fault_parts.tiny import write
 from rnr_dist.commands.check import check_checkpoint
 from rnr_dist.commands.lengths import Window, require_texts_fit
 from rnr_dist.config.file import load_config, validate
 from rnr_dist.data.problems import Dialogue, Question, load_problems
 from rnr_dist.errors import InputError
 from rnr_dist.generate.backend import positions_of
+from rnr_dist.reveal.instructions import META_ENDING
 from rnr_dist.tasks.task import make_task
 from rnr_dist.types import Context, Split
-from tests.unit.command_fakes import lines
+from tests.unit.command_fakes import LLAMA, lines
 
 WINDOW = 300  # tokens: a word of the tiny tokenizer is one
 
@@ -96,6 +98,36 @@ def test_a_context_behind_an_instruction_needs_room_for_it(place, small, split):
     told = load_config(place / "config.yaml", [*small, f"reveal.prompts=['{words(200)}']"])
     with pytest.raises(InputError, match="behind an instruction"):
         require_texts_fit(told, fake, place / "model")
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize("place_of", ["first", "last"])
+@pytest.mark.parametrize("writer", [(), ("reveal.writer=./writer",)])
+def test_what_the_writer_is_asked_has_to_fit_the_window(
+    place, refused, small, tiny_tokenizer, command, place_of, writer
+):
+    """Without demonstrations; those that do not fit are left out."""
+    for each in ("model", "writer"):
+        write(LLAMA, place / each)
+        tiny_tokenizer(place / each, 64)
+    ending = len(META_ENDING.split())
+    given = (*small, f"reveal.soft_place={place_of}", *writer)
+    config = load_config(place / "config.yaml", given)
+    most = WINDOW - ending - config.reveal.instruction_tokens
+    config = load_config(place / "config.yaml", [*given, f"reveal.soft_tokens={most}"])
+    require_texts_fit(config, make_task(config), place / "model")
+    sentence = refused(command, "config.yaml", *options([*given, f"reveal.soft_tokens={most + 1}"]))
+    assert sentence == (
+        f"reveal.soft_tokens: found {most + 1}, beside reveal.instruction_tokens "
+        f"{config.reveal.instruction_tokens} and {ending} tokens of a meta-prompt without "
+        f"demonstrations; expected a sum within engines.max_model_len {WINDOW}"
+    )
+
+
+def test_prompts_of_ones_own_are_written_by_nobody(place, small):
+    told = [*small, "reveal.soft_tokens=1000", "reveal.prompts=['be rude']"]
+    config = load_config(place / "config.yaml", told)
+    require_texts_fit(config, make_task(config), place / "model")
 
 
 def test_short_texts_need_no_tokenizer(place):

@@ -19,7 +19,7 @@ from rnr_dist.measures.memorisation import (
 from rnr_dist.measures.results import Auc
 from rnr_dist.types import TokenSequence
 from tests.unit.brute_force import naive_overlaps
-from tests.unit.tiny_models import gpt_neo
+from tests.unit.tiny_models import gemma_2, gpt_neo, mistral
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EOS = 5
@@ -230,3 +230,51 @@ def test_a_window_of_attention_counts_what_was_given():
     # `generated` says as many tokens as the ids that it is given have after the prefix.
     wanted = [generated(model, ids[:length] + (0,) * 5, length) for ids, length, _ in starts]
     assert said == wanted
+
+
+# A window shorter than 2T - t0 but longer than a sequence's first half.
+WINDOW, LENGTH, GIVEN = 32, 40, 20
+SLIDING = {
+    "GPT-Neo": lambda window: gpt_neo(layers=4, window=window),
+    "Mistral": mistral,
+    "Gemma 2": gemma_2,
+}
+
+
+@pytest.mark.parametrize("name", SLIDING)
+def test_what_leaves_the_epochs_is_read_as_a_plain_pass_at_each_place_reads_it(name):
+    """Brute force: every token of every continuation from a whole pass without a cache."""
+    model = SLIDING[name](WINDOW).eval()
+
+    @cache
+    def next_token(ids):
+        with torch.no_grad():
+            return int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())
+
+    def continued(ids, new):
+        for _ in range(new):
+            ids = (*ids, next_token(ids))
+        return ids[-new:]
+
+    draw, sequences = random.Random(4), []
+    for _ in range(4):  # what the model itself says, but for some tokens
+        ids = (draw.randrange(6, 53),)
+        while len(ids) < LENGTH:
+            ids = (*ids, next_token(ids) if draw.random() < 0.8 else draw.randrange(6, 53))
+        sequences.append(ids)
+    counting = Counting(3)
+    for ids, read in zip(
+        sequences, recall(TorchReader(model, None), given(GIVEN, *sequences), counting), strict=True
+    ):
+        right = [next_token(ids[:at]) == ids[at] for at in range(1, LENGTH)]
+        assert read.matches.tolist() == right
+        assert read.continuation == continued(ids[:GIVEN], LENGTH - GIVEN)
+        told = [continued(ids[:at], LENGTH - at) for at in range(1, LENGTH - counting.n + 1)]
+        brute = [overlap(said, ids[-len(said) :], counting.n) for said in told]
+        np.testing.assert_array_equal(read.overlaps, brute)
+        assert 0 < read.extraction < 1
+    # The windows are seen: without them the model says something else.
+    wide = SLIDING[name](10 * WINDOW).eval()
+    wide.load_state_dict(model.state_dict(), strict=False)
+    other = TorchReader(wide, None).greedy([(ids, GIVEN, LENGTH - GIVEN) for ids in sequences])
+    assert other != [continued(ids[:GIVEN], LENGTH - GIVEN) for ids in sequences]

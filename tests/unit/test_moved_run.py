@@ -221,6 +221,14 @@ def test_a_finished_run_s_damaged_adapter_is_used_by_nobody(run, tmp_path, refus
     assert not (tmp_path / "out").exists()
 
 
+def test_how_to_go_on_can_be_pasted_where_a_path_has_spaces(run, tmp_path, refused):
+    run.finish("release", "print")
+    adapter = run.path.rename(tmp_path / "my run") / "release" / "adapters" / "-f0"
+    (adapter / "adapter_model.safetensors").unlink()
+    line = refused("export", tmp_path / "my run", "--merged", "out")
+    assert line.endswith(f"go on with --resume '{tmp_path}/my run', which makes it anew")
+
+
 def test_every_path_rewritten_to_another_adapter_is_refused(run, refused):
     other = adapter_in(run.path / "release" / "adapters" / "+r1", 2)
     models = run.path / RELEASED

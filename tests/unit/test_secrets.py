@@ -3,6 +3,7 @@
 import json
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -108,9 +109,14 @@ def test_ray_s_logs_lie_in_a_folder_of_this_user_alone(tmp_path, monkeypatch):
     import ray
 
     given = {}
+
+    def init(**options):
+        given.update(options)
+        return SimpleNamespace(address_info={"session_dir": str(tmp_path / "session")})
+
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.setattr(ray, "init", lambda **options: given.update(options))
+    monkeypatch.setattr(ray, "init", init)
     with ray_session(validate(content(), "")):
         pass
     folder = Path(given["_temp_dir"]).parent  # Ray opens its own folder to everybody

@@ -8,6 +8,8 @@ from transformers import (
     GPTNeoForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
 )
 
 SIZES = {
@@ -44,6 +46,20 @@ def gpt_neo(layers=2, window=6):
         eos_token_id=1,
     )
     return GPTNeoForCausalLM(config)
+
+
+def mistral(window):
+    """Every layer sees `window` tokens back only."""
+    torch.manual_seed(0)
+    config = MistralConfig(**SIZES, num_hidden_layers=2, sliding_window=window)
+    return MistralForCausalLM(config)
+
+
+def gemma_2(window):
+    """A layer that sees `window` tokens back, then one that sees all, and so on."""
+    torch.manual_seed(0)
+    sizes = {**SIZES, "sliding_window": window, "final_logit_softcapping": None}
+    return Gemma2ForCausalLM(Gemma2Config(**sizes, num_hidden_layers=4))
 
 
 def capped_gemma():
