@@ -83,6 +83,8 @@ def _pipeline(command: str, config: Path, overrides: list[str], where: Where) ->
     task = check_inputs(loaded, methods=command == "baselines")
     # Only now: the stages of all recipes load torch and Ray.
     from rnr_dist.recipes.pipeline import open_run, recipe_of, run_folder, run_pipeline
+    from rnr_dist.report.closing import Command, close
+    from rnr_dist.run.shown import terminal
 
     recipe, stage = recipe_of(loaded, STAGES[command])
     if command == "icu":  # the whole picture, of the recipe that has this stage
@@ -94,7 +96,9 @@ def _pipeline(command: str, config: Path, overrides: list[str], where: Where) ->
     with held(path), going_on("rnr", command, config, *options, "--resume", path):
         directory = open_run(path, loaded, where.resume is not None, where.reread)
         say(f"run directory {directory.path}")
-        run_pipeline(loaded, task, directory, stage, check_checkpoint, where.reread)
+        page = run_pipeline(loaded, task, directory, stage, check_checkpoint, where.reread)
+    called = Command(command, config, tuple(options), directory.path)
+    close(called, loaded.tracking.uri, page, terminal())
     print(directory.path)
 
 
@@ -184,6 +188,9 @@ def export(
     rank: Annotated[
         int | None, typer.Option(help="Cut the adapter to this rank by SVD (default: exact).")
     ] = None,
+    push_to: Annotated[
+        str, typer.Option("--push-to", metavar="OWNER/NAME", help="Upload it; needs HF_TOKEN.")
+    ] = "",
 ) -> None:
     """Write the result in a form that transformers, PEFT and vLLM load."""
     from rnr_dist.commands.result import export_result
@@ -192,8 +199,8 @@ def export(
     for option, target in (("--adapter", adapter), ("--merged", merged)):
         if target:
             require_writable(target, option)
-    for folder in export_result(run, adapter, merged, rank):
-        print(folder)
+    for line in export_result(run, adapter, merged, rank, push_to):
+        print(line)
 
 
 @app.command()

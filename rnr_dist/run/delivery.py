@@ -41,6 +41,8 @@ ENVIRONMENT = {
 def set_environment() -> None:
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    # Where someone else imported MLflow first, the environment comes too late.
+    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
 
 
 def artifacts_beside(uri: str) -> Path | None:
@@ -81,8 +83,6 @@ class Delivery:
         set_environment()
         from mlflow import MlflowClient
 
-        # Where someone else imported MLflow first, the environment came too late.
-        logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
         client = MlflowClient(tracking_uri=self.uri)
         found = client.get_experiment_by_name(self._experiment)
         if found is None:

@@ -237,7 +237,7 @@ def _local_folder(name: str) -> Path | None:
 def _snapshot(name: str, trust_remote_code: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    wanted = [*COMPANIONS, "*.safetensors", *(["*.py"] if trust_remote_code else [])]
+    wanted = [*COMPANIONS, "README.md", "*.safetensors", *(["*.py"] if trust_remote_code else [])]
     unwanted = ["*/*", "consolidated*"]  # the same weights again, in other formats
     return Path(_from_hub(snapshot_download, name, allow_patterns=wanted, ignore_patterns=unwanted))
 

@@ -20,6 +20,7 @@ from rnr_dist.report.summary import read_summary
 from rnr_dist.run.directory import RunDir, read_json, write, write_json
 from rnr_dist.stats import paired_difference
 from rnr_dist.types import ModelRef, NamedModel, TokenSequence
+from tests.unit.fakes import FakeTracker
 from tests.unit.report_fakes import (
     BEHAVIOUR,
     EL,
@@ -41,14 +42,16 @@ SEQUENCE = TokenSequence("s0", "letters", (1, 2, 3, 4), "a b c d", 2)
 TOKENIZER = SimpleNamespace(decode=lambda ids: " ".join(f"word{i}" for i in ids))
 
 
-class Kept:
+class Kept(FakeTracker):
     """A tracker that keeps which files it was given."""
 
-    def __init__(self):
-        self.files = []
+    @property
+    def files(self):
+        return [told for kind, told in self.told if kind == "exhibit"]
 
-    def artifact(self, path):
-        self.files.append(path)
+    @property
+    def tables(self):
+        return [told for kind, told in self.told if kind == "table"]
 
 
 def a_run(tmp_path, task):

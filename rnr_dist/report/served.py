@@ -1,0 +1,82 @@
+"""The result as MLflow loads it, in any process: base, adapter, continuations of prompts.
+
+MLflow copies this file beside the adapter and runs it where the model is loaded. Invariant: it
+needs transformers and PEFT alone; rnr_dist only to unpack a base that comes as a Python package.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+EMBEDDED = "embedded:"
+
+# Else MLflow asks for types in `predict`, whose signature it is given beside this file.
+warnings.filterwarnings("ignore", ".*type hints to the `predict`", UserWarning)
+
+
+class Continues(PythonModel):  # type: ignore[misc]
+    """Texts to continue in, continuations out. Parameters have the signature's defaults; at
+    temperature 0 it is greedy."""
+
+    def load_context(self, context: Any) -> None:
+        import torch
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        folder = Path(context.artifacts["adapter"])
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        base = AutoModelForCausalLM.from_pretrained(_base(context), dtype=torch.float32)
+        self.model = PeftModel.from_pretrained(base, str(folder)).eval()
+
+    # Without types: MLflow would take them for the signature.
+    def predict(self, context, model_input, params):  # type: ignore[no-untyped-def]
+        import torch
+
+        prompts = model_input["prompt"] if hasattr(model_input, "columns") else model_input
+        torch.manual_seed(int(params["seed"]))
+        return [self._continued(str(prompt), params) for prompt in prompts]
+
+    def _continued(self, prompt: str, chosen: dict[str, Any]) -> str:
+        import torch
+
+        encoded = self.tokenizer(prompt, return_tensors="pt")
+        drawn = {"do_sample": False}
+        if chosen["temperature"]:
+            drawn = {"do_sample": True, **{k: float(chosen[k]) for k in ("top_p", "temperature")}}
+        with torch.inference_mode():
+            output = self.model.generate(
+                input_ids=encoded["input_ids"],
+                attention_mask=encoded["attention_mask"],
+                max_new_tokens=int(chosen["max_new_tokens"]),
+                pad_token_id=self.tokenizer.eos_token_id,
+                **drawn,
+            )
+        new = output[0, encoded["input_ids"].shape[1] :]
+        return str(self.tokenizer.decode(new, skip_special_tokens=True))
+
+
+def _base(context: Any) -> str:
+    """The base's name or folder: as the loader is told, else as the run's config called it."""
+    told = str(context.model_config["base"])
+    if told.startswith(EMBEDDED):
+        from rnr_dist.weights.checkpoints import resolve_model
+
+        return resolve_model(told).checkpoint
+    if not told:
+        described = json.loads(
+            Path(context.artifacts["adapter"], "adapter_config.json").read_text(encoding="utf-8")
+        )
+        raise ValueError(
+            f"base: found nothing; expected the folder of {described['base_model_name_or_path']}: "
+            'mlflow.pyfunc.load_model(uri, model_config={"base": FOLDER})'
+        )
+    return told
+
+
+set_model(Continues())
