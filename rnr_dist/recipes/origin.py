@@ -59,7 +59,8 @@ def tags_of(config: Config, run: RunDir) -> dict[str, str]:
 def command_line(words: Sequence[str]) -> str:
     """The command that was typed, with no secret in it: not in an address, nor as a key's value."""
     kept = [_without_value(without_secrets(word)) for word in words[1:]]
-    return shlex.join([Path(words[0]).name, *kept])
+    name = Path(words[0]).name
+    return shlex.join(["rnr" if name == "__main__.py" else name, *kept])
 
 
 def parameters(config: Config, recipe: Recipe, until: str) -> dict[str, Any]:

@@ -150,12 +150,12 @@ def run_pipeline(
                 if _why(stage, bench, run, fresh) is None:
                     say(f"{stage.name}: done before")
                     forecast.done(stage.name, 0)
-                    continue
-                say(forecast.line(stage.name))
-                began = time.monotonic()
-                _do(stage, bench, task, run, reread)
-                forecast.done(stage.name, time.monotonic() - began)
-                fresh.add(stage.name)
+                else:
+                    say(forecast.line(stage.name))
+                    began = time.monotonic()
+                    _do(stage, bench, task, run, reread)
+                    forecast.done(stage.name, time.monotonic() - began)
+                    fresh.add(stage.name)
                 for dataset in datasets_made(run, stage.name):
                     tracker.dataset(dataset)
             page = tracker.page()

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from rnr_dist.config.secrets import without_secrets
 from rnr_dist.report.summary import Summary, read_summary
-from rnr_dist.report.table import literal
 from rnr_dist.report.verdict import rows_explained, verdict
+from rnr_dist.run.shown import shown
 
+WIDEST = 24  # characters of a name before what it is
 UI = "http://127.0.0.1:5000/"  # where `rnr ui` shows the database beside the runs
 
 
@@ -36,20 +37,18 @@ def close(command: Command, server: str, page: str, console: Console) -> None:
     """Print them. server: the config's tracking server, or empty; page: the run's below it."""
     path = command.run / "summary.json"
     summary = read_summary(path) if path.exists() else None
-    if summary:
-        console.print(_rows(summary))
-        console.print(literal(f"Result: {verdict(summary)}"), soft_wrap=True)
-    for line in (*_where(command, server, page), *_next(command, summary)):
-        console.print(literal(line), soft_wrap=True)
+    result = [*_rows(summary), f"Result: {shown(verdict(summary))}"] if summary else []
+    for line in (*result, *_where(command, server, page), *_next(command, summary)):
+        # As it stands, to be pasted: spaces, and what follows the # of an address.
+        console.print(Text(line), soft_wrap=True)
 
 
-def _rows(summary: Summary) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(overflow="fold")
-    table.add_column(overflow="fold")
-    for label, told in rows_explained(summary.rows, summary.reference):
-        table.add_row(literal(label), literal(told))
-    return table
+def _rows(summary: Summary) -> Iterator[str]:
+    """What each row of the tables is. Lines, of which a terminal cuts no name."""
+    rows = list(rows_explained(summary.rows, summary.reference))
+    width = min(WIDEST, max(len(label) for label, _ in rows))
+    for label, told in rows:
+        yield f"{shown(label):<{width}}  {shown(told)}"
 
 
 def _where(command: Command, server: str, page: str) -> Iterator[str]:
@@ -58,8 +57,8 @@ def _where(command: Command, server: str, page: str) -> Iterator[str]:
     if server.startswith(("http:", "https:")):
         yield f"MLflow: {without_secrets(server).rstrip('/')}/{page}"
     elif not server:
-        shown = _typed("rnr", "ui", "--runs", command.run.parent)
-        yield f"MLflow: {UI}{page} (after: {shown})"
+        ui = _typed("rnr", "ui", "--runs", command.run.parent)
+        yield f"MLflow: {UI}{page} (after: {ui})"
 
 
 def _next(command: Command, summary: Summary | None) -> Iterator[str]:

@@ -7,7 +7,6 @@ the base's weights are not in it; no path of this machine is.
 from __future__ import annotations
 
 import tempfile
-import warnings
 from importlib import metadata
 from pathlib import Path
 
@@ -38,12 +37,7 @@ def write_model(result: ModelRef, config: Config, card: Card, folder: Path) -> N
         outputs=Schema([ColSpec("string")]),
         params=ParamSchema(params),
     )
-    with (
-        tempfile.TemporaryDirectory() as aside,
-        replacing_folder(folder) as made,
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore", UserWarning)  # on types that `predict` has not
+    with tempfile.TemporaryDirectory() as aside, replacing_folder(folder) as made:
         adapter = Path(aside, "adapter")
         export_adapter(result, adapter, card)
         save_model(

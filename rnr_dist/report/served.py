@@ -7,7 +7,6 @@ needs transformers and PEFT alone; rnr_dist only to unpack a base that comes as 
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,8 @@ from mlflow.pyfunc import PythonModel
 
 EMBEDDED = "embedded:"
 
-# Else MLflow asks for types in `predict`, whose signature it is given beside this file.
-warnings.filterwarnings("ignore", ".*type hints to the `predict`", UserWarning)
 
-
-class Continues(PythonModel):  # type: ignore[misc]
+class Continues:
     """Texts to continue in, continuations out. Parameters have the signature's defaults; at
     temperature 0 it is greedy."""
 
@@ -34,7 +30,7 @@ class Continues(PythonModel):  # type: ignore[misc]
         base = AutoModelForCausalLM.from_pretrained(_base(context), dtype=torch.float32)
         self.model = PeftModel.from_pretrained(base, str(folder)).eval()
 
-    # Without types: MLflow would take them for the signature.
+    # Without types, which MLflow would take for the signature.
     def predict(self, context, model_input, params):  # type: ignore[no-untyped-def]
         import torch
 
@@ -79,4 +75,8 @@ def _base(context: Any) -> str:
     return told
 
 
-set_model(Continues())
+class Served(Continues, PythonModel):  # type: ignore[misc]
+    """Inherits `predict`: of one of its own MLflow wants types, though it has the signature."""
+
+
+set_model(Served())

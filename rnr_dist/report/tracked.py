@@ -44,10 +44,13 @@ def track_result(bench: Bench, run: RunDir, summary: Summary) -> None:
 
 
 def result_metrics(summary: Summary) -> dict[str, float]:
-    """Of the recipe's result: `result/MEASURE` with its bounds, and the change against the
-    reference with its own, as shares (-.87 is 87 % less)."""
+    """Of the recipe's result and the measures that tables show: `result/MEASURE` with its bounds,
+    and the change against the reference with its own, as shares (-.87 is 87 % less)."""
     found: dict[str, float] = {}
-    for name, score in summary.own.scores.items():
+    for measure in summary.declared:
+        if measure.name not in summary.own.scores or not measure.table:
+            continue
+        name, score = measure.name, summary.own.scores[measure.name]
         low, high = score.ci95
         found |= {f"result/{name}": score.value}
         found |= {f"result/{name}/low": low, f"result/{name}/high": high}

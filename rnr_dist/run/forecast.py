@@ -18,6 +18,7 @@ from rnr_dist.run.directory import read_json
 # same config stands beside this one. The epochs of ICU are too unlike from run to run.
 SHARES = {"reveal": 0.15, "release": 0.65, "evaluate": 0.2, "report": 0.005}
 MINUTE, HOUR = 60.0, 3600.0
+LEAST = 20.0  # seconds that are worth an estimate
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Forecast:
         if passed >= MINUTE:
             told.append(f"{duration(passed)} so far")
         left = self.left(self.stages[place - 1 :])
-        if left:
+        if left and left[0] >= LEAST:
             told.append(f"about {duration(left[0])} left, judging by {left[1]}")
         return f"{stage}: {', '.join(told)}"
 
