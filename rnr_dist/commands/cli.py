@@ -7,6 +7,7 @@ and the command that goes on.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ app = typer.Typer(
 RUNS = Path("runs")
 # What a system says of a place where nothing (more) can be written.
 SQLITE = b"SQLite format 3\0"  # how such a database begins
+# Read when libraries are loaded: their bars and hints would stand between ours, in a log too.
+QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
 CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file, see configs/.")]
@@ -257,8 +260,6 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
 ) -> None:
     """Open MLflow on this machine's runs."""
-    import os
-
     from rnr_dist.run.tracking import default_uri, runs_page, ui_command
 
     if not (runs / "mlflow.db").exists():
@@ -322,6 +323,8 @@ def _told(code: int, sentence: str) -> int:
 
 
 def main() -> None:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     with signals_end():
         code = guarded(lambda: app(sys.argv[1:] or ["--help"], standalone_mode=False))
     if ENDING.signal:

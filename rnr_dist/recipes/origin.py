@@ -45,7 +45,9 @@ def tags_of(config: Config, run: RunDir) -> dict[str, str]:
     return {
         "mlflow.user": _user(),
         "mlflow.source.type": "LOCAL",
-        "mlflow.source.name": command_line(sys.argv),
+        # Its pages show what is behind the last slash; `rnr.command` has it all.
+        "mlflow.source.name": f"rnr {config.recipe}: {config.name}",
+        "rnr.command": command_line(sys.argv),
         "mlflow.source.git.commit": commit(),
         "rnr.run_dir": str(run.path.absolute()),
         "rnr.config": config.name,

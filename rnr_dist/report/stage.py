@@ -97,11 +97,16 @@ def _log_model(bench: Bench, run: RunDir) -> None:
     if not steps or not steps[-1].terms:
         return
     from rnr_dist.report.logged_model import write_model
+    from rnr_dist.weights.export import base_name
 
     result, folder = steps[-1], run.stage("report") / "model"
     try:
-        write_model(result, bench.config, card_of(run, bench.config, result), folder)
+        card = card_of(run, bench.config, result)
+        write_model(result, bench.config, card, folder)
     except Exception as error:  # any: a run never fails because of what MLflow is shown
         say(f"MLflow gets no model ({type(error).__name__}: {error})")
         return
-    bench.tracker.model(folder, "result", result.digest)
+    facts = {"base": base_name(result, card), "method": card.method, "forgotten": card.forgotten}
+    weights = " ".join(f"{term.coefficient:+g}" for term in result.terms)
+    note = {"note": "\n\n".join(card.notes)}
+    bench.tracker.model(folder, "result", result.digest, {**facts, "weights": weights, **note})

@@ -85,17 +85,18 @@ def sampled_columns(folder: Path, names: Sequence[str]) -> Columns:
     if not all(path.exists() and set(SAMPLE) <= set(pq.read_schema(path).names) for path in tables):
         return {}
     found: Columns = {}
+    scores: Columns = {}
+    order: list[str] = []
     for name, path in zip(names, tables, strict=True):
         rows = pq.read_table(path, columns=list(SAMPLE)).to_pylist()
-        first = [row for row in rows if row["index"] == 0][:MOST_ROWS]
+        first = {row["context_id"]: row for row in rows if row["index"] == 0}
+        order = order if found else [*first][:MOST_ROWS]
+        known = [first.get(key) for key in order]
         if not found:
-            found = {"context": [shown(row["context_id"]) for row in first]}
-            found["prompt"] = [shown(row["prompt"]) for row in first]
-        known = {row["context_id"]: row for row in first}
-        ordered = [known.get(key) for key in found["context"]]
-        found[name] = [shown(row["text"]) if row else None for row in ordered]
-        found[f"{name}: score"] = [row["score"] if row else None for row in ordered]
-    return found
+            found = {"prompt": [shown(row["prompt"]) for row in known if row]}
+        found[name] = [shown(row["text"]) if row else None for row in known]
+        scores[f"score {name}"] = [round(row["score"], 3) if row else None for row in known]
+    return {**found, **scores, "context": [shown(key) for key in order]}
 
 
 def epoch_columns(

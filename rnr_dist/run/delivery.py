@@ -23,7 +23,11 @@ MODEL_TAG = "rnr.model"  # carries a logged model's digest, for the same
 # models, so that it opens on its runs and not on agents' traces.
 TABLES_TAG = "mlflow.loggedArtifacts"
 KIND_TAG = {"mlflow.experimentKind": "custom_model_development"}
+NOTE_TAG = "mlflow.note.content"  # shown as a description
 MODEL_FILE = "MLmodel"
+# At the end of an address: else MLflow's pages begin with those of agents, whatever the experiment.
+VIEW = "?workflowType=machine_learning"
+LONGEST_NOTE = 4000  # characters; MLflow takes 5,000 in a tag of a model
 
 # Read by MLflow when it is imported. Its defaults hold each call to a dead server for minutes, and
 # its pages start eight job processes that nothing here uses.
@@ -124,7 +128,7 @@ class Delivery:
     def page_of(self, run: Mapping[str, Any]) -> str:
         """The end of the address of a run's page; empty where MLflow has not been reached."""
         known = self._run_ids.get(run["key"])
-        return f"#/experiments/{self._experiment_id}/runs/{known}" if known else ""
+        return f"#/experiments/{self._experiment_id}/runs/{known}{VIEW}" if known else ""
 
     def _batch(
         self,
@@ -176,8 +180,13 @@ class Delivery:
         tags = [InputTag("mlflow.data.context", dataset.name)]
         self._client.log_inputs(run_id, [DatasetInput(logged, tags)])
 
-    def _model(self, run_id: str, folder: str, name: str, digest: str) -> None:
-        """A folder in MLflow's format, as a model of the run that can be registered."""
+    def _model(
+        self, run_id: str, folder: str, name: str, digest: str, told: Mapping[str, str]
+    ) -> None:
+        """A folder in MLflow's format, as a model of the run that can be registered.
+
+        told: plain facts of it; `note` is its description.
+        """
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus
         from mlflow.models import Model
 
@@ -185,9 +194,11 @@ class Delivery:
         known = self._client.search_logged_models(
             [self._experiment_id], f"source_run_id = '{run_id}' AND tags.`{MODEL_TAG}` = '{digest}'"
         )
+        tags = {MODEL_TAG: digest, NOTE_TAG: told.get("note", "")[:LONGEST_NOTE]}
+        facts = {key: value for key, value in told.items() if key != "note"}
         [model, *_] = known or [
             self._client.create_logged_model(
-                self._experiment_id, name, run_id, {MODEL_TAG: digest}, model_type="adapter"
+                self._experiment_id, name, run_id, tags, facts, "adapter"
             )
         ]
         if model.status == LoggedModelStatus.READY:

@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from rnr_dist.config.secrets import without_secrets
 from rnr_dist.errors import InputError
-from rnr_dist.run.delivery import Dataset, Delivery, artifacts_beside, flat, set_environment
+from rnr_dist.run.delivery import VIEW, Dataset, Delivery, artifacts_beside, flat, set_environment
 from rnr_dist.run.directory import replacing, write_json
 from rnr_dist.run.events import EventLog, events_of
 from rnr_dist.run.progress import say
@@ -72,7 +72,7 @@ def runs_page(uri: str, port: int = 5000) -> str:
 
     latest = ["last_update_time DESC"]
     [found] = MlflowClient(uri).search_experiments(max_results=1, order_by=latest)
-    return f"http://127.0.0.1:{port}/#/experiments/{found.experiment_id}/runs"
+    return f"http://127.0.0.1:{port}/#/experiments/{found.experiment_id}/runs{VIEW}"
 
 
 class Tracker:
@@ -151,9 +151,13 @@ class Tracker:
         """Something that the whole run reads."""
         self._record("dataset", asdict(dataset), run=self._parents[-1])
 
-    def model(self, folder: Path, name: str, digest: str) -> None:
-        """What the whole run made: a folder in MLflow's format, to be listed and registered."""
+    def model(self, folder: Path, name: str, digest: str, told: Mapping[str, str]) -> None:
+        """What the whole run made: a folder in MLflow's format, to be listed and registered.
+
+        told: plain facts of it; `note` is its description, in Markdown.
+        """
         content = {"folder": str(folder.absolute()), "name": name, "digest": digest}
+        content = {**content, "told": dict(told)}
         self._record("model", content, run=self._parents[-1])
 
     def page(self) -> str:

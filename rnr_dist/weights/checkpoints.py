@@ -21,6 +21,7 @@ from rnr_dist.errors import InputError
 from rnr_dist.run.digests import checksum
 from rnr_dist.run.directory import BASE_NOTE, read, read_json, replacing_folder, write
 from rnr_dist.run.places import cache_folder, require_cache
+from rnr_dist.run.progress import say
 from rnr_dist.types import ModelRef, digest
 
 EMBEDDED = "embedded:"
@@ -239,6 +240,7 @@ def _snapshot(name: str, trust_remote_code: bool) -> Path:
 
     wanted = [*COMPANIONS, "README.md", "*.safetensors", *(["*.py"] if trust_remote_code else [])]
     unwanted = ["*/*", "consolidated*"]  # the same weights again, in other formats
+    say(f"looking for {name} in the cache, else fetching it from the hub")
     return Path(_from_hub(snapshot_download, name, allow_patterns=wanted, ignore_patterns=unwanted))
 
 

@@ -235,8 +235,8 @@ class FakeTracker:
     def dataset(self, dataset):
         self.told.append(("dataset", dataset))
 
-    def model(self, folder, name, digest):
-        self.told.append(("model", (folder, name, digest)))
+    def model(self, folder, name, digest, told):
+        self.told.append(("model", (folder, name, digest, told)))
 
     def page(self):
         return ""

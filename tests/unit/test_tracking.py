@@ -10,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from rnr_dist.errors import InputError
+from rnr_dist.run.delivery import VIEW
 from rnr_dist.run.tracking import Tracker, default_uri, runs_page, ui_command
 
 NOWHERE = "http://127.0.0.1:9"
@@ -88,7 +89,7 @@ def test_parent_and_nested_runs_are_read_back_and_nothing_waits(tmp_path, report
     tracker.close()
     check_run(default_uri(runs), report)
     experiment = MlflowClient(default_uri(runs)).get_experiment_by_name("rnr").experiment_id
-    assert runs_page(default_uri(runs)).endswith(f":5000/#/experiments/{experiment}/runs")
+    assert runs_page(default_uri(runs)).endswith(f":5000/#/experiments/{experiment}/runs{VIEW}")
     assert spool.read_text() == ""
     assert (runs / "mlartifacts").is_dir()
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [runs.name]
