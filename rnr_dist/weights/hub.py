@@ -14,7 +14,7 @@ from rnr_dist.config.secrets import without_secrets
 from rnr_dist.errors import InputError
 
 TOKEN = "HF_TOKEN"  # the variable that holds it
-NAME = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
 
 
 def require_pushable(repository: str) -> str:
