@@ -34,7 +34,8 @@ class Continues:
     def predict(self, context, model_input, params):  # type: ignore[no-untyped-def]
         import torch
 
-        prompts = model_input["prompt"] if hasattr(model_input, "columns") else model_input
+        # A table, or a dictionary, with the signature's one column; or the texts alone.
+        prompts = model_input if isinstance(model_input, list) else model_input["prompt"]
         torch.manual_seed(int(params["seed"]))
         return [self._continued(str(prompt), params) for prompt in prompts]
 

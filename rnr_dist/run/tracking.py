@@ -98,6 +98,10 @@ class Tracker:
         self._lock = threading.Lock()
         self._drain()
 
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Tune copies callbacks, and what they hold, into files of its own: nothing goes there."""
+        return object, ()
+
     @contextlib.contextmanager
     def parent(
         self, name: str, params: Mapping[str, Any], known_as: str | None = None
