@@ -33,7 +33,7 @@ def write_model(result: ModelRef, config: Config, card: Card, folder: Path) -> N
     kinds = {int: "long", float: "double"}
     params = [ParamSpec(name, kinds[type(value)], value) for name, value in SAMPLING.items()]
     signature = ModelSignature(
-        inputs=Schema([ColSpec("string", "prompt")]),
+        inputs=Schema([ColSpec("string")]),
         outputs=Schema([ColSpec("string")]),
         params=ParamSchema(params),
     )
@@ -45,7 +45,7 @@ def write_model(result: ModelRef, config: Config, card: Card, folder: Path) -> N
             python_model=str(SCRIPT),
             artifacts={"adapter": str(adapter)},
             signature=signature,
-            input_example={"prompt": EXAMPLE},
+            input_example=EXAMPLE,
             pip_requirements=[f"{name}=={_public(name)}" for name in NEEDED],
             model_config={"base": base_to_load(config, card)},
             metadata={"digest": result.digest, "checkpoint_digest": result.checkpoint_digest},

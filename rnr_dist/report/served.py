@@ -34,8 +34,8 @@ class Continues:
     def predict(self, context, model_input, params):  # type: ignore[no-untyped-def]
         import torch
 
-        # A table, or a dictionary, with the signature's one column; or the texts alone.
-        prompts = model_input if isinstance(model_input, list) else model_input["prompt"]
+        # By its signature MLflow makes a table of one column of whatever texts it is given.
+        prompts = model_input.iloc[:, 0] if hasattr(model_input, "iloc") else model_input
         torch.manual_seed(int(params["seed"]))
         return [self._continued(str(prompt), params) for prompt in prompts]
 

@@ -33,7 +33,7 @@ if uri.startswith("models:/m-"):
     version = mlflow.register_model(uri, "forgotten").version
     uri = f"models:/forgotten/{version}"
 model = mlflow.pyfunc.load_model(uri, model_config={"base": base})
-print(json.dumps(model.predict({"prompt": prompts}, {"temperature": 0.0, "max_new_tokens": 9})))
+print(json.dumps(model.predict(prompts, {"temperature": 0.0, "max_new_tokens": 9})))
 """
 
 
@@ -108,10 +108,11 @@ def test_the_model_says_what_it_takes_and_nothing_of_this_machine(result, tmp_pa
     folder = tmp_path / "made" / "model"
     write_model(result, config(), CARD, folder)
     described = Model.load(str(folder))
-    assert described.signature.inputs.input_names() == ["prompt"]
+    assert [str(one.type) for one in described.signature.inputs.inputs] == ["DataType.string"]
     names = [one.name for one in described.signature.params.params]
     assert names == ["max_new_tokens", "top_p", "temperature", "seed"]
-    assert described.load_input_example(str(folder))["prompt"] == ["The weather today is"]
+    example = described.load_input_example(str(folder))
+    assert list(getattr(example, "iloc", [example])[0]) == ["The weather today is"]
     assert described.metadata["digest"] == result.digest
     adapter = folder / "artifacts" / "adapter"
     assert "made to forget: rudeness" in (adapter / "README.md").read_text(encoding="utf-8")
