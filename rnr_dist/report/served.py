@@ -43,7 +43,7 @@ class Continues:
         import torch
 
         encoded = self.tokenizer(prompt, return_tensors="pt")
-        drawn = {"do_sample": False}
+        drawn: dict[str, Any] = {"do_sample": False}
         if chosen["temperature"]:
             drawn = {"do_sample": True, **{k: float(chosen[k]) for k in ("top_p", "temperature")}}
         with torch.inference_mode():

@@ -160,8 +160,8 @@ class Tracker:
 
         told: plain facts of it; `note` is its description, in Markdown.
         """
-        content = {"folder": str(folder.absolute()), "name": name, "digest": digest}
-        content = {**content, "told": dict(told)}
+        known = {"folder": str(folder.absolute()), "name": name, "digest": digest}
+        content = {**known, "told": dict(told)}
         self._record("model", content, run=self._parents[-1])
 
     def page(self) -> str:
