@@ -95,8 +95,11 @@ class Tracker:
         self._parents: list[dict[str, Any]] = []
         self._names: Counter[tuple[str, str]] = Counter()
         self._next_contact = 0.0
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the spool
+        self._delivering = threading.Lock()  # one delivers at a time
+        self._woken = threading.Event()
         self._drain()
+        threading.Thread(target=self._work, daemon=True, name="MLflow").start()
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         """Tune copies callbacks, and what they hold, into files of its own: nothing goes there."""
@@ -110,12 +113,15 @@ class Tracker:
 
         known_as: what a later Tracker here finds it by, also when its name has changed since.
         """
-        with self._run(name, params, None, known_as):
-            self._parents.append(self._innermost)
-            try:
-                yield
-            finally:
-                self._parents.pop()
+        try:
+            with self._run(name, params, None, known_as):
+                self._parents.append(self._innermost)
+                try:
+                    yield
+                finally:
+                    self._parents.pop()
+        finally:
+            self._drain()
 
     @contextlib.contextmanager
     def nested(self, name: str, params: Mapping[str, Any]) -> Iterator[None]:
@@ -166,13 +172,13 @@ class Tracker:
 
     def page(self) -> str:
         """The parent's address below MLflow's own; empty where MLflow has not been reached."""
+        self._drain()
         return self._delivery.page_of(self._parents[-1])
 
     def close(self) -> None:
         """Deliver what still waits; what cannot be delivered stays for the next Tracker here."""
-        with self._lock:
-            self._next_contact = 0.0
-            self._drain()
+        self._next_contact = 0.0
+        self._drain()
 
     @property
     def _innermost(self) -> dict[str, Any]:
@@ -212,13 +218,25 @@ class Tracker:
         entry = {"kind": kind, "content": content, "step": step, "at": _now()}
         with self._lock:
             self._spool.append({"run": run or self._innermost, **entry})
+        self._woken.set()
+
+    def _work(self) -> None:
+        """Runs in a thread: the run itself waits for MLflow at its end alone."""
+        while self._woken.wait():
+            self._woken.clear()
             self._drain()
 
     def _drain(self) -> None:
-        """Deliver the spool in order; the one place where MLflow's errors are caught."""
+        """Deliver the spool in order; what is recorded meanwhile waits for the next time."""
+        with self._delivering:
+            self._deliver_all()
+
+    def _deliver_all(self) -> None:
+        """The one place where MLflow's errors are caught."""
         if time.monotonic() < self._next_contact:
             return
-        waiting = self._waiting()
+        with self._lock:
+            waiting = self._waiting()
         if not waiting:
             return
         began, delivered = time.monotonic(), 0
@@ -235,7 +253,8 @@ class Tracker:
             reason = without_secrets((str(error) or repr(error)).partition("\n")[0])[:200]
             say(f"MLflow cannot be reached; entries wait in {self._spool.path.name} ({reason})")
         if delivered:
-            self._keep(waiting[delivered:])
+            with self._lock:
+                self._keep(self._waiting()[delivered:])
 
     def _waiting(self) -> list[dict[str, Any]]:
         """The spool's entries; a damaged one is told of, and kept among the rejected ones."""
