@@ -95,6 +95,7 @@ def test_a_registered_model_is_loaded_elsewhere_and_computes_the_result(result, 
     asked = json.dumps([f"models:/{model.model_id}", result.checkpoint, PROMPTS])
     done = subprocess.run(
         [sys.executable, "-c", LOAD, asked, default_uri(runs)],
+        cwd=tmp_path,  # where MLflow may make a database of its own
         capture_output=True,
         text=True,
         env={**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "MLFLOW_LOGGING_LEVEL": "ERROR"},
@@ -136,6 +137,7 @@ def test_a_base_that_nobody_else_finds_has_to_be_told(result, tmp_path):
     assert known == ""
     done = subprocess.run(
         [sys.executable, "-c", LOAD, json.dumps([str(folder), "", ["a"]]), "sqlite://"],
+        cwd=tmp_path,  # where MLflow may make a database of its own
         capture_output=True,
         text=True,
     )
