@@ -76,7 +76,8 @@ def run(
     Raises InputError, and LostError where the run has lost something that it works with.
     """
     where = Where(_path(folder), _path(resume), reread)
-    return start(to, load_config(config, settings), where)
+    path, _ = start(to, load_config(config, settings), where)
+    return path
 
 
 def study(file: str | Path, folder: str | Path, *, reread: bool = False) -> Path:
@@ -102,14 +103,16 @@ def export(
     adapter: str | Path | None = None,
     merged: str | Path | None = None,
     rank: int | None = None,
-) -> list[Path]:
+    push_to: str = "",
+) -> list[str]:
     """Write a run's result as a PEFT adapter, as a whole model, or both; returns their folders.
 
-    rank: cut the adapter to this rank. Raises InputError.
+    rank: cut the adapter to this rank. push_to: a repository on the hub for the one form that is
+    written, whose address comes last. Raises InputError.
     """
     from rnr_dist.commands.result import export_result
 
-    return export_result(Path(run), _path(adapter), _path(merged), rank)
+    return export_result(Path(run), _path(adapter), _path(merged), rank, push_to)
 
 
 def verify(run: str | Path) -> list[str]:

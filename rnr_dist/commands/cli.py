@@ -7,6 +7,7 @@ and the command that goes on.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -27,7 +28,8 @@ app = typer.Typer(
 )
 
 SQLITE = b"SQLite format 3\0"  # how such a database begins
-# What a system says of a place where nothing (more) can be written.
+# Read when libraries are loaded: their bars and hints would stand between ours, in a log too.
+QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
 CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
 
 ConfigPath = Annotated[
@@ -61,6 +63,8 @@ def _version(wanted: bool) -> None:
 
 def _pipeline(command: str, config: Path, overrides: list[str], where: Where) -> None:
     from rnr_dist.config.file import load_config
+    from rnr_dist.report.closing import Command, close
+    from rnr_dist.run.shown import terminal
 
     where.require_one()
     options = [word for one in overrides for word in ("--set", one)]
@@ -69,7 +73,11 @@ def _pipeline(command: str, config: Path, overrides: list[str], where: Where) ->
     def around(path: Path) -> AbstractContextManager[None]:
         return going_on("rnr", command, config, *options, "--resume", path)
 
-    print(start(command, load_config(config, overrides), where, around))
+    loaded = load_config(config, overrides)
+    path, page = start(command, loaded, where, around)
+    called = Command(command, config, tuple(options), path)
+    close(called, loaded.tracking.uri, page, terminal())
+    print(path)
 
 
 def _stage_command(name: str, describe: str) -> None:
@@ -193,6 +201,9 @@ def export(
     rank: Annotated[
         int | None, typer.Option(help="Cut the adapter to this rank by SVD (default: exact).")
     ] = None,
+    push_to: Annotated[
+        str, typer.Option("--push-to", metavar="OWNER/NAME", help="Upload it; needs HF_TOKEN.")
+    ] = "",
 ) -> None:
     """Write the result in a form that transformers, PEFT and vLLM load."""
     from rnr_dist.commands.result import export_result
@@ -201,8 +212,8 @@ def export(
     for option, target in (("--adapter", adapter), ("--merged", merged)):
         if target:
             require_writable(target, option)
-    for folder in export_result(run, adapter, merged, rank):
-        print(folder)
+    for line in export_result(run, adapter, merged, rank, push_to):
+        print(line)
 
 
 @app.command()
@@ -259,8 +270,6 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
 ) -> None:
     """Open MLflow on this machine's runs."""
-    import os
-
     from rnr_dist.run.tracking import default_uri, runs_page, ui_command
 
     if not (runs / "mlflow.db").exists():
@@ -326,6 +335,8 @@ def _told(code: int, sentence: str) -> int:
 
 
 def main() -> None:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     with signals_end():
         code = guarded(lambda: app(sys.argv[1:] or ["--help"], standalone_mode=False))
     if ENDING.signal:

@@ -13,13 +13,6 @@ from rnr_dist.errors import InputError
 from rnr_dist.run.directory import RunDir, read_json
 from rnr_dist.types import ModelRef
 
-# What the card calls a recipe's own method, and what it made the model forget.
-MADE_BY = {
-    "reveal-and-release": "Reveal-and-Release (Eq. 1)",
-    "unlearn-sequences": "iterative contrastive unlearning (ICU)",
-}
-GIVEN_SEQUENCES = "given sequences"
-
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -163,50 +156,42 @@ def mask(text: str) -> str:
 
 
 def export_result(
-    path: Path, adapter: Path | None, merged: Path | None, rank: int | None = None
-) -> list[Path]:
-    """Write the asked-for forms; returns their folders. Raises InputError when none is asked.
+    path: Path,
+    adapter: Path | None,
+    merged: Path | None,
+    rank: int | None = None,
+    push_to: str = "",
+) -> list[str]:
+    """Write the asked-for forms; returns their folders, and the address of what was pushed.
 
     `rank` cuts the adapter (`export_adapter`) and says what that costs; merged weights stay exact.
+    `push_to` is a repository on the hub for the one form that is written. Raises InputError when
+    none is asked for, or both with one repository to push to.
     """
+    from rnr_dist.report.card import card_of
     from rnr_dist.run.progress import say
-    from rnr_dist.weights.export import Card, export_adapter, export_merged
+    from rnr_dist.weights.export import export_adapter, export_merged
+    from rnr_dist.weights.hub import push, require_pushable
 
     if not adapter and not merged:
         raise InputError("export: found neither --adapter nor --merged, expected at least one")
     if rank is not None and not adapter:
         raise InputError(f"--rank: found {rank} without --adapter; expected both, or neither")
+    if push_to:
+        if adapter and merged:
+            raise InputError("--push-to: found --adapter and --merged; expected one of them")
+        require_pushable(push_to)
     found = open_result(path)
-    config, result = found.config, found.after
-    # A hub model's adapter names the hub; other users' folders are not known there.
-    base = config.model if result.checkpoint != config.model and "/" in config.model else None
-    if config.way == "epochs" and not result.terms:
-        base = config.model  # its checkpoint is the result's own
-    forgotten = GIVEN_SEQUENCES if config.way == "epochs" else config.task.name
-    card = Card(forgotten, MADE_BY[config.recipe], base, _card_scores(found.run))
+    card = card_of(found.run, found.config, found.after)
     written = []
     if adapter:
-        _, truncation = export_adapter(result, adapter, card, rank)
+        _, truncation = export_adapter(found.after, adapter, card, rank)
         if truncation:
             say(f"rank {truncation.rank}: relative Frobenius error {truncation.error:.3g}")
-        written.append(adapter)
+        written.append(str(adapter))
     if merged:
-        export_merged(result, merged, card)
-        written.append(merged)
+        export_merged(found.after, merged, card)
+        written.append(str(merged))
+    if push_to:
+        written.append(push(Path(written[0]), push_to))
     return written
-
-
-def _card_scores(run: RunDir):  # type: ignore[no-untyped-def]
-    """The result's scores; none for a run that was not evaluated, which can be exported too."""
-    from rnr_dist.measures.results import read_results
-    from rnr_dist.weights.export import CardScore
-
-    path = run.path / "evaluate" / "results.json"
-    if not path.exists():
-        return {}
-    results = read_results(path)
-    last = [row for row in results.rows if row.kind == "step"][-1]
-    return {
-        name: CardScore(score.value, score.ci95, last.split, score.n_clusters, score.n_samples)
-        for name, score in results.scores[last.name].items()
-    }

@@ -57,8 +57,9 @@ def start(
     config: Config,
     where: Where,
     around: Around = at_rest,
-) -> Path:
-    """Run everything up to the stage of that command; returns the run directory.
+) -> tuple[Path, str]:
+    """Run everything up to the stage of that command; returns the run directory and what
+    `run_pipeline` does: the end of the address of its page in MLflow.
 
     Raises InputError for what is wrong before anything costs time, and for an unknown command.
     """
@@ -83,8 +84,8 @@ def start(
     with held(path), around(path):
         directory = open_run(path, config, where.resume is not None, where.reread)
         say(f"run directory {directory.path}")
-        run_pipeline(config, task, directory, stage, check_checkpoint, where.reread)
-    return directory.path
+        page = run_pipeline(config, task, directory, stage, check_checkpoint, where.reread)
+    return directory.path, page
 
 
 def start_study(file: Path, folder: Path | None, reread: bool, around: Around = at_rest) -> Path:

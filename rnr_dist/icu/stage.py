@@ -101,13 +101,9 @@ def sweep_stage(bench: Bench, task: Task, run: RunDir) -> None:
     method = method_class(config.sweep.method)()
     own = Unlearner.of(bench, require_sequences(task), run, method, folder)
     found = _trials(own).run(config.sweep.places())
-    for place in found:
-        with bench.tracker.nested(f"sweep {own.name}", place["overrides"]):
-            figures = {k: float(v) for k, v in place.items() if isinstance(v, (int, float))}
-            bench.tracker.metrics(figures)
     path = folder / "sweep.json"
     write(path, {"method": own.name, "limits": own.levels.average, "places": found})
-    bench.tracker.artifact(path)
+    bench.tracker.exhibit(path)
 
 
 def unlearn(

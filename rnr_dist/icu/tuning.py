@@ -89,6 +89,7 @@ class Trials:
         def trial(setting: dict[str, Any], trials: Trials) -> None:
             trials.finish(setting["given"])
 
+        own = self  # of the driver, which alone tells MLflow
         describe = f"{self.unlearner.name}: settings on the tuning sequences"
         with progress_bar(describe, len(missing)) as advance:
 
@@ -108,6 +109,7 @@ class Trials:
                 ) -> None:
                     self.done += 1
                     advance(self.done)
+                    own.note(trial.config["given"])
 
             run_trials(
                 trial,
@@ -123,6 +125,16 @@ class Trials:
         for place in missing:
             found = read_json(self._file(place))
             say(f"{self.unlearner.name} {json.dumps(place)}: {_told(found)}")
+
+    def note(self, overrides: Mapping[str, Any]) -> None:
+        """Tell MLflow what a finished place has reached."""
+        place, tracker = read_json(self._file(overrides)), self.unlearner.bench.tracker
+        told = " ".join(f"{key}={value}" for key, value in overrides.items())
+        with tracker.nested(f"setting {self.unlearner.name} {told}".strip(), overrides):
+            figures = {k: float(v) for k, v in place.items() if isinstance(v, (int, float))}
+            tracker.metrics(figures)
+            if "lost" in place:
+                tracker.tag("lost", place["lost"])
 
     def _portable(self) -> Trials:
         """These as they reach a trial's process: what belongs to the driver stays there."""

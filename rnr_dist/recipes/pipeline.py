@@ -16,13 +16,16 @@ from rnr_dist.config.file import validate
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
 from rnr_dist.recipes.inputs import inputs_of, require_inputs
+from rnr_dist.recipes.origin import datasets_made, datasets_of, parameters, tags_of
 from rnr_dist.recipes.recipe import Recipe, Stage
 from rnr_dist.recipes.reveal_and_release import RECIPE as REVEAL_AND_RELEASE
 from rnr_dist.recipes.unlearn_sequences import RECIPE as UNLEARN_SEQUENCES
 from rnr_dist.run.directory import STAGES_NOTE, RunDir, read_json, write_json
+from rnr_dist.run.forecast import Forecast, earlier
 from rnr_dist.run.meter import Meter
 from rnr_dist.run.progress import say
 from rnr_dist.run.seal import read_final, require_noted, require_sealed
+from rnr_dist.run.system import watched
 from rnr_dist.run.tracking import SPOOL, Tracker, default_uri
 from rnr_dist.tasks.evaluation import run_models
 from rnr_dist.tasks.task import Task
@@ -121,28 +124,52 @@ def run_pipeline(
     until: str | None = None,
     check: Check = no_check,
     reread: bool = False,
-) -> None:
+) -> str:
     """Do what is not done yet, up to and with the stage `until` of the config's recipe.
 
     check: of a checkpoint that had no folder here before. reread: the sealed split may be read
-    again under another config.
+    again under another config. Returns the end of the address of the run's page in MLflow, or "".
     """
     recipe, wanted = recipe_of(config, until)
     uri = config.tracking.uri or default_uri(run.path.parent)
     tracker = Tracker(uri, config.tracking.experiment, run.path / SPOOL)
+    name, used = run.path.absolute().name, parameters(config, recipe, wanted)
+    stages = recipe.until(wanted)
+    known = earlier(run.path.parent, run.path, config.name)
+    forecast = Forecast([stage.name for stage in stages], known)
     try:
-        with Bench(config, task.oracle, tracker, lambda own, at: check(own, at, task)) as bench:
+        with (
+            Bench(config, task.oracle, tracker, lambda own, at: check(own, at, task)) as bench,
+            tracker.parent(name, used, known_as=config.name),
+            watched(tracker.metrics, run.path),
+        ):
             keep_base(run.path, bench.base)
-            with tracker.parent(config.name, config.content()):
-                fresh: set[str] = set()
-                for stage in recipe.until(wanted):
-                    if _why(stage, bench, run, fresh) is None:
-                        say(f"{stage.name}: done before")
-                        continue
+            _introduce(bench, task, run)
+            fresh: set[str] = set()
+            for stage in stages:
+                if _why(stage, bench, run, fresh) is None:
+                    say(f"{stage.name}: done before")
+                    forecast.done(stage.name, 0)
+                else:
+                    say(forecast.line(stage.name))
+                    began = time.monotonic()
                     _do(stage, bench, task, run, reread)
+                    forecast.done(stage.name, time.monotonic() - began)
                     fresh.add(stage.name)
+                for dataset in datasets_made(run, stage.name):
+                    tracker.dataset(dataset)
+            page = tracker.page()
     finally:
         tracker.close()
+    return page
+
+
+def _introduce(bench: Bench, task: Task, run: RunDir) -> None:
+    """Tell MLflow where the run comes from and what it reads."""
+    bench.tracker.tags(tags_of(bench.config, run))
+    bench.tracker.exhibit(run.marker)
+    for dataset in datasets_of(bench.config, task):
+        bench.tracker.dataset(dataset)
 
 
 def _why(stage: Stage, bench: Bench, run: RunDir, fresh: Set[str]) -> str | None:

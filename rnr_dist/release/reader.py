@@ -6,7 +6,7 @@ draw, written whole, so nothing is ever read twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from rnr_dist.types import ModelRef, Split
 
 # `whole` is a draw of its own for a model whose first draw had lost before it generated.
 Draw = int | Literal["whole"]
+FIGURES = ("forget", "utility", "violation")  # of a verdict, as MLflow hears of it
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,35 @@ class Reader:
         ) -> None:
             reading = reader.read(models[setting["given"]], draw, step)
             verdict = judge(reading, step, reader.rules)
-            tune.report({"forget": verdict.forget, "utility": verdict.utility})
+            told = {key: getattr(verdict, key) for key in FIGURES}
+            rule = f"rule {verdict.rule}" if verdict.rule else f"misses {', '.join(verdict.broken)}"
+            tune.report({**told, "rules": rule})
 
-        search = Search(name, self.folder / "tune", self.together, max_failures=1)
+        tracker = self.bench.tracker
+
+        class Told(tune.Callback):
+            """Each candidate is a run in MLflow as soon as it is read."""
+
+            def on_trial_result(
+                self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any
+            ) -> None:
+                label = trial.config["given"]
+                weights = [term.coefficient for term in models[label].terms]
+                called = trial_name(name.rpartition("-")[0], label, draw, weights)
+                with tracker.nested(called, {"weights": weights, "draw": draw}):
+                    tracker.metrics({key: result[key] for key in FIGURES})
+                    tracker.tag("rules", result["rules"])
+
+        search = Search(name, self.folder / "tune", self.together, 1, (Told(),))
         run_trials(trial, missing, search, reader=self, models=dict(models), step=step)
+
+
+def trial_name(step: str, label: str, draw: int, weights: Sequence[float]) -> str:
+    """What a trial is called in MLflow: its step, its weights, and whether samples were fresh.
+
+    `trial -f1 0.02`, `trial joint 3: -2 +1 -0.02 (fresh 1)`.
+    """
+    told = f"trial {label}" if label.startswith(step) else f"trial {step} {label}"
+    if label.startswith(step):
+        told += ": " + " ".join(f"{weight:+g}" for weight in weights)
+    return f"{told} (fresh {draw})" if draw else told

@@ -111,10 +111,6 @@ def found_by(released: Released, reader: Reader) -> dict[str, Any]:
 
 def _log_step(bench: Bench, step: ReleasedStep) -> None:
     tracker = bench.tracker
-    for trial in step.trials:
-        with tracker.nested(f"trial {step.name}", {"coefficient": trial["coefficient"]}):
-            tracker.metrics({key: trial[key] for key in ("forget", "utility", "violation")})
-            tracker.tag("rule", trial["rule"] or f"broken: {', '.join(trial['broken'])}")
     with tracker.nested(f"step {step.name}", {"coefficient": step.coefficient}):
         tracker.tag("feasible", str(step.feasible))
     verdict = f"rule {step.rule}" if step.feasible else f"fallback ({', '.join(step.broken)})"

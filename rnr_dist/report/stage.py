@@ -11,6 +11,7 @@ from typing import Any
 
 from rnr_dist.bench import Bench
 from rnr_dist.measures.results import read_results
+from rnr_dist.report.card import card_of
 from rnr_dist.report.comparison import write_comparison
 from rnr_dist.report.continuations import write_continuations
 from rnr_dist.report.epochs import epochs_figure
@@ -20,9 +21,11 @@ from rnr_dist.report.search_figures import front_figure, search_figure
 from rnr_dist.report.summary import Summary, write_summary
 from rnr_dist.report.sweep import print_sweep
 from rnr_dist.report.table import print_report
+from rnr_dist.report.tracked import epoch_columns, track_result, write_table
 from rnr_dist.run.directory import STAGES_NOTE, RunDir, read_json
+from rnr_dist.run.progress import say
 from rnr_dist.run.shown import terminal
-from rnr_dist.tasks.evaluation import RESULTS
+from rnr_dist.tasks.evaluation import RESULTS, run_models
 from rnr_dist.tasks.task import Task
 from rnr_dist.train.job import SUMMARY
 
@@ -37,7 +40,9 @@ def report_stage(bench: Bench, task: Task, run: RunDir) -> None:
     path = run.path / "summary.json"
     write_summary(path, summary)
     for written in [path, *draw_figures(summary, run), *_continuations(bench, task, run)]:
-        bench.tracker.artifact(written)
+        bench.tracker.exhibit(written)
+    track_result(bench, run, summary)
+    _log_model(bench, run)
     print_report(summary, terminal())
 
 
@@ -45,7 +50,7 @@ def comparison_stage(bench: Bench, task: Task, run: RunDir) -> None:
     """After the methods that stand beside the recipe's own: one table of all."""
     folder = run.stage("baselines")
     for written in write_comparison(run, read_results(folder / RESULTS), folder):
-        bench.tracker.artifact(written)
+        bench.tracker.exhibit(written)
 
 
 def sweep_table_stage(bench: Bench, task: Task, run: RunDir) -> None:
@@ -82,4 +87,28 @@ def _continuations(bench: Bench, task: Any, run: RunDir) -> list[Path]:
     if not training.exists():
         return []
     epochs = read_json(training)["epochs"]
+    table = run.stage("report") / "continuations.json"
+    columns = epoch_columns(task.forget, epochs, bench.tokenizer)
+    bench.tracker.exhibit(write_table(table, columns), table=True)
     return [write_continuations(task.forget, epochs, bench.tokenizer, folder)]
+
+
+def _log_model(bench: Bench, run: RunDir) -> None:
+    """The result's adapter as a model in MLflow; a result of whole weights stays in the run."""
+    steps = [named.model for named in run_models(run) if named.kind == "step"]
+    if not steps or not steps[-1].terms:
+        return
+    from rnr_dist.report.logged_model import write_model
+    from rnr_dist.weights.export import base_name
+
+    result, folder = steps[-1], run.stage("report") / "model"
+    try:
+        card = card_of(run, bench.config, result)
+        write_model(result, bench.config, card, folder)
+    except Exception as error:  # any: a run never fails because of what MLflow is shown
+        say(f"MLflow gets no model ({type(error).__name__}: {error})")
+        return
+    facts = {"base": base_name(result, card), "method": card.method, "forgotten": card.forgotten}
+    weights = " ".join(f"{term.coefficient:+g}" for term in result.terms)
+    note = {"note": "\n\n".join(card.notes)}
+    bench.tracker.model(folder, "result", result.digest, {**facts, "weights": weights, **note})

@@ -8,7 +8,7 @@ the terminal.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -23,6 +23,7 @@ from rnr_dist.run.shown import shown
 
 NO_VALUE = "–"
 WIDE_COLUMNS = 5  # with more, 80 columns hold change and interval only below each other
+NAME_WIDTH = 12  # characters of a model's name that other columns make room for
 RULES = {"1": "meets rule 1", "2": "meets rule 2", "lambda": "meets λ's rule"}
 
 
@@ -104,9 +105,10 @@ def budget_table(rows: Sequence[SummaryRow], target: Measure) -> Table:
         box=box.HORIZONTALS,
         collapse_padding=True,
     )
-    for title in ("method", "trained\ntokens", "tried", "dead", "chosen", "rules", "more"):
-        left = title in ("method", "chosen")
-        table.add_column(title, justify="left" if left else "right", no_wrap=title != "chosen")
+    table.add_column("method", **_whole(literal(row.label) for row in rows))
+    for title in ("trained\ntokens", "tried", "dead", "chosen", "rules", "more"):
+        left = title == "chosen"
+        table.add_column(title, justify="left" if left else "right", overflow="fold")
     for row in rows:
         if row.notes.get("tokens") is None:
             continue
@@ -163,7 +165,7 @@ def _measures_table(
         collapse_padding=True,
     )
     narrow = len(columns) > WIDE_COLUMNS
-    table.add_column("model", no_wrap=True)
+    table.add_column("model", **_whole(map(_name, rows)))
     for column in columns:
         heading = shown(column.title)
         if narrow:
@@ -173,6 +175,12 @@ def _measures_table(
         cells = [_cell(row.scores.get(column.name), column, narrow) for column in columns]
         table.add_row(_name(row), *cells)
     return table
+
+
+def _whole(names: Iterable[Text]) -> dict[str, Any]:
+    """A column of names: as wide as they are, and folded, never cut, where they are too wide."""
+    lines = [line for name in names for line in name.plain.splitlines()]
+    return {"overflow": "fold", "min_width": min(NAME_WIDTH, max(map(len, lines), default=0))}
 
 
 def _caption(columns: Sequence[Measure], reference: str, preset: str) -> str:

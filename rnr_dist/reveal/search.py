@@ -244,6 +244,7 @@ class Live:
     """What a person watching wants to know of an outer iteration."""
 
     def __init__(self, history: History, outer: int):
+        self._outer = outer
         self._best = max((p.score for p in history.pulls if p.outer == outer), default=0.0)
         self._began, self._tokens = time.monotonic(), 0
 
@@ -252,6 +253,7 @@ class Live:
         self._tokens += sum(len(sample.token_ids) for sample in told.samples)
         self._best = max(self._best, told.pull.score)
         return {
+            "outer": self._outer,
             "score": told.pull.score,
             "best_score": self._best,
             "relevance": told.pull.relevance,

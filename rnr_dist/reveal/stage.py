@@ -27,7 +27,10 @@ def reveal_stage(bench: Bench, task: Task, run: RunDir) -> None:
             tracker.metrics({key: getattr(fill, key) for key in figures})
 
     def log_pull(number: int, figures: dict[str, float]) -> None:
-        tracker.metrics({f"pull/{key}": value for key, value in figures.items()}, number)
+        """A series for each outer iteration: in each, what is best begins anew."""
+        outer = f"outer {figures['outer'] + 1:.0f}"
+        told = {f"{outer}/{key}": value for key, value in figures.items() if key != "outer"}
+        tracker.metrics(told, number)
 
     folder = run.stage("reveal")
     history = search(Setting(bench, task, folder), Listeners(log_pull, log_fill))

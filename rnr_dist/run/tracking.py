@@ -8,8 +8,6 @@ one twice changes nothing, so that none is lost and none counts twice, whichever
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 import sys
 import threading
 import time
@@ -17,34 +15,24 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from rnr_dist.config.secrets import without_secrets
 from rnr_dist.errors import InputError
+from rnr_dist.run.delivery import VIEW, Dataset, Delivery, artifacts_beside, flat, set_environment
 from rnr_dist.run.directory import replacing, write_json
 from rnr_dist.run.events import EventLog, events_of
 from rnr_dist.run.progress import say
 from rnr_dist.types import digest
 
-RUN_TAG = "rnr.run"  # carries a run's own key, by which a replay finds it
 RETRY_SECONDS = 60.0  # least pause after a failed contact
 RETRY_FACTOR = 10.0  # and least pause in multiples of what it cost: at most a tenth of the run
 SPOOL = "mlflow-spool.jsonl"  # in a run directory: what MLflow does not have yet
 ENTRY = {"run", "kind", "content", "step", "at"}  # keys of an entry of the spool
 REJECTED = 400  # MLflow's HTTP status for an entry that it will never take
-
-# Read by MLflow when it is imported. Its defaults hold each call to a dead server for minutes, and
-# its pages start eight job processes that nothing here uses.
-ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-}
 
 
 def default_uri(runs: Path) -> str:
@@ -66,10 +54,10 @@ def ui_command(uri: str, host: str = "127.0.0.1", port: int = 5000) -> list[str]
             f"tracking.uri: found the server {without_secrets(uri)}; expected a database, or a "
             "browser"
         )
-    _set_environment()
+    set_environment()
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
-    artifacts = _artifacts(uri)
+    artifacts = artifacts_beside(uri)
     if artifacts:
         command += ["--default-artifact-root", artifacts.as_uri(), "--no-serve-artifacts"]
     return command
@@ -80,12 +68,12 @@ def runs_page(uri: str, port: int = 5000) -> str:
 
     MLflow's own front page leads to an experiment's (empty) page of agents' traces.
     """
-    _set_environment()
+    set_environment()
     from mlflow import MlflowClient
 
     latest = ["last_update_time DESC"]
     [found] = MlflowClient(uri).search_experiments(max_results=1, order_by=latest)
-    return f"http://127.0.0.1:{port}/#/experiments/{found.experiment_id}/runs"
+    return f"http://127.0.0.1:{port}/#/experiments/{found.experiment_id}/runs{VIEW}"
 
 
 class Tracker:
@@ -98,8 +86,7 @@ class Tracker:
     """
 
     def __init__(self, uri: str, experiment: str, spool: Path):
-        self._uri = uri
-        self._experiment = experiment
+        self._delivery = Delivery(uri, experiment)
         self._spool = EventLog(spool.absolute())
         self._rejected = EventLog(spool.absolute().with_name(f"{spool.name}.rejected"))
         self._identity = _identity(spool.absolute().with_name(f"{spool.name}.id"))
@@ -108,22 +95,34 @@ class Tracker:
         self._open: ContextVar[tuple[dict[str, Any], ...]] = ContextVar("open", default=())
         self._parents: list[dict[str, Any]] = []
         self._names: Counter[tuple[str, str]] = Counter()
-        self._client: Any = None
-        self._experiment_id = ""
-        self._run_ids: dict[str, str] = {}
         self._next_contact = 0.0
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the spool
+        self._delivering = threading.Lock()  # one delivers at a time
+        self._woken = threading.Event()
         self._drain()
+        threading.Thread(target=self._work, daemon=True, name="MLflow").start()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Tune copies callbacks, and what they hold, into files of its own: nothing goes there."""
+        return object, ()
 
     @contextlib.contextmanager
-    def parent(self, name: str, params: Mapping[str, Any]) -> Iterator[None]:
-        """A run of its own, open for the block; nested `params` become dotted names."""
-        with self._run(name, params, None):
-            self._parents.append(self._innermost)
-            try:
-                yield
-            finally:
-                self._parents.pop()
+    def parent(
+        self, name: str, params: Mapping[str, Any], known_as: str | None = None
+    ) -> Iterator[None]:
+        """A run of its own, open for the block; nested `params` become dotted names.
+
+        known_as: what a later Tracker here finds it by, also when its name has changed since.
+        """
+        try:
+            with self._run(name, params, None, known_as):
+                self._parents.append(self._innermost)
+                try:
+                    yield
+                finally:
+                    self._parents.pop()
+        finally:
+            self._drain()
 
     @contextlib.contextmanager
     def nested(self, name: str, params: Mapping[str, Any]) -> Iterator[None]:
@@ -143,15 +142,44 @@ class Tracker:
     def tag(self, key: str, value: str) -> None:
         self._record("tags", {key: value})
 
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Of the parent: what the whole run is, and where it comes from."""
+        self._record("tags", dict(values), run=self._parents[-1])
+
     def artifact(self, path: Path) -> None:
         """A finished file, uploaded to the innermost open run."""
         self._record("artifact", str(path.absolute()))
 
+    def exhibit(self, path: Path, table: bool = False) -> None:
+        """A finished file that shows the whole run: of the parent.
+
+        table: the file has the form of `mlflow.log_table` (orient `split`), and is shown as one.
+        """
+        kind = "table" if table else "artifact"
+        self._record(kind, str(path.absolute()), run=self._parents[-1])
+
+    def dataset(self, dataset: Dataset) -> None:
+        """Something that the whole run reads."""
+        self._record("dataset", asdict(dataset), run=self._parents[-1])
+
+    def model(self, folder: Path, name: str, digest: str, told: Mapping[str, str]) -> None:
+        """What the whole run made: a folder in MLflow's format, to be listed and registered.
+
+        told: plain facts of it; `note` is its description, in Markdown.
+        """
+        known = {"folder": str(folder.absolute()), "name": name, "digest": digest}
+        content = {**known, "told": dict(told)}
+        self._record("model", content, run=self._parents[-1])
+
+    def page(self) -> str:
+        """The parent's address below MLflow's own; empty where MLflow has not been reached."""
+        self._drain()
+        return self._delivery.page_of(self._parents[-1])
+
     def close(self) -> None:
         """Deliver what still waits; what cannot be delivered stays for the next Tracker here."""
-        with self._lock:
-            self._next_contact = 0.0
-            self._drain()
+        self._next_contact = 0.0
+        self._drain()
 
     @property
     def _innermost(self) -> dict[str, Any]:
@@ -159,18 +187,22 @@ class Tracker:
 
     @contextlib.contextmanager
     def _run(
-        self, name: str, params: Mapping[str, Any], parent: dict[str, Any] | None
+        self,
+        name: str,
+        params: Mapping[str, Any],
+        parent: dict[str, Any] | None,
+        known_as: str | None = None,
     ) -> Iterator[None]:
-        above = parent["key"] if parent else self._identity
+        above, known = parent["key"] if parent else self._identity, known_as or name
         with self._lock:
-            self._names[above, name] += 1
-            key = digest([above, name, self._names[above, name]])
+            self._names[above, known] += 1
+            key = digest([above, known, self._names[above, known]])
         run = {"key": key, "name": name, "started": _now(), "parent": parent}
         before = self._open.set((*self._open.get(), run))
         status = "KILLED"
         try:
             self._record("status", "RUNNING")
-            self._record("params", dict(_flat(params)))
+            self._record("params", dict(flat(params)))
             yield
             status = "FINISHED"
         except Exception:
@@ -187,13 +219,25 @@ class Tracker:
         entry = {"kind": kind, "content": content, "step": step, "at": _now()}
         with self._lock:
             self._spool.append({"run": run or self._innermost, **entry})
+        self._woken.set()
+
+    def _work(self) -> None:
+        """Runs in a thread: the run itself waits for MLflow at its end alone."""
+        while self._woken.wait():
+            self._woken.clear()
             self._drain()
 
     def _drain(self) -> None:
-        """Deliver the spool in order; the one place where MLflow's errors are caught."""
+        """Deliver the spool in order; what is recorded meanwhile waits for the next time."""
+        with self._delivering:
+            self._deliver_all()
+
+    def _deliver_all(self) -> None:
+        """The one place where MLflow's errors are caught."""
         if time.monotonic() < self._next_contact:
             return
-        waiting = self._waiting()
+        with self._lock:
+            waiting = self._waiting()
         if not waiting:
             return
         began, delivered = time.monotonic(), 0
@@ -206,11 +250,12 @@ class Tracker:
         except Exception as error:  # any: a run never fails because of its tracker
             pause = max(RETRY_SECONDS, RETRY_FACTOR * (time.monotonic() - began))
             self._next_contact = time.monotonic() + pause
-            self._client, self._run_ids = None, {}
+            self._delivery.disconnect()
             reason = without_secrets((str(error) or repr(error)).partition("\n")[0])[:200]
             say(f"MLflow cannot be reached; entries wait in {self._spool.path.name} ({reason})")
         if delivered:
-            self._keep(waiting[delivered:])
+            with self._lock:
+                self._keep(self._waiting()[delivered:])
 
     def _waiting(self) -> list[dict[str, Any]]:
         """The spool's entries; a damaged one is told of, and kept among the rejected ones."""
@@ -233,24 +278,7 @@ class Tracker:
                 EventLog(aside).append(*entries)
 
     def _connect(self) -> None:
-        if self._client is not None:
-            return
-        _set_environment()
-        from mlflow import MlflowClient
-
-        # Where someone else imported MLflow first, the environment came too late.
-        logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
-        client = MlflowClient(tracking_uri=self._uri)
-        found = client.get_experiment_by_name(self._experiment)
-        if found is None:
-            artifacts = _artifacts(self._uri)
-            location = artifacts.as_uri() if artifacts else None
-            self._experiment_id = client.create_experiment(self._experiment, location)
-        else:
-            self._experiment_id = found.experiment_id
-            if found.lifecycle_stage == "deleted":
-                client.restore_experiment(self._experiment_id)
-        self._client = client
+        self._delivery.connect()
 
     def _deliver_or_reject(self, entry: dict[str, Any]) -> None:
         from mlflow import MlflowException
@@ -264,62 +292,7 @@ class Tracker:
             say(f"MLflow refused an entry; it is kept in {self._rejected.path.name}")
 
     def _deliver(self, entry: dict[str, Any]) -> None:
-        from mlflow.entities import Metric, Param, RunTag
-
-        client, run_id, content = self._client, self._run_id(entry["run"]), entry["content"]
-        match entry["kind"]:
-            case "status" if content == "RUNNING":
-                client.update_run(run_id, status=content)
-            case "status":
-                client.set_terminated(run_id, content, end_time=entry["at"])
-            case "params":
-                client.log_batch(run_id, params=[Param(key, content[key]) for key in content])
-            case "metrics":
-                stamp = (entry["at"], entry["step"])
-                metrics = [Metric(key, value, *stamp) for key, value in content.items()]
-                client.log_batch(run_id, metrics=metrics)
-            case "tags":
-                client.log_batch(run_id, tags=[RunTag(key, content[key]) for key in content])
-            case "artifact":
-                if not Path(content).is_file():
-                    raise FileNotFoundError(f"{content}: is gone")
-                client.log_artifact(run_id, content)
-
-    def _run_id(self, run: dict[str, Any]) -> str:
-        """MLflow's id of a run; found by its key, else made, with the runs above it.
-
-        Each entry carries its run in full, so that a new server can take over at any entry.
-        """
-        if run["key"] not in self._run_ids:
-            from mlflow.entities import ViewType
-
-            found = self._client.search_runs(
-                [self._experiment_id], f"tags.`{RUN_TAG}` = '{run['key']}'", ViewType.ALL
-            )
-            if not found:
-                tags = {RUN_TAG: run["key"]}
-                if run["parent"]:
-                    tags["mlflow.parentRunId"] = self._run_id(run["parent"])
-                found = [
-                    self._client.create_run(
-                        self._experiment_id, run["started"], tags, run_name=run["name"]
-                    )
-                ]
-            self._run_ids[run["key"]] = found[0].info.run_id
-        return self._run_ids[run["key"]]
-
-
-def _set_environment() -> None:
-    for key, value in ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
-
-
-def _artifacts(uri: str) -> Path | None:
-    """The artifact folder beside a sqlite database; a server decides for itself."""
-    prefix = "sqlite:///"
-    if not uri.startswith(prefix):
-        return None
-    return Path(unquote(uri.removeprefix(prefix))).parent / "mlartifacts"
+        self._delivery.deliver(entry)
 
 
 def _identity(path: Path) -> str:
@@ -329,14 +302,6 @@ def _identity(path: Path) -> str:
         write_json(path, uuid.uuid4().hex)
         known = path.read_text(encoding="utf-8").strip()
     return known
-
-
-def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in params.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", str(value)
 
 
 def _now() -> int:

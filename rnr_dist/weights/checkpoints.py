@@ -18,6 +18,7 @@ from rnr_dist.errors import InputError
 from rnr_dist.run.directory import BASE_NOTE, read, replacing_folder, write
 from rnr_dist.run.extras import require_packages
 from rnr_dist.run.places import cache_folder, require_cache
+from rnr_dist.run.progress import say
 from rnr_dist.types import ModelRef
 from rnr_dist.weights.adapters import (
     composed_digest,
@@ -209,8 +210,9 @@ def _local_folder(name: str) -> Path | None:
 def _snapshot(name: str, trust_remote_code: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    wanted = [*COMPANIONS, "*.safetensors", *(["*.py"] if trust_remote_code else [])]
+    wanted = [*COMPANIONS, "README.md", "*.safetensors", *(["*.py"] if trust_remote_code else [])]
     unwanted = ["*/*", "consolidated*"]  # the same weights again, in other formats
+    say(f"looking for {name} in the cache, else fetching it from the hub")
     return Path(_from_hub(snapshot_download, name, allow_patterns=wanted, ignore_patterns=unwanted))
 
 

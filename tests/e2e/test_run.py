@@ -93,14 +93,38 @@ def test_mlflow_holds_one_parent_with_nested_runs(killed_and_resumed):
     [experiment] = [e for e in client.search_experiments() if e.name == "rnr"]
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
     parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
-    assert [r.info.run_name for r in parents] == ["tiny"]
+    assert [r.info.run_name for r in parents] == [run.name]
     toxic = "toxicity/challenging/fraction_gt_0.5"
     result = json.loads((run / "summary.json").read_text())["rows"][-1]["scores"][toxic]
     assert parents[0].data.metrics[toxic] == pytest.approx(result["value"])
     names = {r.info.run_name for r in runs}
     assert {"reveal", "release", "evaluate", "train -f0", "evaluate base"} <= names
     assert any(name.startswith("outer iteration") for name in names)
-    assert any(name.startswith("trial") for name in names)
+    assert {"trial -f0 1", "trial +r1 0.3", "trial -f1 0.1"} <= names
+    [parent] = parents
+    assert f"result/{toxic}" in parent.data.metrics and "system/run_memory_gib" in (
+        parent.data.metrics
+    )
+    assert {"outer 1/score", "outer 2/score"} <= {
+        key for r in runs if r.info.run_name == "reveal" for key in r.data.metrics
+    }
+    assert parent.data.tags["rnr.run_dir"] == str(run)
+    told = {one.dataset.name for one in parent.inputs.dataset_inputs}
+    assert {"forget contexts", "forget set", "retain answers"} <= told
+    files = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert {"steps.png", "results.json", "continuations.json", "config.json"} <= files
+    [model] = client.search_logged_models([experiment.experiment_id])
+    assert str(model.status) == "READY" and model.source_run_id == parent.info.run_id
+
+
+def test_the_log_ends_with_a_verdict_and_holds_nobody_else_s_bars(killed_and_resumed):
+    *_, log = killed_and_resumed
+    for foreign in ("Loading weights", "it/s]", "Warning", "[deepspeed]", "0%|"):
+        assert foreign not in log, foreign
+    ending = log.strip().splitlines()[-12:]
+    assert any(line.startswith("Result: ") and " against base: " in line for line in ending)
+    assert any(line.startswith("Next: rnr compare ") for line in ending)
+    assert "release: stage 2 of 5" in log
 
 
 def test_compare_shows_both_models(killed_and_resumed):

@@ -205,7 +205,7 @@ class FakeTracker:
         self.told: list[tuple[str, Any]] = []
 
     @contextlib.contextmanager
-    def parent(self, name, params):
+    def parent(self, name, params, known_as=None):
         self.told.append((name, dict(params)))
         yield
 
@@ -223,8 +223,23 @@ class FakeTracker:
     def tag(self, key, value):
         self.told.append((key, value))
 
+    def tags(self, values):
+        self.told.append(("tags", dict(values)))
+
     def artifact(self, path):
         self.told.append(("artifact", path))
+
+    def exhibit(self, path, table=False):
+        self.told.append(("table" if table else "exhibit", path))
+
+    def dataset(self, dataset):
+        self.told.append(("dataset", dataset))
+
+    def model(self, folder, name, digest, told):
+        self.told.append(("model", (folder, name, digest, told)))
+
+    def page(self):
+        return ""
 
     def close(self):
         pass

@@ -300,7 +300,9 @@ def test_a_run_keeps_its_config_and_prints_its_directory(place, capsys, monkeypa
     [(config, task, directory, until, *_)] = calls
     assert task.contexts(Split.TRAIN, "forget")
     assert (config.reveal.budget, until) == (9, "reveal")
-    assert capsys.readouterr().out.split() == [str(directory.path)]
+    said = capsys.readouterr().out.splitlines()
+    go_on = f"rnr run config.yaml --set reveal.budget=9 --resume {directory.path}"
+    assert said == [f"Next: {go_on}", str(directory.path)]
     assert directory.path.parent == place / "runs"
     assert directory.path.name.startswith("small-")
     assert read_json(directory.path / "config.json")["reveal"]["budget"] == 9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from rnr_dist.types import ModelRef, Split
 from rnr_dist.weights.checkpoints import checkpoint_digest
 from rnr_dist.weights.composition import add_to_model, load_adapter, save_adapter, stack
 from rnr_dist.weights.export import Card, CardScore, export_adapter, export_merged
+from rnr_dist.weights.provenance import Origin
 
 CARD = Card("toxicity", "release")
 TOKENS = torch.arange(24).reshape(2, 12) * 5 % 64
@@ -63,7 +65,7 @@ def expected(ref):
 
 def test_exported_adapter_is_the_composed_model_in_peft(composed, tmp_path):
     exported, truncation = export_adapter(
-        composed, tmp_path / "out", replace(CARD, base="org/name")
+        composed, tmp_path / "out", replace(CARD, base=Origin("org/name", "mit", "de"))
     )
     assert truncation is None
     assert "terms' sum: exact, rank 9" in (tmp_path / "out" / "README.md").read_text()
@@ -85,17 +87,62 @@ def test_exported_merge_is_the_composed_model_in_transformers(composed, tmp_path
 
 @pytest.mark.parametrize("export", [export_adapter, export_merged])
 def test_card_says_what_was_forgotten_and_from_what_it_was_composed(composed, tmp_path, export):
-    score = CardScore(0.0123, (0.004, 0.025), Split.FINAL, clusters=60, samples=480)
-    export(composed, tmp_path / "out", replace(CARD, scores={"fraction": score}))
+    change = (-0.87, -0.95, -0.77)
+    score = CardScore(0.0123, (0.004, 0.025), Split.FINAL, 60, 480, before=0.1, change=change)
+    known = replace(CARD, base=Origin("org/name", "mit", "de", "Rounded."), notes=["In short: so."])
+    export(composed, tmp_path / "out", replace(known, scores={"fraction": score}))
     card = (tmp_path / "out" / "README.md").read_text()
-    assert card.startswith("---\nbase_model: ")
+    assert card.startswith('---\nbase_model: "org/name"\n')
+    assert 'license: "mit"\nlanguage: "de"\ntags: ["unlearning"]\n---\n# org/name' in card
+    assert "Rounded." in card and "In short: so." in card and "## Limits" in card
     assert "made to forget: toxicity" in card
     assert composed.digest in card and composed.checkpoint_digest in card
     for term in composed.terms:
         assert f"| {term.coefficient:+g} | forget | `{term.adapter.digest}`" in card
-    assert "| fraction | 0.0123 | 0.004 to 0.025 | final | 60 | 480 |" in card
+    assert "| 0.1 | 0.0123 | 0.004 to 0.025 | −87 % (−95 … −77 %) | final | 60 | 480 |" in card
     assert "Made with rnr_dist by release." in card
     assert f"torch {torch.__version__}" in card
+
+
+@pytest.mark.parametrize("export", [export_adapter, export_merged])
+def test_a_base_without_a_name_is_known_by_its_digest_and_no_path_goes_out(
+    composed, tmp_path, export
+):
+    export(composed, tmp_path / "out", CARD)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"# checkpoint-{composed.checkpoint_digest}" in card and "base_model" not in card
+    assert "licence: that of the base" in card
+    for file in (tmp_path / "out").glob("*.json"):
+        assert str(tmp_path) not in file.read_text(), file
+    assert str(tmp_path) not in card
+
+
+def test_the_tokenizer_lies_beside_the_adapter(composed, tmp_path):
+    checkpoint = Path(composed.checkpoint)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (checkpoint / name).write_text("{}")
+    export_adapter(composed, tmp_path / "out", CARD)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    weights = {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+    assert names == weights | {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+
+
+def test_a_merge_says_how_it_was_rounded(tmp_path, tiny_llama):
+    tiny_llama(tmp_path / "base")
+    export_merged(whole(tmp_path / "base"), tmp_path / "exact", CARD)
+    assert "exact to fp32" in (tmp_path / "exact" / "README.md").read_text()
+    AutoModelForCausalLM.from_pretrained(tmp_path / "base").to(torch.bfloat16).save_pretrained(
+        tmp_path / "half"
+    )
+    export_merged(whole(tmp_path / "half"), tmp_path / "rounded", CARD)
+    told = "summed in fp32 and rounded to bfloat16, the checkpoint's own format: each weight is off"
+    assert f"{told} by at most 0.2%" in (tmp_path / "rounded" / "README.md").read_text()
+
+
+def whole(folder):
+    """The checkpoint with one adapter."""
+    ref = ModelRef(str(folder), checkpoint_digest(folder))
+    return ref.plus(1, adapter(folder.with_name(f"{folder.name}-one"), 2, {"q_proj": 32}))
 
 
 @pytest.mark.parametrize("export", [export_adapter, export_merged])

@@ -20,6 +20,7 @@ from rnr_dist.report.summary import read_summary
 from rnr_dist.run.directory import RunDir, read_json, write, write_json
 from rnr_dist.stats import paired_difference
 from rnr_dist.types import ModelRef, NamedModel, TokenSequence
+from tests.unit.fakes import FakeTracker
 from tests.unit.report_fakes import (
     BEHAVIOUR,
     EL,
@@ -41,14 +42,16 @@ SEQUENCE = TokenSequence("s0", "letters", (1, 2, 3, 4), "a b c d", 2)
 TOKENIZER = SimpleNamespace(decode=lambda ids: " ".join(f"word{i}" for i in ids))
 
 
-class Kept:
+class Kept(FakeTracker):
     """A tracker that keeps which files it was given."""
 
-    def __init__(self):
-        self.files = []
+    @property
+    def files(self):
+        return [told for kind, told in self.told if kind == "exhibit"]
 
-    def artifact(self, path):
-        self.files.append(path)
+    @property
+    def tables(self):
+        return [told for kind, told in self.told if kind == "table"]
 
 
 def a_run(tmp_path, task):
@@ -113,6 +116,16 @@ def test_the_report_of_a_release(tmp_path, capsys):
         "-f1: no candidate weight satisfied its rules; the least violation was taken",
     )
     assert len(summary.details.trials) == len(TRIALS) and not summary.details.curves
+    [headline] = [told for kind, told in bench.tracker.told if kind == "headline"]
+    score, name = summary.own.scores[RUDE.name], f"result/{RUDE.name}"
+    assert headline[name] == score.value and headline[f"{name}/low"] == score.ci95[0]
+    assert headline[f"{name}/change"] == pytest.approx(score.ratio - 1)
+    assert headline[f"{name}/change_low"] == pytest.approx(score.ratio_ci95[0] - 1)
+    [table] = bench.tracker.tables
+    found = {(row[0], row[1]): row[2] for row in read_json(table)["data"]}
+    assert found["+0.3·r1", RUDE.title] == score.value
+    [tags] = [told for kind, told in bench.tracker.told if kind == "tags"]
+    assert "rude, street −81 %" in tags["mlflow.note.content"]
     assert validate(dict(summary.config), "x") == bench.config
 
 
@@ -124,6 +137,11 @@ def test_the_report_of_given_sequences(tmp_path, capsys):
     assert "What is still recalled" in shown and "epoch 2 " in shown and "said 1" not in shown
     names = [path.name for path in bench.tracker.files]
     assert names == ["summary.json", "steps.png", "epochs.png", "continuations.md"]
+    [said] = [path for path in bench.tracker.tables if path.name == "continuations.json"]
+    content = read_json(said)
+    assert content["columns"] == ["sequence", "epoch", "prefix", "truth", "said"]
+    assert [row[1] for row in content["data"]] == [0, 1]  # the second epoch changed nothing
+    assert "\x1b" not in str(content) and "said 0" in content["data"][0][4]
     summary = read_summary(run.path / "summary.json")
     assert summary.recipe == "unlearn-sequences" and summary.details.limits == LIMITS
     assert summary.own.notes["best"] == 2 and summary.own.notes["met"] is True

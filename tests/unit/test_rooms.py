@@ -13,6 +13,7 @@ from importlinter.configuration import configure
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "rnr_dist"
+LOADED_BY_MLFLOW = Path("report/served.py")  # a script that no module here imports
 SHELL = {"generate", "score", "train", "machine", "recipes", "commands", "bench.py"}
 ENGINES = {"ray", "vllm", "mlflow"}
 
@@ -88,7 +89,7 @@ def test_the_core_loads_neither_ray_nor_vllm_nor_mlflow():
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         place = path.relative_to(PACKAGE)
-        if place.parts[0] not in SHELL:
+        if place.parts[0] not in SHELL and place != LOADED_BY_MLFLOW:
             for line, name in loaded(ast.parse(path.read_text()).body):
                 if name in ENGINES:
                     found.append(f"rnr_dist/{place}:{line} imports {name}")

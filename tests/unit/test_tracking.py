@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from rnr_dist.errors import InputError
+from rnr_dist.run.delivery import VIEW
 from rnr_dist.run.tracking import Tracker, default_uri, runs_page, ui_command
 
 NOWHERE = "http://127.0.0.1:9"
@@ -88,7 +90,7 @@ def test_parent_and_nested_runs_are_read_back_and_nothing_waits(tmp_path, report
     tracker.close()
     check_run(default_uri(runs), report)
     experiment = MlflowClient(default_uri(runs)).get_experiment_by_name("rnr").experiment_id
-    assert runs_page(default_uri(runs)).endswith(f":5000/#/experiments/{experiment}/runs")
+    assert runs_page(default_uri(runs)).endswith(f":5000/#/experiments/{experiment}/runs{VIEW}")
     assert spool.read_text() == ""
     assert (runs / "mlartifacts").is_dir()
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [runs.name]
@@ -242,3 +244,53 @@ def test_an_identity_that_a_full_disk_left_empty_is_made_again(runs, report):
     spool.with_name("spool.jsonl.id").write_text("")
     Tracker(default_uri(runs), "rnr", spool)
     assert len(json.loads(spool.with_name("spool.jsonl.id").read_text())) == 32
+
+
+def test_a_renamed_run_directory_goes_on_in_its_run_under_its_new_name(runs):
+    spool = runs / "mlflow.jsonl"
+    with Tracker(default_uri(runs), "rnr", spool).parent("demo-1", {}, known_as="demo"):
+        pass
+    with Tracker(default_uri(runs), "rnr", spool).parent("best", {}, known_as="demo"):
+        pass
+    [run] = found_runs(default_uri(runs))[1]
+    assert run.info.run_name == "best"
+
+
+def test_what_shows_the_whole_run_is_the_parent_s_and_tables_are_replaced(
+    runs, report, monkeypatch
+):
+    table = report.with_name("table.json")
+    tracker = Tracker(default_uri(runs), "rnr", runs / "mlflow.jsonl")
+    with tracker.parent("demo", {}):
+        for said in ("before", "now"):
+            table.write_text(json.dumps({"columns": ["said"], "data": [[said]]}))
+            with tracker.nested("report", {}):
+                tracker.exhibit(table, table=True)
+                tracker.exhibit(report)
+                tracker.tags({"version": "1"})
+        assert tracker.page().startswith("#/experiments/")
+    client, found = found_runs(default_uri(runs))
+    [parent] = [run for run in found if run.info.run_name == "demo"]
+    files = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert files == {"table.json", "report.json"} and parent.data.tags["version"] == "1"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", default_uri(runs))  # load_table reads no other
+    shown = client.load_table(parent.info.experiment_id, "table.json", [parent.info.run_id])
+    assert shown.values.tolist() == [["now"]]
+    experiment = client.get_experiment(parent.info.experiment_id)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_what_is_not_set_is_no_parameter_and_a_tracker_goes_nowhere_else(runs):
+    tracker = Tracker(default_uri(runs), "rnr", runs / "mlflow.jsonl")
+    with tracker.parent(
+        "demo", {"writer": None, "limit": {}, "stop": [], "model": "", "off": False}
+    ):
+        assert not isinstance(pickle.loads(pickle.dumps(tracker)), Tracker)
+    [run] = found_runs(default_uri(runs))[1]
+    assert run.data.params == {"off": "False"}
+
+
+def test_where_mlflow_was_not_reached_there_is_no_page(runs, impatient):
+    tracker = Tracker(NOWHERE, "rnr", runs / "mlflow.jsonl")
+    with tracker.parent("demo", {}):
+        assert tracker.page() == ""
