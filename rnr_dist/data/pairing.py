@@ -39,7 +39,6 @@ def pair_up(
     pool: Sequence[TokenSequence],
     vectors: tuple[np.ndarray, np.ndarray],
     settings: Pairing,
-    gpu: bool = False,
 ) -> list[Pair]:
     """The `settings.k` nearest of the pool for each forget sequence, nearest first.
 
@@ -50,7 +49,7 @@ def pair_up(
         raise InputError(
             f"pairing.k: found {len(pool)} texts to pair with, expected at least {settings.k}"
         )
-    index = make_index(vectors[1], settings.approximate_above, gpu)
+    index = make_index(vectors[1], settings.approximate_above)
     wanted = min(len(pool), settings.k * WIDER)
     pairs: list[Pair] = []
     for place, sequence in enumerate(forget):
@@ -106,8 +105,12 @@ def apart(
     return [other for other in pool if said.isdisjoint(_runs(other.text, words))]
 
 
-def make_index(vectors: np.ndarray, approximate_above: int, gpu: bool = False) -> Any:
-    """A faiss index of inner products: exact, or an inverted file above that many vectors."""
+def make_index(vectors: np.ndarray, approximate_above: int) -> Any:
+    """A faiss index of inner products: exact, or an inverted file above that many vectors.
+
+    On CPUs, also beside GPUs: the driver holds none, search there limits k, and faiss's build for
+    them brings other CUDA libraries than torch's. A million vectors are searched in a second.
+    """
     import faiss
 
     vectors = np.ascontiguousarray(vectors, np.float32)
@@ -117,8 +120,6 @@ def make_index(vectors: np.ndarray, approximate_above: int, gpu: bool = False) -
         cells = max(1, int(CELLS_PER_ROOT * len(vectors) ** 0.5))
         index = faiss.IndexIVFFlat(index, size, cells, faiss.METRIC_INNER_PRODUCT)
         index.nprobe = PROBED
-    if gpu and hasattr(faiss, "index_cpu_to_all_gpus"):
-        index = faiss.index_cpu_to_all_gpus(index)
     if not index.is_trained:
         index.train(vectors)
     index.add(vectors)

@@ -1,6 +1,6 @@
-"""Ray: start it here or join a cluster, and the plan of who needs what in which phase.
+"""Ray: start it here or join a cluster, and what there is room for on it (`placement` does the sum).
 
-Invariant: a plan that does not fit the machine is refused with one sentence before anything
+Invariant: a config that does not fit the machine is refused with one sentence before anything
 starts; engines hold no CPUs (docs/design.md), so Ray Train never waits for theirs.
 """
 
@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from rnr_dist.config.engines import Engines
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
 from rnr_dist.machine.ending import ENDING
+from rnr_dist.machine.placement import ENGINE, Node, Placement, place
 from rnr_dist.machine.processes import end, nodes, own_signals, watch, with_descendants
 from rnr_dist.machine.scratch import sweep
 from rnr_dist.run.private import private_folder
@@ -29,32 +32,26 @@ ENGINE_OVERHEAD_GIB = 1.6
 GIB = 2**30
 ROOM_SECONDS = 1800.0  # for what other jobs of a cluster hold
 ROOM_POLL_SECONDS = 2.0
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 SIGNAL_SECONDS = 0.1  # until the driver knows of a signal that all its processes got
 
 
 def check_room(config: Config, weights_bytes: int) -> None:
-    """Raises InputError when this machine has no room for the configured engines.
+    """Raises InputError when this machine has no room for what the config runs.
 
     A cluster (RAY_ADDRESS) has other machines: what it has room for is asked once it is joined.
     """
-    engines = config.engines
     if os.environ.get("RAY_ADDRESS"):
         return
+    engines = config.engines
+    place(config, [this_node(config)])
     if engines.gpus_each > 0:
-        _check_gpus(engines)
         return
     cores = len(os.sched_getaffinity(0))
     if engines.count * engines.cpus_each > cores:
         raise InputError(
             f"engines.count: found {engines.count} generators of {engines.cpus_each} core(s), "
             f"this machine has {cores} core(s); expected at most {cores // engines.cpus_each}"
-        )
-    workers = config.workers
-    if workers.gpus_each == 0 and workers.count * workers.cpus_each > cores:
-        raise InputError(
-            f"workers.count: found {workers.count} training worker(s) of {workers.cpus_each} "
-            f"core(s), this machine has {cores} core(s); expected at most "
-            f"{cores // workers.cpus_each}, or fewer workers.cpus_each"
         )
     each = weights_bytes / GIB + engines.kv_cache_gib + ENGINE_OVERHEAD_GIB
     free = psutil.virtual_memory().available / GIB
@@ -65,15 +62,58 @@ def check_room(config: Config, weights_bytes: int) -> None:
         )
 
 
-def _check_gpus(engines: Engines) -> None:
-    import torch
+def this_node(config: Config) -> Node:
+    """This machine as a node of its own Ray; its GPUs only where the config asks for some."""
+    gpus, cores = 0, len(os.sched_getaffinity(0))
+    if config.engines.gpus_each or config.workers.gpus_each:
+        import torch
 
-    gpus = torch.cuda.device_count()
-    if engines.count * engines.gpus_each > gpus:
-        raise InputError(
-            f"engines.count: found {engines.count} generators of {engines.gpus_each:g} GPU(s), "
-            f"this machine has {gpus} GPU(s); expected at most {int(gpus / engines.gpus_each)}"
-        )
+        gpus = torch.cuda.device_count()
+    free = psutil.virtual_memory().available / GIB
+    return Node(cores, gpus, config.engine_slots, free, gpu_gib() if gpus else None)
+
+
+def gpu_gib() -> float | None:
+    """Memory of this machine's smallest GPU, GiB; None where nothing tells.
+
+    torch would tell as well, and hold some of it from then on.
+    """
+    if not (tool := shutil.which("nvidia-smi")):
+        return None
+    asked = [tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    told = subprocess.run(asked, capture_output=True, text=True).stdout.split()
+    return min(map(int, told), default=0) / 1024 or None
+
+
+def joined_nodes() -> list[Node]:
+    """The living nodes of the cluster that Ray has joined. Their memory Ray does not tell."""
+    import ray
+
+    return [
+        Node(has.get("CPU", 0.0), int(has.get("GPU", 0)), has.get(ENGINE, 0.0))
+        for has in (node["Resources"] for node in ray.nodes() if node["Alive"])
+    ]
+
+
+def placement(config: Config) -> Placement:
+    """How the config is run on the joined cluster. Raises InputError for what has no place there."""
+    return place(config, joined_nodes(), "the cluster")
+
+
+@contextlib.contextmanager
+def cluster_joined() -> Iterator[None]:
+    """Join the cluster that RAY_ADDRESS names for the block, to look at it."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    with own_signals():
+        ray.init(**QUIET)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 @contextlib.contextmanager
@@ -88,12 +128,11 @@ def ray_session(config: Config) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     with contextlib.ExitStack() as stack:
         if os.environ.get("RAY_ADDRESS"):
             # The job's own environment holds here: a second one may not repeat its variables.
             with own_signals():
-                ray.init(**quiet)
+                ray.init(**QUIET)
             stack.callback(ray.shutdown)
             _check_cluster(config)
         else:
@@ -104,10 +143,10 @@ def ray_session(config: Config) -> Iterator[None]:
                 ray.init(
                     address="local",
                     num_cpus=len(os.sched_getaffinity(0)),
-                    resources={"rnr_engine": config.engine_slots},
+                    resources={ENGINE: config.engine_slots},
                     include_dashboard=False,
                     _temp_dir=str(_ray_folder()),
-                    **quiet,
+                    **QUIET,
                 )
             stack.callback(watch(nodes() - before, _node_died))
         yield
@@ -153,26 +192,11 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def trainings_at_once(config: Config) -> int:
-    """Trainings that the joined cluster has room for beside its engines.
+    """Trainings that the joined cluster has room for beside what lives while they run.
 
     Raises InputError where there is no room for a single one.
     """
-    import ray
-
-    workers, engines = config.workers, config.engines
-    resources = ray.cluster_resources()
-    if workers.gpus_each:
-        kind, each = "GPU", workers.gpus_each
-        room = resources.get(kind, 0.0) - engines.count * engines.gpus_each
-    else:
-        kind, each = "CPU", workers.cpus_each
-        room = resources.get(kind, 0.0)
-    if room < workers.count * each:
-        raise InputError(
-            f"workers.count: found {workers.count} training worker(s) of {each} {kind}, of which "
-            f"Ray has {room:g} beside the engines; expected at most {int(room / each)}"
-        )
-    return int(room / (workers.count * each))
+    return placement(config).trainings
 
 
 def _worker_environment() -> dict[str, str]:
@@ -184,6 +208,9 @@ def _worker_environment() -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         # Each thread's own malloc arena keeps what it freed: GiBs over a dozen processes.
         "MALLOC_ARENA_MAX": "2",
+        # Ray 2.60 lets actors that hold no GPU see all of them: BERTScore, an oracle or the bandit
+        # would take memory of an engine's card (github.com/ray-project/ray/issues/54868).
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, here)),
     }
 
@@ -204,17 +231,11 @@ def _check_cluster(config: Config) -> None:
     """
     import ray
 
-    trainings_at_once(config)
+    placement(config)
     if config.engines.gpus_each > 0:
         needed, kind = config.engine_slots * config.engines.gpus_each, "GPU"
     else:
-        needed, kind = float(config.engine_slots), "rnr_engine"
-    has = ray.cluster_resources().get(kind, 0.0)
-    if has < needed:
-        raise InputError(
-            f"engines.count: needs {needed:g} of the cluster's resource {kind}, which has "
-            f"{has:g}; see cluster/README.md"
-        )
+        needed, kind = float(config.engine_slots), ENGINE
     wait_for_room(kind, needed, lambda: ray.available_resources().get(kind, 0.0))
 
 

@@ -78,6 +78,8 @@ def arm_table(setting: Setting) -> Table:
         told = [encoded_on(tokenizer, f" {instructions[n]}") for n in kept]
         known = [(*meta.after, *ids) for ids in told]
     gpus = 1 if config.workers.gpus_each else 0
+    if gpus:
+        setting.bench.make_room(reading=True)
     task = ray.remote(arm_features).options(num_cpus=0, num_gpus=gpus)
     features = ray.get(task.remote(reader, arms, kept, meta.before, known))
     rows = [

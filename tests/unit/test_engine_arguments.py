@@ -271,7 +271,7 @@ def test_cpu_engines_need_memory_for_weights_cache_and_overhead(machine):
 
 
 def test_gpu_engines_need_gpus_and_no_cores(machine):
-    machine(cores=1, gib=0.1, gpus=2)
+    machine(cores=2, gib=0.1, gpus=2)  # the cores are those of a training
     check_room(config(count=2, gpus_each=1), 0)
     check_room(config(count=4, gpus_each=0.5), 0)
     with pytest.raises(InputError, match=r"found 5 generators of 0\.5 GPU.*2 GPU.*at most 4"):

@@ -28,10 +28,12 @@ def config(**sections):
 
 @pytest.fixture
 def has(monkeypatch):
-    """What the cluster has."""
+    """What the cluster's one node has."""
 
     def of(**resources):
-        monkeypatch.setattr(ray, "cluster_resources", lambda: {**resources})
+        node = {"Alive": True, "Resources": resources | {"rnr_engine": 9}}
+        gone = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 64.0}}
+        monkeypatch.setattr(ray, "nodes", lambda: [node, gone])
 
     return of
 
@@ -44,16 +46,17 @@ def test_so_many_trainings_as_there_are_cores_for(has, cores, expected):
 
 def test_no_room_for_one_training_is_refused_and_not_one(has):
     has(CPU=3.0)
-    with pytest.raises(InputError, match=r"workers\.count: found 2 .* of 2 CPU.* 3 .*at most 1"):
+    with pytest.raises(InputError, match=r"workers\.count: found 2 .* of 2 core.* 3 .*at most 1"):
         trainings_at_once(config(workers={"count": 2, "cpus_each": 2}))
 
 
-def test_engines_keep_their_gpus(has):
+def test_trainings_run_beside_engines_or_one_by_one_in_their_place(has):
     has(CPU=64.0, GPU=8.0)
     gpus = {"count": 2, "gpus_each": 1}
     assert trainings_at_once(config(workers=gpus, engines={"count": 4, "gpus_each": 1})) == 2
-    with pytest.raises(InputError, match=r"workers\.count: found 2 .* of 1 GPU, .* 1 beside"):
-        trainings_at_once(config(workers=gpus, engines={"count": 7, "gpus_each": 1}))
+    assert trainings_at_once(config(workers=gpus, engines={"count": 7, "gpus_each": 1})) == 1
+    with pytest.raises(InputError, match=r"workers\.count: found 9 .* has 8 GPU.*at most 8"):
+        trainings_at_once(config(workers={"count": 9, "gpus_each": 1}))
 
 
 def test_more_workers_than_cores_are_refused_before_ray_starts(monkeypatch):
