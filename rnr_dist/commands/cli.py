@@ -69,11 +69,12 @@ class Where:
 
 
 def _pipeline(command: str, config: Path, overrides: list[str], where: Where) -> None:
-    from rnr_dist.commands.check import check_checkpoint, check_inputs
+    from rnr_dist.commands.check import check_checkpoint, check_inputs, cost_lines, nodes_here
     from rnr_dist.config.file import load_config
     from rnr_dist.run.lock import held
     from rnr_dist.run.places import require_writable
     from rnr_dist.run.progress import say
+    from rnr_dist.weights.checkpoints import checkpoint_here
 
     if where.run and where.resume:
         raise InputError("--run and --resume: found both, expected one")
@@ -94,6 +95,8 @@ def _pipeline(command: str, config: Path, overrides: list[str], where: Where) ->
     with held(path), going_on("rnr", command, config, *options, "--resume", path):
         directory = open_run(path, loaded, where.resume is not None, where.reread)
         say(f"run directory {directory.path}")
+        for line in cost_lines(loaded, task, checkpoint_here(loaded.model), nodes_here(loaded)):
+            say(line)
         run_pipeline(loaded, task, directory, stage, check_checkpoint, where.reread)
     print(directory.path)
 
@@ -152,12 +155,23 @@ def study(
 
 
 @app.command()
-def check(config: ConfigPath, overrides: Overrides = []) -> None:  # noqa: B006
-    """Check config, data, model and room before anything costs time."""
-    from rnr_dist.commands.check import check_config
+def check(
+    config: ConfigPath,
+    overrides: Overrides = [],  # noqa: B006
+    cluster: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Ask whether it fits the cluster that FILE describes."),
+    ] = None,
+    model_config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Take the model's shape from this config.json alone."),
+    ] = None,
+) -> None:
+    """Check config, data, model, room and cost before anything costs time."""
+    from rnr_dist.commands.check import Described, check_config
     from rnr_dist.run.shown import shown
 
-    for line in check_config(config, overrides):
+    for line in check_config(config, overrides, Described(cluster, model_config)):
         print(shown(line))
 
 

@@ -7,9 +7,10 @@ actor's GPU lies on one node, a fraction on one GPU, as Ray places them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from rnr_dist.config.cluster import Cluster
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
 
@@ -28,6 +29,15 @@ class Node:
     engines: float = 0
     gib: float | None = None
     gpu_gib: float | None = None
+
+
+def described(cluster: Cluster) -> list[Node]:
+    """The nodes of a cluster that a file describes."""
+    return [
+        Node(kind.cpus, kind.gpus, kind.rnr_engine, kind.memory_gib, kind.gpu_gib)
+        for kind in cluster.nodes
+        for _ in range(kind.count)
+    ]
 
 
 @dataclass(frozen=True)
@@ -213,3 +223,25 @@ def _require(nodes: Sequence[Node], actors: Sequence[Actor], where: str) -> None
         f"{last.key}: found {last.count} {last.name} of {last.each:g} {unit}, {where} has {has:g} "
         f"{unit}{apart}; expected at most {found}"
     )
+
+
+def require_memory(
+    nodes: Sequence[Node], needs: Mapping[str, tuple[Actor, float]], where: str = "this machine"
+) -> None:
+    """Raises InputError where an actor needs more of a GPU's memory than its part of the GPU.
+
+    needs: by what the sentence calls it, the actor and GiB on each of its GPUs. Asked of the
+    smallest GPU, and not where nobody has told what that holds.
+    """
+    cards = [node.gpu_gib for node in nodes if node.gpus]
+    if not cards or None in cards:
+        return
+    smallest = min(card for card in cards if card)
+    for name, (actor, gib) in needs.items():
+        share = min(actor.gpus, 1.0)
+        if actor.gpus and gib > share * smallest:
+            part = f"its part, {share:g}, of a GPU" if share < 1 else "a GPU"
+            raise InputError(
+                f"{name}: each of {actor.count} {actor.name} needs about {gib:.1f} GiB, {where} has "
+                f"{share * smallest:.1f} GiB in {part}; expected less (rnr check says what for)"
+            )
