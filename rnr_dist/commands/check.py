@@ -208,7 +208,7 @@ def cost_lines(
     placed = place(config, nodes, where)
     lines = [
         f"place   {phase.name}: "
-        + ", ".join(f"{one.count} {one.name} of {one.each:g} {one.kind}" for one in phase.actors)
+        + ", ".join(f"{one.name} {one.count} x {one.each:g} {one.kind}" for one in phase.actors)
         for phase in placed.phases
     ]
     if folder is None:

@@ -29,8 +29,8 @@ from rnr_dist.weights.shape import Shape, shape_of, trained_of
 
 # Driver, Ray's own processes, oracle and embedder with their models, on the machine of the driver.
 DRIVER_GIB = 3.0
-# Until an engine answers and until workers train, whatever the model's size: read here.
-ENGINE_SECONDS, WORKERS_SECONDS = 25.0, 20.0
+# Until an engine answers and until workers train, read here, and what a disk gives of weights.
+ENGINE_SECONDS, WORKERS_SECONDS, BYTES_A_SECOND = 25.0, 20.0, 1e9
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ class Estimate:
     def seconds(self, work: Work, yielding: bool) -> float:
         """What a stage takes, with the starts of engines and of trainings."""
         config, shape = self.config, self.shape
-        took = ENGINE_SECONDS * bool(work.generated) + WORKERS_SECONDS * work.starts
-        if yielding:
-            took += ENGINE_SECONDS * work.starts
+        load = 2 * shape.parameters / BYTES_A_SECOND
+        engines = bool(work.generated) + work.starts * yielding
+        took = engines * (ENGINE_SECONDS + load) + work.starts * (WORKERS_SECONDS + load)
         took += generating_seconds(shape, work.generated, config.engines)
         for key, tokens in work.trained.items():
             training, _ = self.trainings[key]
