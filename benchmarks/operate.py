@@ -19,7 +19,9 @@ PARTS = sorted(path.stem for path in (Path(__file__).parent / "operate_parts").g
 def main() -> None:
     wanted = sys.argv[1:] or PARTS
     if unknown := set(wanted) - set(PARTS):
-        sys.exit(f"operate: found {', '.join(sorted(unknown))}; expected some of {', '.join(PARTS)}")
+        sys.exit(
+            f"operate: found {', '.join(sorted(unknown))}; expected some of {', '.join(PARTS)}"
+        )
     figures = {}
     for name in wanted:
         figures |= importlib.import_module(f"operate_parts.{name}").measure()

@@ -153,9 +153,7 @@ class Described:
     model: Path | None = None
 
 
-def check_config(
-    path: Path, overrides: list[str], described: Described = Described()
-) -> list[str]:
+def check_config(path: Path, overrides: list[str], described: Described = Described()) -> list[str]:
     """Lines on what was found. Raises InputError for the first problem."""
     config = load_config(path, overrides)
     lines = [f"config  {config.name}: {path}", f"recipe  {config.recipe}"]

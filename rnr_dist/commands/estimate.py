@@ -91,7 +91,7 @@ class Estimate:
                 f"generated and {tokens:,} trained tokens"
             )
         if work:
-            yield f"time    in all about {_told(total)} at most; within a factor of two (docs/cost.md)"
+            yield f"time    in all about {_told(total)} at most, within a factor of two"
 
     def seconds(self, work: Work, yielding: bool) -> float:
         """What a stage takes, with the starts of engines and of trainings."""
@@ -116,9 +116,7 @@ def estimate(config: Config, folder: Path) -> Estimate:
         pairs = {"learn": config.pairing.k}  # of a role that may take more
         sequences = sum(pairs.get(role, most) for role, (_, most) in roles.items())
         if longest := getattr(config.task, "max_tokens", 0):
-            training = training.model_copy(
-                update={"max_tokens": min(longest, training.max_tokens)}
-            )
+            training = training.model_copy(update={"max_tokens": min(longest, training.max_tokens)})
         part = trained_of(folder, training, trusted)
         memory = training_memory(shape, part, training, config.workers, sequences)
         found[key] = training, memory

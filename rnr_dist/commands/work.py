@@ -1,6 +1,6 @@
 """How many tokens each stage of a run generates and trains on, at most, before anything is done.
 
-In: a config and its task. Out: a `Work` a stage. Invariant: pure counts of what config and data say;
+In: a config and its task. Out: a `Work` a stage. Invariant: counts of what config and data say;
 where only a run will tell (what the forget set holds, when epochs end) the most that it can be.
 """
 

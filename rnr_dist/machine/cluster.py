@@ -1,4 +1,4 @@
-"""Ray: start it here or join a cluster, and what there is room for on it (`placement` does the sum).
+"""Ray: start it here or join a cluster, and ask what there is room for (`placement` does the sum).
 
 Invariant: a config that does not fit the machine is refused with one sentence before anything
 starts; engines hold no CPUs (docs/design.md), so Ray Train never waits for theirs.
@@ -96,7 +96,7 @@ def joined_nodes() -> list[Node]:
 
 
 def placement(config: Config) -> Placement:
-    """How the config is run on the joined cluster. Raises InputError for what has no place there."""
+    """How the config is run on the joined cluster. Raises InputError for what has no place."""
     return place(config, joined_nodes(), "the cluster")
 
 

@@ -1,8 +1,8 @@
 """Who holds what of a cluster in each phase of a run, and whether it fits: one sum, in one place.
 
-In: a config and the nodes of a cluster. Out: a `Placement`, or one InputError. Invariant: pure; what
-passes here finds its place in every phase, whatever runs beside it, and nothing waits for ever. An
-actor's GPU lies on one node, a fraction on one GPU, as Ray places them.
+In: a config and the nodes of a cluster. Out: a `Placement`, or one InputError. Invariant: pure;
+what passes here finds its place in every phase, beside all that lives then, and waits for nothing.
+An actor's GPUs lie on one node, a fraction on one GPU, as Ray places them.
 """
 
 from __future__ import annotations
@@ -242,6 +242,7 @@ def require_memory(
         if actor.gpus and gib > share * smallest:
             part = f"its part, {share:g}, of a GPU" if share < 1 else "a GPU"
             raise InputError(
-                f"{name}: each of {actor.count} {actor.name} needs about {gib:.1f} GiB, {where} has "
-                f"{share * smallest:.1f} GiB in {part}; expected less (rnr check says what for)"
+                f"{name}: each of {actor.count} {actor.name} needs about {gib:.1f} GiB, {where} "
+                f"has {share * smallest:.1f} GiB in {part}; expected less: smaller batches, more "
+                "GPUs, or gradient_checkpointing"
             )

@@ -1,7 +1,7 @@
 """How large a model is: parameters, widths, layers, and what a training of it trains.
 
-In: a checkpoint folder, of which its config.json is enough. Out: a `Shape` and `TrainedPart`s, plain
-numbers. Invariant: counted on the model without weights, so they hold for every architecture that
+In: a checkpoint folder, of which its config.json is enough. Out: a `Shape` and `TrainedPart`s.
+Invariant: counted on the model without weights, so they hold for every architecture that
 transformers knows.
 """
 
@@ -20,7 +20,7 @@ from rnr_dist.weights.targets import named
 class Shape:
     """parameters: each counted once, a tied head not at all. Widths in numbers: `hidden` of the
     residual stream, `query` and `key_value` of all heads together, `inner` of the MLP. gated: its
-    MLP multiplies two products (Llama); normed_in_fp32: its norms copy what they read to fp32."""
+    MLP multiplies two products (Llama)."""
 
     parameters: int
     vocabulary: int

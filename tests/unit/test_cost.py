@@ -178,7 +178,9 @@ LONG = Training(max_tokens=1024, micro_batch_tokens=16384, gradient_checkpointin
 )
 def test_what_was_measured_on_a_gpu_is_met(folder, training, sequences, gib):
     """docs/figures.md, "On a GPU": torch's own peak, without CUDA's context."""
-    found = training_memory(shape_of(folder), trained_of(folder, training), training, GPU, sequences)
+    found = training_memory(
+        shape_of(folder), trained_of(folder, training), training, GPU, sequences
+    )
     assert found.total / GIB - CONTEXT_GIB == pytest.approx(gib, rel=0.15)
 
 

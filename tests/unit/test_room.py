@@ -112,6 +112,7 @@ def test_processes_of_ray_have_the_environment_and_the_driver_has_its_own_back(m
     before = signal.getsignal(signal.SIGTERM)
     with cluster.ray_session(config()):
         assert seen["MALLOC_ARENA_MAX"] == "2"
+        assert seen["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] == "1"  # no GPU for who asks for none
         assert str(Path(rnr_dist.__file__).parents[1]) in seen["PYTHONPATH"].split(os.pathsep)
         assert "MALLOC_ARENA_MAX" not in os.environ
         assert signal.getsignal(signal.SIGTERM) is before
