@@ -96,8 +96,8 @@ def held_by(process: psutil.Process) -> float:
     return sum(one.memory_full_info().pss for one in family) / GIB
 
 
-def measure() -> dict[str, Any]:
-    """`memory_estimate_error`: the largest gap, as a share of what was measured."""
+def measure(folder: Path) -> dict[str, Any]:
+    """`memory_estimate_error`: the largest gap, as a share of what was measured. Keeps no rows."""
     base = resolve_model("embedded:smollm2-135m-instruct")
     config = load_config(ROOT / "configs" / "demo.yaml")
     one = config.model_copy(update={"engines": Engines(count=1, kv_cache_gib=0.5)})

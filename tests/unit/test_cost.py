@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.cost_table import table
 from rnr_dist.commands.estimate import Estimate, estimate
 from rnr_dist.commands.work import Work, work_of
 from rnr_dist.config.engines import Engines
@@ -223,3 +224,9 @@ def test_engines_that_yield_start_again_after_each_training():
     assert isinstance(found, Estimate)
     more = found.seconds(work, True) - found.seconds(work, False)
     assert more == pytest.approx(3 * (25 + load))
+
+
+def test_the_documents_table_is_the_codes():
+    page = (ROOT / "docs" / "cost.md").read_text(encoding="utf-8")
+    told = page.partition("<!-- cost table -->\n")[2].partition("\n<!-- end of cost table -->")[0]
+    assert told == table()
