@@ -21,7 +21,7 @@ import psutil
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
 from rnr_dist.machine.ending import ENDING
-from rnr_dist.machine.placement import ENGINE, Node, Placement, place
+from rnr_dist.machine.placement import ENGINE, Node, Placement, arrange, place
 from rnr_dist.machine.processes import end, nodes, own_signals, watch, with_descendants
 from rnr_dist.machine.scratch import sweep
 from rnr_dist.run.private import private_folder
@@ -96,8 +96,11 @@ def joined_nodes() -> list[Node]:
 
 
 def placement(config: Config) -> Placement:
-    """How the config is run on the joined cluster. Raises InputError for what has no place."""
-    return place(config, joined_nodes(), "the cluster")
+    """How the config is run on the joined cluster, which was found to have room for its engines.
+
+    Raises InputError where it has none for a training.
+    """
+    return arrange(config, joined_nodes(), "the cluster")
 
 
 @contextlib.contextmanager
@@ -231,7 +234,7 @@ def _check_cluster(config: Config) -> None:
     """
     import ray
 
-    placement(config)
+    place(config, joined_nodes(), "the cluster")
     if config.engines.gpus_each > 0:
         needed, kind = config.engine_slots * config.engines.gpus_each, "GPU"
     else:

@@ -161,16 +161,30 @@ def place(config: Config, nodes: Sequence[Node], where: str = "this machine") ->
 
     where: what the sentences call the nodes.
     """
-    engines, workers = engines_of(config), workers_of(config)
-    _require(nodes, [engines], where)
-    writer = replace(engines, name="writer beside the generators", key="reveal.writer", count=1)
-    reading = [engines, writer] if config.reveal.writer else [engines]
+    reading = _reading(config)
+    _require(nodes, reading[:1], where)
     _require(nodes, reading, where)
+    return arrange(config, nodes, where)
+
+
+def _reading(config: Config) -> list[Actor]:
+    """The generators, and the one that writes instructions for a while."""
+    engines = engines_of(config)
+    writer = replace(engines, name="writer beside the generators", key="reveal.writer", count=1)
+    return [engines, writer] if config.reveal.writer else [engines]
+
+
+def arrange(config: Config, nodes: Sequence[Node], where: str = "this machine") -> Placement:
+    """`place` where it is known that the generators fit. Raises InputError where a training, alone,
+    does not."""
+    engines, workers, reading = engines_of(config), workers_of(config), _reading(config)
     _require(nodes, [workers], where)
     features = Actor("reader of arms' features", "workers.gpus_each", 1, gpus=1)
     reads = [features] if config.way == "merge" and workers.gpus else []
-    yielding = not fits(nodes, [engines, workers])
-    reading_yields = not fits(nodes, [engines, *reads])
+    # On CPUs engines hold no cores, so they are in nobody's way.
+    both = bool(engines.gpus and workers.gpus)
+    yielding = both and not fits(nodes, [engines, workers])
+    reading_yields = both and not fits(nodes, [engines, *reads])
     training = [workers] if yielding else [engines, workers]
     featuring = reads if reading_yields else [engines, *reads]
     embedder = Actor("embedder", "reveal.embedder", 1, gpus=EMBEDDER_GPUS)

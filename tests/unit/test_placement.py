@@ -6,7 +6,7 @@ import pytest
 
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
-from rnr_dist.machine.placement import Actor, Node, fits, fitting, place
+from rnr_dist.machine.placement import Actor, Node, arrange, fits, fitting, place
 
 SOURCE = {"source": "builtin:expository", "splits": {"final": 1}}
 TASK = {"challenging": SOURCE, "ordinary": SOURCE, "in_domain": [SOURCE], "out_of_domain": [SOURCE]}
@@ -130,3 +130,11 @@ def test_what_is_said_to_fit_does_and_what_runs_the_usual_way_is_found():
 def test_so_many_as_fit_are_counted():
     actors = [Actor("a", "a", 3, gpus=0.5), Actor("b", "b", 9, gpus=1), Actor("c", "c", 4, cpus=2)]
     assert fitting([Node(5, 3)], actors) == [3, 1, 2]
+
+
+def test_engines_on_cpus_are_in_no_trainings_way():
+    """They hold no cores, and a cluster's slots for them were counted when it was joined."""
+    found = arrange(config(workers={"cpus_each": 1}), [Node(3, 0, 0)])
+    assert (found.yielding, found.trainings, found.embedder_gpus) == (False, 3, 0)
+    mixed = config(engines={"count": 1, "gpus_each": 1})
+    assert not place(mixed, [Node(2, 1)]).yielding

@@ -31,7 +31,7 @@ def has(monkeypatch):
     """What the cluster's one node has."""
 
     def of(**resources):
-        node = {"Alive": True, "Resources": resources | {"rnr_engine": 9}}
+        node = {"Alive": True, "Resources": resources}
         gone = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 64.0}}
         monkeypatch.setattr(ray, "nodes", lambda: [node, gone])
 
