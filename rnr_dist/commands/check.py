@@ -213,7 +213,19 @@ def cost_lines(
         return [*lines, "memory  is told once the model's config.json is here"]
     cost = estimate(config, folder)
     require_memory(nodes, cost.needs, where)
-    return [*lines, *cost.lines(placed, work_of(config, task) if task else [])]
+    work = work_of(config, task) if task else []
+    return [*lines, *cost.lines(work, placed.yielding)]
+
+
+def first_lines(config: Config, task: Task) -> list[str]:
+    """What a run says of its cost before anything is started.
+
+    On a cluster who lives where is asked once the run has joined it, not before.
+    """
+    folder = checkpoint_here(config.model)
+    if not os.environ.get("RAY_ADDRESS"):
+        return cost_lines(config, task, folder, nodes_here(config))
+    return estimate(config, folder).lines(work_of(config, task)) if folder else []
 
 
 def nodes_here(config: Config) -> tuple[str, list[Node]]:

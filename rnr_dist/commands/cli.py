@@ -69,12 +69,11 @@ class Where:
 
 
 def _pipeline(command: str, config: Path, overrides: list[str], where: Where) -> None:
-    from rnr_dist.commands.check import check_checkpoint, check_inputs, cost_lines, nodes_here
+    from rnr_dist.commands.check import check_checkpoint, check_inputs, first_lines
     from rnr_dist.config.file import load_config
     from rnr_dist.run.lock import held
     from rnr_dist.run.places import require_writable
     from rnr_dist.run.progress import say
-    from rnr_dist.weights.checkpoints import checkpoint_here
 
     if where.run and where.resume:
         raise InputError("--run and --resume: found both, expected one")
@@ -95,7 +94,7 @@ def _pipeline(command: str, config: Path, overrides: list[str], where: Where) ->
     with held(path), going_on("rnr", command, config, *options, "--resume", path):
         directory = open_run(path, loaded, where.resume is not None, where.reread)
         say(f"run directory {directory.path}")
-        for line in cost_lines(loaded, task, checkpoint_here(loaded.model), nodes_here(loaded)):
+        for line in first_lines(loaded, task):
             say(line)
         run_pipeline(loaded, task, directory, stage, check_checkpoint, where.reread)
     print(directory.path)

@@ -22,7 +22,7 @@ from rnr_dist.machine.cost import (
     training_memory,
     training_seconds,
 )
-from rnr_dist.machine.placement import Actor, Placement, engines_of, workers_of
+from rnr_dist.machine.placement import Actor, engines_of, workers_of
 from rnr_dist.train.objectives import make_objective
 from rnr_dist.weights.node_cache import KEPT
 from rnr_dist.weights.shape import Shape, shape_of, trained_of
@@ -52,16 +52,19 @@ class Estimate:
             told[key] = workers, memory.total / GIB
         return told
 
-    def lines(self, placed: Placement, work: Sequence[Work]) -> list[str]:
-        """What `rnr check` prints: memory by phase, disk, time; without work no time."""
-        return [*self._memory(placed), *self._disk(), *self._time(work, placed.yielding)]
+    def lines(self, work: Sequence[Work], yielding: bool = False) -> list[str]:
+        """What `rnr check` prints: memory by phase, disk, time; without work no time.
 
-    def _memory(self, placed: Placement) -> Iterator[str]:
+        yielding: engines end for each training.
+        """
+        return [*self._memory(yielding), *self._disk(), *self._time(work, yielding)]
+
+    def _memory(self, yielding: bool) -> Iterator[str]:
         config = self.config
         yield f"memory  {config.engines.count} generator(s), each {self.engine}"
         for key, (_, memory) in self.trainings.items():
             yield f"memory  {config.workers.count} worker(s) of {key}, each {memory}"
-        if placed.yielding:
+        if yielding:
             yield "memory  generators end before each training and start again: one GPU serves both"
         if not (config.engines.gpus_each or config.workers.gpus_each):
             yield f"memory  in all {self.host_gib:.1f} GiB, {DRIVER_GIB:g} of them beside these"

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import ray
 
-from rnr_dist.commands.check import Described, check_config
+from rnr_dist.commands.check import Described, check_config, first_lines
 from rnr_dist.config.file import load_cluster, load_config
 from rnr_dist.errors import InputError
 from rnr_dist.machine.placement import described, place
+from rnr_dist.tasks.task import make_task
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "gpu").glob("*.yaml"))
@@ -133,3 +134,15 @@ def test_a_live_cluster_is_asked(monkeypatch):
     assert "place   reading: generators 2 x 1 rnr_engine" in check_config(demo, [])
     with pytest.raises(InputError, match=r"workers\.count: found 3 .* the cluster has 4 core"):
         check_config(demo, ["workers.count=3"])
+
+
+def test_a_run_says_first_what_it_costs_and_joins_no_cluster_for_that(monkeypatch):
+    config = load_config(ROOT / "configs" / "demo.yaml")
+    task = make_task(config)
+    here = first_lines(config, task)
+    assert any(line.startswith("place   training: generators 2 x 1") for line in here)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("joined"))
+    there = first_lines(config, task)
+    assert there == [line for line in here if not line.startswith("place")]
+    assert any(line.startswith("time    in all about") for line in there)
