@@ -17,9 +17,9 @@ from rnr_dist.weights.shape import Shape, TrainedPart
 
 GIB = 2**30
 # Interpreter, torch, Ray and DeepSpeed of a training worker on a CPU: read on the 135M model.
-WORKER_GIB = 0.75
+WORKER_GIB = 0.85
 # Of an engine on CPUs, beside weights and cache: two interpreters with torch and vLLM.
-ENGINE_GIB = 1.6
+ENGINE_GIB = 1.65
 # Of each process on a GPU: CUDA's context and its libraries' workspaces.
 CONTEXT_GIB = 0.6
 # Tokens that a vLLM engine computes together on a GPU, by its default.
