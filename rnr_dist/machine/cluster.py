@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -32,6 +33,7 @@ ENGINE_OVERHEAD_GIB = 1.6
 GIB = 2**30
 ROOM_SECONDS = 1800.0  # for what other jobs of a cluster hold
 ROOM_POLL_SECONDS = 2.0
+ANSWER_SECONDS = 10.0  # for a cluster's head to take a connection
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 SIGNAL_SECONDS = 0.1  # until the driver knows of a signal that all its processes got
 
@@ -85,6 +87,13 @@ def gpu_gib() -> float | None:
     return min(map(int, told), default=0) / 1024 or None
 
 
+def _require_answer(address: str) -> None:
+    """Raises OSError where nobody listens at HOST:PORT, which Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
+
+
 def joined_nodes() -> list[Node]:
     """The living nodes of the cluster that Ray has joined. Their memory Ray does not tell."""
     import ray
@@ -105,14 +114,25 @@ def placement(config: Config) -> Placement:
 
 @contextlib.contextmanager
 def cluster_joined() -> Iterator[None]:
-    """Join the cluster that RAY_ADDRESS names for the block, to look at it."""
+    """Join the cluster that RAY_ADDRESS names for the block, to look at it.
+
+    Raises InputError where none answers there.
+    """
     import ray
 
     if ray.is_initialized():
         yield
         return
-    with own_signals():
-        ray.init(**QUIET)
+    try:
+        _require_answer(os.environ.get("RAY_ADDRESS", ""))
+        with own_signals():
+            ray.init(**QUIET)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"RAY_ADDRESS: found {os.environ.get('RAY_ADDRESS')}, where no cluster can be joined "
+            f"({str(error).strip().splitlines()[0]}); expected the address of a running head, or "
+            "rnr check --cluster FILE"
+        ) from error
     try:
         yield
     finally:

@@ -198,3 +198,15 @@ def test_a_scorer_asks_again_by_itself(quick, monkeypatch):
     monkeypatch.setattr(ray, "get", lambda reference: reference.get())
     scorer = Scorer(Actor(), Actor(), "v")
     assert scorer.score(["a"], ["b"]) == scorer.embed(["a"]) == 1
+
+
+def test_a_cluster_that_does_not_answer_is_one_sentence(monkeypatch):
+    def unreachable(**options):
+        raise ConnectionError("ray client connection timeout\nmore")
+
+    monkeypatch.setattr(ray, "init", unreachable)
+    for address, why in (("auto", "ray client .* timeout"), ("127.0.0.1:1", ".*refused")):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        told = rf"^RAY_ADDRESS: found {address}, where no cluster can be joined \({why}\); expected"
+        with pytest.raises(InputError, match=told), cluster.cluster_joined():
+            pass
