@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 from rnr_dist.config.evaluation import Tracking
 from rnr_dist.config.oracles import Named
 from rnr_dist.config.schema import Config
-from rnr_dist.machine.cluster import EMBEDDER_GPU, ray_session
+from rnr_dist.machine.cluster import placement, ray_session
+from rnr_dist.machine.placement import Placement
 from rnr_dist.run.progress import say
 from rnr_dist.run.tracking import Tracker
 from rnr_dist.types import ModelRef
@@ -31,7 +32,7 @@ def no_check(config: Config, folder: Path) -> None:
     """Nothing is asked of a checkpoint."""
 
 
-CARRIED = ("config", "oracle", "base", "tokenizer", "ray", "scorer", "_serving")
+CARRIED = ("config", "oracle", "base", "tokenizer", "ray", "placement", "scorer", "_serving")
 
 
 class Bench:
@@ -135,10 +136,25 @@ class Bench:
         return other
 
     @cached_property
+    def placement(self) -> Placement:
+        """Who lives where and when on the cluster that Ray has joined."""
+        _ = self.ray
+        return placement(self.config)
+
+    def make_room(self, reading: bool = False) -> None:
+        """End the engines where a training, or `reading` arms' features, has no room beside them.
+
+        Who asks for an endpoint afterwards starts them again.
+        """
+        yields = self.placement.reading_yields if reading else self.placement.yielding
+        if yields and self._serving is not None:
+            say("the generators end: what comes now needs their GPUs")
+            self._serving = None
+            self._engines.close()
+
+    @cached_property
     def scorer(self) -> Any:
         """The task's oracle and the sentence embedder (`score.actors.Scorer`)."""
         from rnr_dist.score.actors import start_scorer
 
-        _ = self.ray
-        gpus = EMBEDDER_GPU if self.config.engines.gpus_each > 0 else 0
-        return start_scorer(self.oracle, self.config.embedder, gpus)
+        return start_scorer(self.oracle, self.config.embedder, self.placement.embedder_gpus)

@@ -7,19 +7,23 @@ starts no Ray.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from rnr_dist.commands.estimate import estimate, trainings_of
 from rnr_dist.commands.lengths import require_texts_fit
-from rnr_dist.config.file import load_config
+from rnr_dist.commands.work import work_of
+from rnr_dist.config.file import load_cluster, load_config
 from rnr_dist.config.methods import way_of
 from rnr_dist.config.schema import Config
-from rnr_dist.config.training import Training
 from rnr_dist.config.unlearning import Pairing
 from rnr_dist.data.sources import load_contexts
 from rnr_dist.errors import InputError
 from rnr_dist.generate.backend import backend_of
-from rnr_dist.machine.cluster import check_room
+from rnr_dist.machine.cluster import check_room, cluster_joined, joined_nodes, this_node
+from rnr_dist.machine.placement import Node, place, require_memory
+from rnr_dist.machine.placement import described as placement_of
 from rnr_dist.methods.method import make_method, require_served, require_trainable
 from rnr_dist.reveal.embeddings import require_embeddings
 from rnr_dist.run.extras import BRINGS, RUN, asked_for, lacking, require_packages
@@ -43,26 +47,24 @@ from rnr_dist.weights.targets import require_trained
 ASKED = {"reveal-and-release": "contexts", "unlearn-sequences": "sequences"}
 
 
-def check_inputs(config: Config, methods: bool = False) -> Task:
+def check_inputs(config: Config, methods: bool = False, elsewhere: bool = False) -> Task:
     """The task, once model, embedder, backend, room and data are there. Raises InputError.
 
-    methods: also those that `rnr baselines` puts beside the recipe's own.
+    methods: also those that `rnr baselines` puts beside the recipe's own. elsewhere: it shall not
+    run on this machine, whose room is not asked.
     """
     _check_cpu_weights(config)
-    if not os.environ.get("RAY_ADDRESS"):  # a cluster's nodes have temporary folders of their own
+    elsewhere = elsewhere or bool(os.environ.get("RAY_ADDRESS"))
+    if not elsewhere:  # a cluster's nodes have temporary folders of their own
         check_temporary_folder()
     models = [name for name in (config.model, config.reveal.writer) if name]
     for model in models:
         check_model(model)
     _check_encoders(config)
     here = checkpoint_here(config.model)
-    check_room(config, _weights_bytes(here) if here else 0)
-    task = make_task(config)
-    if ASKED[config.recipe] not in task.gives:
-        raise InputError(
-            f"task {config.task.name}: gives no {ASKED[config.recipe]}, which the recipe "
-            f"{config.recipe} works on; expected another recipe"
-        )
+    if not elsewhere:
+        check_room(config, _weights_bytes(here) if here else 0)
+    task = _task(config)
     _require_served(config, task, [config.own_method])
     if methods:
         check_methods(config, task)
@@ -70,8 +72,22 @@ def check_inputs(config: Config, methods: bool = False) -> Task:
         _check_served(config, "reveal.writer", config.reveal.writer)
     for name, model in config.evaluate.others.items():
         _check_served(config, f"evaluate.others.{name}", model)
-    if here:
+    if here and elsewhere:
+        check_architecture(config, here)
+        require_texts_fit(config, task, here)
+    elif here:
         check_checkpoint(config, here, task)
+    return task
+
+
+def _task(config: Config) -> Task:
+    """The task. Raises InputError for one that the recipe cannot work on."""
+    task = make_task(config)
+    if ASKED[config.recipe] not in task.gives:
+        raise InputError(
+            f"task {config.task.name}: gives no {ASKED[config.recipe]}, which the recipe "
+            f"{config.recipe} works on; expected another recipe"
+        )
     return task
 
 
@@ -123,7 +139,7 @@ def check_architecture(config: Config, folder: Path) -> None:
     trusted = config.trust_remote_code
     backend = backend_of(config.engines, folder, trusted).backend
     tokenizer = require_tokenizer(folder, trusted)
-    for key, training in _trainings(config):
+    for key, training in trainings_of(config):
         if training.parameters == "full":
             _require_full(config, folder, key)
         else:
@@ -139,34 +155,134 @@ def check_architecture(config: Config, folder: Path) -> None:
         require_embeddings(folder, backend, trusted)
 
 
-def check_config(path: Path, overrides: list[str]) -> list[str]:
+@dataclass(frozen=True)
+class Described:
+    """What a check is told of instead of what is here: a file with a cluster, a model's config."""
+
+    cluster: Path | None = None
+    model: Path | None = None
+
+
+def check_config(path: Path, overrides: list[str], described: Described = Described()) -> list[str]:
     """Lines on what was found. Raises InputError for the first problem."""
-    return told_of(load_config(path, overrides), str(path))
+    return told_of(load_config(path, overrides), str(path), described)
 
 
-def told_of(config: Config, origin: str) -> list[str]:
+def told_of(config: Config, origin: str, described: Described = Described()) -> list[str]:
     """`check_config` of a config that is read; `origin` is where from."""
     lines = [f"config  {config.name}: {origin}", f"recipe  {config.recipe}"]
-    lines.append(f"model   {config.model}")
-    task = check_inputs(config)
-    lines += task.describe()
+    nodes = named_nodes(described.cluster) if described.cluster else None
+    task: Task | None
+    if described.model:
+        folder: Path | None = described_model(described.model)
+        assert folder is not None
+        lines.append(f"model   {config.model}, by {described.model}: weights were not looked at")
+        task = check_described(config, folder)
+    else:
+        lines.append(f"model   {config.model}")
+        task = check_inputs(config, elsewhere=nodes is not None)
+        folder = checkpoint_here(config.model) or check_model(config.model)
+    lines += data_lines(config, task)
+    engines = config.engines
+    if folder:
+        choice = backend_of(engines, folder, config.trust_remote_code)
+        lines.append(f"backend {choice.backend}: {choice.why}")
+    kind = f"{engines.gpus_each:g} GPU(s)" if engines.gpus_each else f"{engines.cpus_each} core(s)"
+    dtype = compute_dtype(engines.dtype, engines.gpus_each > 0)
+    lines.append(f"engines {engines.count} of {kind}, {dtype}")
+    there = nodes_here(config) if nodes is None else (str(described.cluster), nodes)
+    return [*lines, *cost_lines(config, task, folder, there), *_lacks(config, task)]
+
+
+def data_lines(config: Config, task: Task | None) -> list[str]:
+    """What data was found, and which methods can run on it."""
+    if task is None:
+        return ["data    was not looked at: it is counted in tokens, and no tokenizer is here"]
+    lines = task.describe()
     lines += [f"row     {name}: {model}" for name, model in config.evaluate.others.items()]
     try:
         check_methods(config, task)
         lines.append(f"methods {', '.join(config.compared)}")
     except InputError as error:  # of no concern to who runs the recipe's own method alone
         lines.append(f"methods can't run: {error}")
-    engines = config.engines
-    if folder := checkpoint_here(config.model):
-        choice = backend_of(engines, folder, config.trust_remote_code)
-        lines.append(f"backend {choice.backend}: {choice.why}")
-    kind = f"{engines.gpus_each:g} GPU(s)" if engines.gpus_each else f"{engines.cpus_each} core(s)"
-    dtype = compute_dtype(engines.dtype, engines.gpus_each > 0)
-    lines.append(f"engines {engines.count} of {kind}, {dtype}")
-    if missing := lacking(needed_packages(config, task)):
-        told = f"{', '.join(missing)}; expected {asked_for(missing)}"
-        lines.append(f"lacks   to run it here: found no package {told}")
     return lines
+
+
+def cost_lines(
+    config: Config, task: Task | None, folder: Path | None, there: tuple[str, Sequence[Node]]
+) -> list[str]:
+    """Who lives where and when on these nodes, and what it costs.
+
+    folder: of the model; None where its config.json is not here yet. there: what a sentence calls
+    the nodes, and these. Raises InputError for what would wait for ever, or has not the memory.
+    """
+    where, nodes = there
+    placed = place(config, nodes, where)
+    lines = [
+        f"place   {phase.name}: "
+        + ", ".join(f"{one.name} {one.count} x {one.each:g} {one.kind}" for one in phase.actors)
+        for phase in placed.phases
+    ]
+    if folder is None:
+        return [*lines, "memory  is told once the model's config.json is here"]
+    cost = estimate(config, folder)
+    require_memory(nodes, cost.needs, where)
+    work = work_of(config, task) if task else []
+    return [*lines, *cost.lines(work, placed.yielding)]
+
+
+def first_lines(config: Config, task: Task) -> list[str]:
+    """What a run says of its cost before anything is started.
+
+    On a cluster who lives where is asked once the run has joined it, not before.
+    """
+    folder = checkpoint_here(config.model)
+    if not os.environ.get("RAY_ADDRESS"):
+        return cost_lines(config, task, folder, nodes_here(config))
+    return estimate(config, folder).lines(work_of(config, task)) if folder else []
+
+
+def nodes_here(config: Config) -> tuple[str, list[Node]]:
+    """What a sentence calls the place where the config would run now, and its nodes."""
+    if not os.environ.get("RAY_ADDRESS"):
+        return "this machine", [this_node(config)]
+    with cluster_joined():
+        return "the cluster", joined_nodes()
+
+
+def named_nodes(path: Path) -> list[Node]:
+    """The nodes of a described cluster."""
+    return placement_of(load_cluster(path))
+
+
+def described_model(path: Path) -> Path:
+    """The folder of a model's config.json. Raises InputError for another file."""
+    if path.name != "config.json" or not path.is_file():
+        raise InputError(f"--model-config: found {path}; expected a model's config.json")
+    return path.parent
+
+
+def check_described(config: Config, folder: Path) -> Task | None:
+    """The task, and as much of the model as its config.json tells. Raises InputError.
+
+    None where the task counts in tokens and no tokenizer lies beside the file.
+    """
+    _check_cpu_weights(config)
+    backend_of(config.engines, folder, config.trust_remote_code)
+    tokenizer = (folder / "tokenizer_config.json").exists()
+    if config.way == "epochs" and not tokenizer:
+        return None
+    named = config.model_copy(update={"model": str(folder)}) if tokenizer else config
+    task = _task(named)
+    _require_served(config, task, [config.own_method])
+    return task
+
+
+def _lacks(config: Config, task: Task | None) -> list[str]:
+    """A line on the packages that a run would lack here, where it would."""
+    missing = lacking(needed_packages(config, task)) if task else []
+    told = f"{', '.join(missing)}; expected {asked_for(missing)}" if missing else ""
+    return [f"lacks   to run it here: found no package {told}"] if told else []
 
 
 def needed_packages(config: Config, task: Task) -> list[str]:
@@ -185,17 +301,6 @@ def needed_packages(config: Config, task: Task) -> list[str]:
 def require_installed(config: Config, task: Task) -> None:
     """Raises InputError where this machine lacks a package that a run works with."""
     require_packages(needed_packages(config, task), config.name)
-
-
-def _trainings(config: Config) -> Iterator[tuple[str, Training]]:
-    """Every training of the recipe itself, by its key."""
-    if config.way == "merge":
-        for side in ("forget", "retain"):
-            yield f"release.{side}", getattr(config.release, side)
-    elif config.memorise.enabled:
-        yield "memorise.training", config.memorise.training
-    if (settings := config.methods.found(config.own_method)) is not None:
-        yield f"methods.{config.own_method}.training", settings.training
 
 
 def _require_full(config: Config, folder: Path, key: str) -> None:

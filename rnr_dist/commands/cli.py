@@ -169,12 +169,23 @@ def schema(
 
 
 @app.command()
-def check(config: ConfigPath, overrides: Overrides = []) -> None:  # noqa: B006
-    """Check config, data, model and room before anything costs time."""
-    from rnr_dist.commands.check import check_config
+def check(
+    config: ConfigPath,
+    overrides: Overrides = [],  # noqa: B006
+    cluster: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Ask whether it fits the cluster that FILE describes."),
+    ] = None,
+    model_config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Take the model's shape from this config.json alone."),
+    ] = None,
+) -> None:
+    """Check config, data, model, room and cost before anything costs time."""
+    from rnr_dist.commands.check import Described, check_config
     from rnr_dist.run.shown import shown
 
-    for line in check_config(config, overrides):
+    for line in check_config(config, overrides, Described(cluster, model_config)):
         print(shown(line))
 
 

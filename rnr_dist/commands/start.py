@@ -63,7 +63,12 @@ def start(
 
     Raises InputError for what is wrong before anything costs time, and for an unknown command.
     """
-    from rnr_dist.commands.check import check_checkpoint, check_inputs, require_installed
+    from rnr_dist.commands.check import (
+        check_checkpoint,
+        check_inputs,
+        first_lines,
+        require_installed,
+    )
     from rnr_dist.run.lock import held
     from rnr_dist.run.places import require_writable
     from rnr_dist.run.progress import say
@@ -84,6 +89,8 @@ def start(
     with held(path), around(path):
         directory = open_run(path, config, where.resume is not None, where.reread)
         say(f"run directory {directory.path}")
+        for line in first_lines(config, task):
+            say(line)
         page = run_pipeline(config, task, directory, stage, check_checkpoint, where.reread)
     return directory.path, page
 

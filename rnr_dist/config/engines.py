@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rnr_dist.config.base import Count, Flag, Many, PlainValues, Positive, Section, Weight, Whole
 
@@ -20,18 +20,19 @@ class Engines(Section):
     cpus_each: Count = 1
     """Cores of each engine on a CPU (own core list); ignored on GPUs."""
     gpus_each: Weight = 0
-    """GPUs of each engine; 0 picks CPU engines. A fraction shares one GPU; above 1 it is tensor
-    parallelism."""
+    """GPUs of each engine; 0 picks CPU engines. A fraction shares one GPU; 2 and more, whole ones
+    of one machine, are tensor parallelism."""
     max_model_len: Many = 1024
     """Tokens of prompt and output together."""
     kv_cache_gib: Positive = 0.5
-    """KV cache of one engine, GiB."""
+    """KV cache of one engine, GiB. An engine that has a whole GPU, or several, fills what is left
+    of nine tenths of it instead."""
     max_num_seqs: Count = 128
-    """Sequences decoded together in one engine."""
+    """Sequences decoded together in one engine. Left out: 128, on GPUs 1,024."""
     in_flight: Count = 2
     """Request batches that one engine holds at once, so that it never drains between them."""
     batch: Count = 64
-    """Sequences in one request batch."""
+    """Sequences in one request batch. Left out: 64, on GPUs 1,024 over all engines."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Weights and activations; `auto`: bfloat16 where the machine computes in it, else float32."""
     enforce_eager: Flag = True
@@ -50,3 +51,11 @@ class Engines(Section):
     """`lora`: models beside the base that one engine holds at once."""
     extra: PlainValues = Field(default_factory=dict)
     """Further vLLM engine arguments, passed on as they are; the transformers backend takes none."""
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Engines:
+        if self.gpus_each > 1 and self.gpus_each % 1:
+            raise ValueError(
+                f"gpus_each: found {self.gpus_each:g}, expected a part of one GPU or a whole number"
+            )
+        return self

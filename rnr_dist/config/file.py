@@ -12,17 +12,20 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from rnr_dist.config.base import Section
+from rnr_dist.config.cluster import Cluster
 from rnr_dist.config.named import NESTED
 from rnr_dist.config.schema import Config
 from rnr_dist.config.shipped import STUDIES, config_path
 from rnr_dist.config.strict_yaml import read_override, read_yaml
 from rnr_dist.config.study import Study
 from rnr_dist.errors import InputError, shown
+
+Kind = TypeVar("Kind", bound=Section)
 
 # Keys of earlier versions, and where they are now.
 MOVED = {
@@ -66,12 +69,20 @@ def with_settings(content: Mapping[str, Any], settings: Mapping[str, Any]) -> di
 
 def load_study(path: str | Path) -> Study:
     """Read and validate the file of a study, or one that ships by its name. Raises InputError."""
-    path = config_path(path, STUDIES)
+    return _load(config_path(path, STUDIES), Study)
+
+
+def load_cluster(path: str | Path) -> Cluster:
+    """Read and validate the description of a cluster. Raises InputError."""
+    return _load(Path(path), Cluster)
+
+
+def _load(path: Path, schema: type[Kind]) -> Kind:
     content = _mapping(path)
     try:
-        return Study.model_validate(content)
+        return schema.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{path}: {_sentence(error, Study)}") from error
+        raise InputError(f"{path}: {_sentence(error, schema)}") from error
 
 
 def _mapping(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ budget is not set here: every method gets the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
@@ -121,6 +121,17 @@ def way_of(name: str, way: Way) -> Way:
     """How a method is run in a recipe of that way: what has no epochs is merged. Raises InputError
     for a method that is not there."""
     return way if method_class(name).settings(way) else "merge"
+
+
+def trained_by_itself(names: Iterable[str], way: Way) -> list[str]:
+    """Those of the methods that have a training of their own where they run that way."""
+    known = [name for name in sorted(names) if name in METHODS or ":" in name]
+    return [
+        name
+        for name in known
+        if not getattr(method_class(name), "section", "")
+        and method_class(name).settings(way_of(name, way)) is not None
+    ]
 
 
 def complete_methods(content: Mapping[str, Any], way: Way, used: set[str]) -> dict[str, Any]:

@@ -15,9 +15,16 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, SerializeAsAny, model_validator
 
 from rnr_dist.config.base import FileName, Flag, Section, Seed, merged
+from rnr_dist.config.devices import sized_for_devices
 from rnr_dist.config.engines import Engines
 from rnr_dist.config.evaluation import Evaluate, Perplexity, Tracking
-from rnr_dist.config.methods import Methods, Way, complete_methods, way_of
+from rnr_dist.config.methods import (
+    Methods,
+    Way,
+    complete_methods,
+    trained_by_itself,
+    way_of,
+)
 from rnr_dist.config.named import by_name
 from rnr_dist.config.presets import PRESETS
 from rnr_dist.config.registry import METHODS, task_class
@@ -141,7 +148,9 @@ class Config(Section):
             used = {OWN[recipe], *(name for name in run if isinstance(name, str))}
             if isinstance(swept, Mapping) and recipe == "unlearn-sequences":
                 used.add(str(swept.get("method", OWN[recipe])))
-            content["methods"] = complete_methods(methods, WAYS[recipe], used)
+            own = trained_by_itself(used, WAYS[recipe])
+            content = sized_for_devices({**content, "methods": methods}, own)
+            content["methods"] = complete_methods(content["methods"], WAYS[recipe], used)
         return content
 
     @model_validator(mode="after")

@@ -97,7 +97,7 @@ class Training(Section):
     objective takes several together."""
     micro_batch_tokens: Count = 512
     """Padded tokens that one worker holds at once (one item at least); the result is the same.
-    GPUs want 8,192 or more."""
+    Left out: 512 (1,024 for methods by epochs), on GPUs 8,192."""
     max_tokens: Count = 192
     """Longer sequences are cut."""
     warmup_share: Fraction = 0.1
@@ -124,13 +124,16 @@ class Workers(Section):
     count: Count = 1
     """Training workers."""
     cpus_each: Count = 2
-    """Threads of a CPU worker."""
+    """Threads of a worker; one on CPUs holds as many cores."""
     gpus_each: Annotated[Whole, Field(le=1)] = 0
     """1 trains on GPUs."""
     zero_stage: Annotated[Whole, Field(le=3)] = 0
     """DeepSpeed ZeRO stage."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Frozen weights and activations, as of the engines; the LoRA itself is always fp32."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    """How attention is computed while training. `auto`: what transformers takes, mostly torch's own
+    (`sdpa`); `flash_attention_2` needs the package flash-attn on every worker."""
     max_failures: Whole = 2
     """Restarts of a training before the run fails."""
     checkpoint_seconds: Weight = 60

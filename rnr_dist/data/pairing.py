@@ -17,13 +17,11 @@ import numpy as np
 from rnr_dist.config.unlearning import Pairing
 from rnr_dist.data.words import words as words_of
 from rnr_dist.errors import InputError
-from rnr_dist.run.progress import say
 from rnr_dist.types import TokenSequence
 
 CELLS_PER_ROOT = 4  # cells of the approximate index, by the root of the pool's size
 PROBED = 16  # cells that it looks into
 FORM = 2  # of 64 built-in records 19 share no 8 words in a row with any of 32 others, 60 no 16
-MOST_ON_GPUS = 2048  # neighbours that faiss finds on a GPU at once
 WIDER = 8  # neighbours asked for at first, by k, since exclusion drops some
 
 
@@ -41,7 +39,6 @@ def pair_up(
     pool: Sequence[TokenSequence],
     vectors: tuple[np.ndarray, np.ndarray],
     settings: Pairing,
-    gpu: bool = False,
 ) -> list[Pair]:
     """The `settings.k` nearest of the pool for each forget sequence, nearest first.
 
@@ -52,13 +49,12 @@ def pair_up(
         raise InputError(
             f"pairing.k: found {len(pool)} texts to pair with, expected at least {settings.k}"
         )
-    index = make_index(vectors[1], settings.approximate_above, gpu)
+    index = make_index(vectors[1], settings.approximate_above)
     wanted = min(len(pool), settings.k * WIDER)
     pairs: list[Pair] = []
     for place, sequence in enumerate(forget):
         width = wanted
         while True:
-            index = _for_width(index, width)
             cosines, nearest = index.search(vectors[0][place : place + 1], width)
             chosen = [
                 Pair(sequence.id, pool[at].id, float(cosine))
@@ -109,11 +105,11 @@ def apart(
     return [other for other in pool if said.isdisjoint(_runs(other.text, words))]
 
 
-def make_index(vectors: np.ndarray, approximate_above: int, gpu: bool = False) -> Any:
+def make_index(vectors: np.ndarray, approximate_above: int) -> Any:
     """A faiss index of inner products: exact, or an inverted file above that many vectors.
 
-    gpu: on all GPUs that this process sees; where it cannot be there, one sentence says why and it
-    stays on the CPU.
+    On CPUs, also beside GPUs: the driver holds none, search there limits k, and faiss's build for
+    them brings other CUDA libraries than torch's. A million vectors are searched in a second.
     """
     import faiss
 
@@ -124,39 +120,9 @@ def make_index(vectors: np.ndarray, approximate_above: int, gpu: bool = False) -
         cells = max(1, int(CELLS_PER_ROOT * len(vectors) ** 0.5))
         index = faiss.IndexIVFFlat(index, size, cells, faiss.METRIC_INNER_PRODUCT)
         index.nprobe = PROBED
-    if gpu:
-        try:
-            return _filled(_on_gpus(index), vectors)
-        except RuntimeError as error:  # Faiss has no other
-            reason = (str(error).strip().splitlines() or ["no reason given"])[-1]
-            say(f"pairing: the index stays on the CPU ({reason})")
-    return _filled(index, vectors)
-
-
-def _on_gpus(index: Any) -> Any:
-    """A copy of the index on all GPUs. Raises RuntimeError."""
-    import faiss
-
-    if not hasattr(faiss, "index_cpu_to_all_gpus"):
-        raise RuntimeError("the faiss that is installed is built for CPUs")
-    if not faiss.get_num_gpus():
-        raise RuntimeError("this process sees no GPU")
-    return faiss.index_cpu_to_all_gpus(index)
-
-
-def _filled(index: Any, vectors: np.ndarray) -> Any:
     if not index.is_trained:
         index.train(vectors)
     index.add(vectors)
-    return index
-
-
-def _for_width(index: Any, width: int) -> Any:
-    """The index, on the CPU where so many neighbours are more than GPUs find."""
-    import faiss
-
-    if width > MOST_ON_GPUS and hasattr(faiss, "index_gpu_to_cpu"):
-        return faiss.index_gpu_to_cpu(index)
     return index
 
 

@@ -23,6 +23,9 @@ from rnr_dist.weights.checkpoints import require_content
 from rnr_dist.weights.node_cache import adapter_folder, leave_all, weights_folder
 
 Answer = TypeVar("Answer")
+# vLLM would sample through FlashInfer, whose kernels are compiled when they are first asked for, by
+# an nvcc that neither the image of cluster/Dockerfile nor most machines have.
+GPU_ENVIRONMENT = {"VLLM_USE_FLASHINFER_SAMPLER": "0"}
 
 
 class Generator:
@@ -36,6 +39,9 @@ class Generator:
             cores = engine_cores(index, engines.cpus_each, list(os.sched_getaffinity(0)))
             os.environ.update(cpu_environment(engines.cpus_each))
             os.sched_setaffinity(0, cores)  # the engine's process inherits it
+        else:
+            for name, value in GPU_ENVIRONMENT.items():
+                os.environ.setdefault(name, value)
         self._base, self._trusted = base, trust_remote_code
         self._engines = engines
         # Here and not as Ray's runtime environment, for which each actor would wait.

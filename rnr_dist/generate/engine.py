@@ -52,6 +52,10 @@ def engine_arguments(engines: Engines, checkpoint: str, trust_remote_code: bool)
         arguments["tensor_parallel_size"] = max(1, int(engines.gpus_each))
         # Engines that share a GPU share its memory; a tenth stays for activations elsewhere.
         arguments["gpu_memory_utilization"] = round(0.9 * min(1.0, engines.gpus_each), 3)
+        if engines.gpus_each < 1:
+            # By itself vLLM reads how much of the card is taken, its neighbours' part included, and
+            # engines that start together would count each other's.
+            arguments["kv_cache_memory_bytes"] = int(engines.kv_cache_gib * 2**30)
     else:
         # On CPUs `gpu_memory_utilization` would be taken of the whole RAM.
         arguments["kv_cache_memory_bytes"] = int(engines.kv_cache_gib * 2**30)

@@ -55,11 +55,11 @@ def level_of(figures: Mapping[str, np.ndarray], members: Sequence[int], quantile
 
 
 def nearest(
-    vectors: np.ndarray, unseen: np.ndarray, neighbours: int, settings: Pairing, gpu: bool = False
+    vectors: np.ndarray, unseen: np.ndarray, neighbours: int, settings: Pairing
 ) -> list[list[int]]:
     """Rows of `unseen` (n, d) by inner product to each row of `vectors` (m, d), nearest first, as
     pairs are found."""
-    index = make_index(unseen, settings.approximate_above, gpu)
+    index = make_index(unseen, settings.approximate_above)
     wanted = min(neighbours, len(unseen))
     _, rows = index.search(np.ascontiguousarray(vectors, np.float32), wanted)
     return [[int(at) for at in row if at >= 0] for row in rows]
@@ -158,7 +158,7 @@ def _neighbours(
     if not config.refinement.neighbours:
         return [[*range(len(task.unseen))]] * len(wanted)
     texts = [sequence.text for sequence in [*wanted, *task.unseen]]
-    gpu, own = config.workers.gpus_each > 0, len(wanted)
-    vectors = embedded(config.pairing.embedder, texts, 0.1 if gpu else 0)
+    own = len(wanted)
+    vectors = embedded(config.pairing.embedder, texts, bench.placement.embedder_gpus)
     neighbours = config.refinement.neighbours
-    return nearest(vectors[:own], vectors[own:], neighbours, config.pairing, gpu)
+    return nearest(vectors[:own], vectors[own:], neighbours, config.pairing)

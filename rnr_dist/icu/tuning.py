@@ -83,6 +83,12 @@ class Trials:
     def _tune(self, missing: Sequence[Mapping[str, Any]]) -> None:
         from ray import tune
 
+        if self.unlearner.bench.placement.yielding:
+            # Engines end for each training and start again, which only the driver can do.
+            for place in missing:
+                self.finish(place)
+                self._tell(place)
+            return
         # A trial's process starts nothing: Ray, and who answers there, are started before.
         _ = self.unlearner.bench.endpoint
 
@@ -123,8 +129,10 @@ class Trials:
                 trials=self._portable(),
             )
         for place in missing:
-            found = read_json(self._file(place))
-            say(f"{self.unlearner.name} {json.dumps(place)}: {_told(found)}")
+            self._tell(place)
+
+    def _tell(self, place: Mapping[str, Any]) -> None:
+        say(f"{self.unlearner.name} {json.dumps(place)}: {_told(read_json(self._file(place)))}")
 
     def note(self, overrides: Mapping[str, Any]) -> None:
         """Tell MLflow what a finished place has reached."""

@@ -1,18 +1,18 @@
-"""Ray: start it here or join a cluster, and the plan of who needs what in which phase.
+"""Ray: start it here or join a cluster, and ask what there is room for (`placement` does the sum).
 
-Invariant: a plan that does not fit the machine is refused with one sentence before anything
+Invariant: a config that does not fit the machine is refused with one sentence before anything
 starts; engines hold no CPUs (docs/design.md), so Ray Train never waits for theirs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import shutil
 import socket
+import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import psutil
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
 from rnr_dist.machine.ending import ENDING
+from rnr_dist.machine.placement import ENGINE, Node, Placement, arrange, place
 from rnr_dist.machine.processes import end, nodes, own_signals, watch, with_descendants
 from rnr_dist.machine.semaphores import remove_orphans
 from rnr_dist.run.private import private_folder
@@ -29,24 +30,23 @@ from rnr_dist.run.scratch import ray_folder, sweep
 
 # What a CPU engine takes beside weights and KV cache: two interpreters with torch and vLLM.
 ENGINE_OVERHEAD_GIB = 1.6
-EMBEDDER_GPU = 0.1  # of one GPU, where engines take some
 GIB = 2**30
 JOIN_SECONDS = 10.0  # for a head node to take a connection
 ROOM_SECONDS = 1800.0  # for what other jobs of a cluster hold
 ROOM_POLL_SECONDS = 2.0
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 SIGNAL_SECONDS = 0.1  # until the driver knows of a signal that all its processes got
 
 
 def check_room(config: Config, weights_bytes: int) -> None:
-    """Raises InputError when this machine has no room for the configured engines.
+    """Raises InputError when this machine has no room for what the config runs.
 
     A cluster (RAY_ADDRESS) has other machines: what it has room for is asked once it is joined.
     """
-    engines = config.engines
     if os.environ.get("RAY_ADDRESS"):
         return
-    if engines.gpus_each > 0 or config.workers.gpus_each > 0:
-        _check_gpus(config)
+    engines = config.engines
+    place(config, [this_node(config)])
     if engines.gpus_each > 0:
         return
     cores = len(os.sched_getaffinity(0))
@@ -54,13 +54,6 @@ def check_room(config: Config, weights_bytes: int) -> None:
         raise InputError(
             f"engines.count: found {engines.count} generators of {engines.cpus_each} core(s), "
             f"this machine has {cores} core(s); expected at most {cores // engines.cpus_each}"
-        )
-    workers = config.workers
-    if workers.gpus_each == 0 and workers.count * workers.cpus_each > cores:
-        raise InputError(
-            f"workers.count: found {workers.count} training worker(s) of {workers.cpus_each} "
-            f"core(s), this machine has {cores} core(s); expected at most "
-            f"{cores // workers.cpus_each}, or fewer workers.cpus_each"
         )
     each = weights_bytes / GIB + engines.kv_cache_gib + ENGINE_OVERHEAD_GIB
     free = psutil.virtual_memory().available / GIB
@@ -71,53 +64,64 @@ def check_room(config: Config, weights_bytes: int) -> None:
         )
 
 
-def gpu_shares(config: Config) -> list[float]:
-    """What engines and embedder hold of GPUs as long as the run lasts, a share each."""
-    each = config.engines.gpus_each
-    beside = [EMBEDDER_GPU] if config.way == "merge" else []
-    return [each] * config.engines.count + beside if each > 0 else []
+def this_node(config: Config) -> Node:
+    """This machine as a node of its own Ray; its GPUs only where the config asks for some."""
+    gpus, cores = 0, len(os.sched_getaffinity(0))
+    if config.engines.gpus_each or config.workers.gpus_each:
+        import torch
+
+        gpus = torch.cuda.device_count()
+    free = psutil.virtual_memory().available / GIB
+    return Node(cores, gpus, config.engine_slots, free, gpu_gib() if gpus else None)
 
 
-def whole_gpus(shares: Iterable[float]) -> int:
-    """How many GPUs hold these shares, each on one GPU or on whole ones; the largest come first."""
-    rest: list[float] = []
-    for share in sorted(shares, reverse=True):
-        if share >= 1:
-            rest += [0.0] * math.ceil(share)
-            continue
-        place = next((n for n, free in enumerate(rest) if free > share - 1e-9), None)
-        if place is None:
-            rest.append(1.0)
-            place = len(rest) - 1
-        rest[place] -= share
-    return len(rest)
+def gpu_gib() -> float | None:
+    """Memory of this machine's smallest GPU, GiB; None where nothing tells.
+
+    torch would tell as well, and hold some of it from then on.
+    """
+    if not (tool := shutil.which("nvidia-smi")):
+        return None
+    asked = [tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    told = subprocess.run(asked, capture_output=True, text=True).stdout.split()
+    return min(map(int, told), default=0) / 1024 or None
 
 
-def _gpu_phases(config: Config) -> Iterator[tuple[str, list[float]]]:
-    """What stands beside engines in each phase, in words, and all that then holds GPUs."""
-    lasting, workers = gpu_shares(config), config.workers
-    own = config.way == "merge" and lasting
-    beside = f"with {EMBEDDER_GPU:g} of the embedder" if own else "alone"
-    yield beside, lasting
-    if lasting and config.reveal.writer:
-        yield f"{beside} and one of reveal.writer", [*lasting, config.engines.gpus_each]
-    if workers.gpus_each:
-        told = f"workers.count {workers.count} of {workers.gpus_each}"
-        training = [float(workers.gpus_each)] * workers.count
-        yield f"{beside} and {told}" if own else f"with {told}", [*lasting, *training]
+def joined_nodes() -> list[Node]:
+    """The living nodes of the cluster that Ray has joined. Their memory Ray does not tell."""
+    import ray
+
+    return [
+        Node(has.get("CPU", 0.0), int(has.get("GPU", 0)), has.get(ENGINE, 0.0))
+        for has in (node["Resources"] for node in ray.nodes() if node["Alive"])
+    ]
 
 
-def _check_gpus(config: Config) -> None:
-    import torch
+def placement(config: Config) -> Placement:
+    """How the config is run on the joined cluster, which was found to have room for its engines.
 
-    gpus, engines = torch.cuda.device_count(), config.engines
-    beside, shares = max(_gpu_phases(config), key=lambda phase: whole_gpus(phase[1]))
-    if (needed := whole_gpus(shares)) > gpus:
-        found = f"{engines.count} generators of {engines.gpus_each:g} GPU(s)"
-        raise InputError(
-            f"engines.count: found {found}, which {beside} need {needed} GPU(s), this machine has "
-            f"{gpus} GPU(s); expected fewer, or smaller shares"
-        )
+    Raises InputError where it has none for a training.
+    """
+    return arrange(config, joined_nodes(), "the cluster")
+
+
+@contextlib.contextmanager
+def cluster_joined() -> Iterator[None]:
+    """Join the cluster that RAY_ADDRESS names for the block, to look at it.
+
+    Raises InputError where none answers there.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    with own_signals():
+        _join()
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 @contextlib.contextmanager
@@ -132,14 +136,13 @@ def ray_session(config: Config) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if not os.environ.get("RAY_ADDRESS"):
-        with _own_ray(config, quiet):
+        with _own_ray(config):
             yield
         return
     # The job's own environment holds here: a second one may not repeat its variables.
     with own_signals():
-        _join(quiet)
+        _join()
     try:
         _check_cluster(config)
         yield
@@ -148,7 +151,7 @@ def ray_session(config: Config) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _own_ray(config: Config, settings: Mapping[str, Any]) -> Iterator[None]:
+def _own_ray(config: Config) -> Iterator[None]:
     """Ray on this machine for the block; its logs stay where the block fails, and the user is told.
 
     It joins nothing: a cluster that happens to run on this machine is not ours to use.
@@ -163,10 +166,10 @@ def _own_ray(config: Config, settings: Mapping[str, Any]) -> Iterator[None]:
                 started = ray.init(
                     address="local",
                     num_cpus=len(os.sched_getaffinity(0)),
-                    resources={"rnr_engine": config.engine_slots},
+                    resources={ENGINE: config.engine_slots},
                     include_dashboard=False,
                     _temp_dir=str(_ray_folder()),
-                    **settings,
+                    **QUIET,
                 )
             logs = Path(started.address_info["session_dir"])
             stack.callback(watch(nodes() - before, _node_died))
@@ -182,7 +185,7 @@ def _own_ray(config: Config, settings: Mapping[str, Any]) -> Iterator[None]:
                 shutil.rmtree(logs, ignore_errors=True)
 
 
-def _join(settings: Mapping[str, Any]) -> None:
+def _join() -> None:
     """Raises InputError where no cluster answers, or one that wants a token."""
     import ray
 
@@ -191,7 +194,7 @@ def _join(settings: Mapping[str, Any]) -> None:
     try:
         if port.isdigit() and "/" not in host:  # Ray itself would try for minutes
             socket.create_connection((host, int(port)), JOIN_SECONDS).close()
-        ray.init(**settings)
+        ray.init(**QUIET)
     except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         if isinstance(error.__cause__, ray.exceptions.AuthenticationError):
             raise InputError(
@@ -246,26 +249,11 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def trainings_at_once(config: Config) -> int:
-    """Trainings that the joined cluster has room for beside its engines.
+    """Trainings that the joined cluster has room for beside what lives while they run.
 
     Raises InputError where there is no room for a single one.
     """
-    import ray
-
-    workers = config.workers
-    resources = ray.cluster_resources()
-    if workers.gpus_each:
-        kind, each = "GPU", workers.gpus_each
-        room = resources.get(kind, 0.0) - whole_gpus(gpu_shares(config))
-    else:
-        kind, each = "CPU", workers.cpus_each
-        room = resources.get(kind, 0.0)
-    if room < workers.count * each:
-        raise InputError(
-            f"workers.count: found {workers.count} training worker(s) of {each} {kind}, of which "
-            f"Ray has {room:g} beside the engines; expected at most {int(room / each)}"
-        )
-    return int(room / (workers.count * each))
+    return placement(config).trainings
 
 
 def _worker_environment() -> dict[str, str]:
@@ -277,6 +265,9 @@ def _worker_environment() -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         # Each thread's own malloc arena keeps what it freed: GiBs over a dozen processes.
         "MALLOC_ARENA_MAX": "2",
+        # Ray 2.60 lets actors that hold no GPU see all of them: BERTScore, an oracle or the bandit
+        # would take memory of an engine's card (github.com/ray-project/ray/issues/54868).
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, here)),
     }
 
@@ -296,20 +287,11 @@ def _check_cluster(config: Config) -> None:
     """
     import ray
 
-    trainings_at_once(config)
+    place(config, joined_nodes(), "the cluster")
     if config.engines.gpus_each > 0:
-        shares, kind = gpu_shares(config), "GPU"
-        shares += [config.engines.gpus_each] * (config.engine_slots - config.engines.count)
-        needed, whole = sum(shares), float(whole_gpus(shares))
+        needed, kind = config.engine_slots * config.engines.gpus_each, "GPU"
     else:
-        needed, kind = float(config.engine_slots), "rnr_engine"
-        whole = needed
-    has = ray.cluster_resources().get(kind, 0.0)
-    if has < whole:
-        raise InputError(
-            f"engines.count: needs {whole:g} of the cluster's resource {kind}, which has "
-            f"{has:g}; see cluster/README.md"
-        )
+        needed, kind = float(config.engine_slots), ENGINE
     wait_for_room(kind, needed, lambda: ray.available_resources().get(kind, 0.0))
 
 

@@ -83,7 +83,10 @@ def arm_table(setting: Setting) -> Table:
     if reveal.features == "instruction":
         told = [encoded_on(tokenizer, f" {instructions[n]}") for n in kept]
         known = [(*meta.after, *ids) for ids in told]
-    features = read_features(config.workers.gpus_each, reader, arms, kept, meta.before, known)
+    gpus = 1 if config.workers.gpus_each else 0
+    if gpus:
+        setting.bench.make_room(reading=True)
+    features = read_features(gpus, reader, arms, kept, meta.before, known)
     rows = [
         Arm(number, tuple(map(float, arms.coordinates[number])), instructions[number])
         for number in kept

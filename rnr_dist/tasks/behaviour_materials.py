@@ -117,8 +117,7 @@ def row_pairs(
     if not path.exists():
         settings, own = bench.config.pairing, len(forget)
         vectors = bench.scorer.embed([one.text for one in [*forget, *kept]])
-        gpu = bench.config.workers.gpus_each > 0
-        write_rows(path, pair_up(forget, kept, (vectors[:own], vectors[own:]), settings, gpu))
+        write_rows(path, pair_up(forget, kept, (vectors[:own], vectors[own:]), settings))
     by_id = {one.id: one for one in kept}
     pairs: dict[str, tuple[TokenSequence, ...]] = {}
     for pair in read_rows(path, Pair):

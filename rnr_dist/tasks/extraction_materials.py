@@ -66,12 +66,10 @@ def sequence_pairs(bench: Bench, task: SequenceTask, run: RunDir) -> dict[str, l
     def find() -> list[dict[str, Any]]:
         from rnr_dist.score.actors import embedded
 
-        _ = bench.ray
-        gpu = settings.workers.gpus_each > 0
         texts = [sequence.text for sequence in [*wanted, *task.pool]]
-        vectors = embedded(settings.pairing.embedder, texts, 0.1 if gpu else 0)
+        vectors = embedded(settings.pairing.embedder, texts, bench.placement.embedder_gpus)
         own = vectors[: len(wanted)], vectors[len(wanted) :]
-        found = pair_up(wanted, task.pool, own, settings.pairing, gpu)
+        found = pair_up(wanted, task.pool, own, settings.pairing)
         write_rows(rows, found)
         say(f"paired {len(wanted)} sequences, mean cosine {np.mean([p.cosine for p in found]):.2f}")
         text = {sequence.id: sequence.text for sequence in [*wanted, *task.pool]}

@@ -46,13 +46,9 @@ def environment(workers: Workers) -> dict[str, str]:
     a training is many times slower where anything else needs their cores; not at all, it loses a
     third where nothing does. A short spin costs little either way (docs/LOG.md).
     """
-    if workers.gpus_each:
-        return {}
-    return {
-        "DS_ACCELERATOR": "cpu",
-        "OMP_NUM_THREADS": str(workers.cpus_each),
-        "GOMP_SPINCOUNT": "5000",
-    }
+    threads = {"OMP_NUM_THREADS": str(workers.cpus_each), "GOMP_SPINCOUNT": "5000"}
+    # A worker on a GPU holds no core of Ray's, which would leave it one thread to load and compose.
+    return threads if workers.gpus_each else {"DS_ACCELERATOR": "cpu", **threads}
 
 
 def learning_rate_factor(step: int, steps: int, warmup_share: float) -> float:

@@ -161,6 +161,7 @@ class Trainings:
             return ray.put(value)
 
         job, units = order.put(store)
+        self.bench.make_room()
         listener = self.listener or self.bench.tracker
         say(f"training {order.name} on {len(order.items)} items")
         last: dict[str, float] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import resource
 import time
 from bisect import bisect_left
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
+from rnr_dist.config.training import Workers
 from rnr_dist.run.directory import replacing_folder
 from rnr_dist.run.precision import compute_dtype
 from rnr_dist.train.collate import Batching, Item, Step, collate, padded_tokens, plan_steps
@@ -191,6 +193,7 @@ def build_engine(job: Job, objective: Objective, steps: int) -> Any:
             with autocast(job):
                 return objective.terms(self.trained, batch)
 
+    agree_on_device(job.workers)
     # DeepSpeed would compile a shared-memory all-reduce here (27 s, g++) that only inference uses.
     deepspeed.ops.__compatible_ops__ = {}
     training = job.training
@@ -202,6 +205,7 @@ def build_engine(job: Job, objective: Objective, steps: int) -> Any:
         job.base.checkpoint,
         dtype=getattr(torch, dtype),
         trust_remote_code=job.trust_remote_code,
+        **attention(job.workers),
     )
     add_to_model(model, job.base.terms)
     torch.manual_seed(job.seed)
@@ -223,6 +227,20 @@ def build_engine(job: Job, objective: Objective, steps: int) -> Any:
         # All gradients would be copied together for a sum over nobody: a seventh of a step's time.
         engine.enable_backward_allreduce = False
     return engine
+
+
+def attention(workers: Workers) -> dict[str, str]:
+    """What transformers is told of how attention is computed; nothing leaves the choice to it."""
+    return {} if workers.attention == "auto" else {"attn_implementation": workers.attention}
+
+
+def agree_on_device(workers: Workers) -> None:
+    """DeepSpeed takes the GPU that LOCAL_RANK numbers, Ray Train the one that it gave this worker:
+    they are the same by order alone, so DeepSpeed is told Ray's."""
+    if workers.gpus_each:
+        from ray.train.torch import get_device
+
+        os.environ["LOCAL_RANK"] = str(get_device().index or 0)
 
 
 def autocast(job: Job) -> Any:

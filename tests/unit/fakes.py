@@ -258,6 +258,10 @@ class FakeBench:
     ray: None = None
     tracker: FakeTracker = field(default_factory=FakeTracker)
 
+    placement: Any = field(
+        default_factory=lambda: SimpleNamespace(yielding=False, embedder_gpus=0.0, trainings=1)
+    )
+
     others: dict[str, Any] = field(default_factory=dict)
     """Benches of further models, by the digest of their checkpoint."""
 
@@ -266,6 +270,9 @@ class FakeBench:
 
     def endpoint_of(self, checkpoint):
         return self.beside(checkpoint).endpoint
+
+    def make_room(self, reading=False):
+        pass
 
     def beside(self, model):
         return self.others.get(model.checkpoint_digest, self)

@@ -7,6 +7,7 @@ import pytest
 
 from rnr_dist.bench import Bench
 from rnr_dist.config.file import validate
+from rnr_dist.machine.placement import Node
 from rnr_dist.types import ModelRef
 
 BASE, OTHER = ModelRef("/base", "b"), ModelRef("/other", "o")
@@ -31,11 +32,45 @@ def told(monkeypatch):
         lambda config, base: lived(base.checkpoint),
     )
     monkeypatch.setattr(Bench, "base", BASE)
+    monkeypatch.setattr("rnr_dist.machine.cluster.joined_nodes", lambda: [Node(2, 1, 2)])
     return lines
 
 
-def bench():
-    return Bench(validate({"name": "small", "task": {"name": "extraction"}}, ""), "profanity")
+def bench(**sections):
+    content = {"name": "small", "task": {"name": "extraction"}, **sections}
+    return Bench(validate(content, ""), "profanity")
+
+
+ONE_GPU = {"engines": {"count": 2, "gpus_each": 0.3}, "workers": {"gpus_each": 1}}
+
+
+def test_engines_end_where_a_training_needs_their_gpu_and_start_when_they_are_asked(told):
+    with bench(**ONE_GPU) as one:
+        assert one.endpoint == "/base"
+        one.make_room()
+        assert told == ["+ray", "+/base", "-/base"]
+        one.make_room()  # nothing is left that could end
+        assert one.endpoint == "/base"
+    assert told == ["+ray", "+/base", "-/base", "+/base", "-/base", "-ray"]
+
+
+def test_engines_on_cpus_stay_beside_a_training(told):
+    with bench() as one:
+        assert one.endpoint == "/base"
+        one.make_room()
+        one.make_room(reading=True)
+        assert told == ["+ray", "+/base"]
+
+
+def test_the_embedder_takes_a_gpu_only_where_it_never_stands_in_the_way(told, monkeypatch):
+    held = []
+    monkeypatch.setattr("rnr_dist.score.actors.start_scorer", lambda *given: held.append(given[-1]))
+    with bench(**ONE_GPU) as one:
+        _ = one.scorer
+    monkeypatch.setattr("rnr_dist.machine.cluster.joined_nodes", lambda: [Node(2, 2, 2)])
+    with bench(**ONE_GPU) as two:
+        _ = two.scorer
+    assert held == [0, 0.1]
 
 
 def test_engines_of_another_architecture_take_the_place_of_those_that_are_up(told):

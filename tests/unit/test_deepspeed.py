@@ -1,9 +1,13 @@
 """The DeepSpeed config by value, and the learning-rate curve."""
 
+import os
+
 import pytest
+import torch
 
 from rnr_dist.config.training import Training, Workers
 from rnr_dist.train.deepspeed import deepspeed_config, environment, learning_rate_factor
+from rnr_dist.train.worker import agree_on_device, attention
 
 TRAINING = Training(learning_rate=3e-4, weight_decay=0.01, clip_norm=0.5)
 
@@ -43,7 +47,27 @@ def test_cpu_workers_use_no_gpu_and_spin_briefly():
         "OMP_NUM_THREADS": "3",
         "GOMP_SPINCOUNT": "5000",
     }
-    assert environment(Workers(gpus_each=1)) == {}
+
+
+def test_gpu_workers_load_with_more_threads_than_the_one_of_who_holds_no_core():
+    assert environment(Workers(gpus_each=1, cpus_each=8)) == {
+        "OMP_NUM_THREADS": "8",
+        "GOMP_SPINCOUNT": "5000",
+    }
+
+
+def test_deepspeed_takes_the_gpu_that_ray_gave(monkeypatch):
+    monkeypatch.setattr("ray.train.torch.get_device", lambda: torch.device("cuda:3"))
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    agree_on_device(Workers())
+    assert os.environ["LOCAL_RANK"] == "0"
+    agree_on_device(Workers(gpus_each=1))
+    assert os.environ["LOCAL_RANK"] == "3"
+
+
+def test_attention_is_transformers_choice_unless_it_is_told():
+    assert attention(Workers()) == {}
+    assert attention(Workers(attention="eager")) == {"attn_implementation": "eager"}
 
 
 def test_the_rate_rises_then_falls_and_never_wastes_a_step():

@@ -58,8 +58,27 @@ def test_gpu_engines_share_a_gpu_or_span_several(gpus_each, parallel, memory):
     assert arguments["tensor_parallel_size"] == parallel
     assert arguments["gpu_memory_utilization"] == memory
     assert "logits_processors" not in arguments
-    assert "kv_cache_memory_bytes" not in arguments
+    # Else engines that start together count each other's memory.
+    assert arguments.get("kv_cache_memory_bytes") == (2**29 if gpus_each < 1 else None)
     assert "distributed_executor_backend" not in arguments
+
+
+@pytest.mark.parametrize("gpus_each", [1.5, 2.25])
+def test_above_one_gpu_there_are_whole_ones(gpus_each):
+    with pytest.raises(ValidationError, match=r"gpus_each: found .*expected a part of one GPU or"):
+        Engines(gpus_each=gpus_each)
+
+
+def test_batches_are_sized_for_gpus_unless_the_file_says_otherwise():
+    plain, gpu = config(), config(gpus_each=1, count=4)
+    assert (plain.engines.batch, plain.engines.max_num_seqs) == (64, 128)
+    assert (gpu.engines.batch, gpu.engines.max_num_seqs) == (256, 1024)
+    assert config(gpus_each=1, batch=32).engines.batch == 32
+    content = {"name": "x", "task": {"name": "extraction"}, "workers": {"gpus_each": 1}}
+    found = Config(**content, memorise={"training": {"micro_batch_tokens": 100}})
+    assert found.memorise.training.micro_batch_tokens == 100
+    assert found.memorise.training.parameters == "full"  # its own defaults stay
+    assert found.methods.of("icu").training.micro_batch_tokens == 8192
 
 
 def test_adapters_are_served_beside_the_base_where_asked():
@@ -202,6 +221,23 @@ def with_fake_vllm(folder, files, code, *arguments):
     )
 
 
+ON_GPU = """
+import os
+from rnr_dist.weights import checkpoints
+checkpoints.require_content = lambda model: None  # there is no checkpoint
+from rnr_dist.config.engines import Engines
+from rnr_dist.generate.actor import Generator
+from rnr_dist.types import ModelRef
+Generator(Engines(backend="vllm", gpus_each=1), ModelRef("/base", "base"), 0)
+print(os.environ["VLLM_USE_FLASHINFER_SAMPLER"], os.environ.get("CUDA_VISIBLE_DEVICES"))
+"""
+
+
+def test_engines_on_gpus_compile_no_sampler(tmp_path):
+    ended = with_fake_vllm(tmp_path, FAKE_VLLM, ON_GPU)
+    assert ended.stdout == "0 None\n", ended.stderr
+
+
 FAILS = """
 import asyncio, os, stat, sys, tempfile
 from rnr_dist.weights import checkpoints
@@ -271,10 +307,10 @@ def test_cpu_engines_need_memory_for_weights_cache_and_overhead(machine):
 
 
 def test_gpu_engines_need_gpus_and_no_cores(machine):
-    machine(cores=1, gib=0.1, gpus=2)
-    check_room(config(count=1, gpus_each=1), 0)
-    check_room(config(count=3, gpus_each=0.5), 0)
-    with pytest.raises(InputError, match=r"found 5 generators of 0\.5 GPU.*2 GPU"):
+    machine(cores=2, gib=0.1, gpus=2)  # the cores are those of a training
+    check_room(config(count=2, gpus_each=1), 0)
+    check_room(config(count=4, gpus_each=0.5), 0)
+    with pytest.raises(InputError, match=r"found 5 generators of 0\.5 GPU.*2 GPU.*at most 4"):
         check_room(config(count=5, gpus_each=0.5), 0)
     machine(gpus=0)
     with pytest.raises(InputError, match=r"has 0 GPU"):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-import rnr_dist.data.pairing
 from rnr_dist.config.schema import Config
 from rnr_dist.config.unlearning import Pairing
 from rnr_dist.data.pairing import apart, make_index, pair_up, shares_words
@@ -203,46 +202,6 @@ def test_the_approximate_index_finds_what_the_exact_one_does():
     asked = vectors[:200]
     same = (exact.search(asked, 1)[1] == near.search(asked, 1)[1]).mean()
     assert same > 0.95
-
-
-@pytest.mark.parametrize(
-    ("moved", "gpus", "reason"),
-    [
-        (None, 0, "built for CPUs"),
-        (RuntimeError, 0, "this process sees no GPU"),
-        (RuntimeError("trace\nno room on device 0"), 2, "no room on device 0"),
-    ],
-)
-def test_an_index_that_cannot_go_to_a_gpu_stays_and_says_why(
-    moved, gpus, reason, monkeypatch, capsys
-):
-    faiss = pytest.importorskip("faiss")
-    vectors = unit(np.random.default_rng(2).normal(size=(40, 8)))
-
-    def move(index):
-        raise moved
-
-    if moved:  # as the faiss for GPUs has them
-        monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", move, raising=False)
-        monkeypatch.setattr(faiss, "get_num_gpus", lambda: gpus, raising=False)
-    else:
-        monkeypatch.delattr(faiss, "index_cpu_to_all_gpus", raising=False)
-    index = make_index(vectors, 100, gpu=True)
-    assert (index.search(vectors, 3)[1] == make_index(vectors, 100).search(vectors, 3)[1]).all()
-    [line] = capsys.readouterr().err.splitlines()
-    assert "pairing: the index stays on the CPU (" in line and reason in line
-
-
-def test_more_neighbours_than_a_gpu_finds_are_looked_for_on_the_cpu(monkeypatch):
-    faiss = pytest.importorskip("faiss")
-    back = []
-    monkeypatch.setattr(
-        faiss, "index_gpu_to_cpu", lambda index: back.append(index) or index, raising=False
-    )
-    monkeypatch.setattr(rnr_dist.data.pairing, "MOST_ON_GPUS", 10)
-    index = make_index(unit(np.eye(40)), 100)
-    assert rnr_dist.data.pairing._for_width(index, 10) is index and back == []
-    assert rnr_dist.data.pairing._for_width(index, 11) is index and back == [index]
 
 
 def test_ceilings_stand_beside_their_tokens_and_are_cut_with_them():

@@ -10,6 +10,7 @@ from rnr_dist.commands.start import STAGES
 from rnr_dist.config.file import load_config
 from rnr_dist.errors import InputError
 from rnr_dist.generate.backend import vllm_architectures
+from rnr_dist.machine.placement import Node
 from rnr_dist.recipes.pipeline import recipe_of
 from rnr_dist.run.places import (
     LONGEST_SOCKET,
@@ -117,6 +118,8 @@ def test_a_temporary_folder_over_the_limit_of_sockets_is_refused(
     check_temporary_folder()
     monkeypatch.setenv(name, str(place / ("t" * 60)))
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")  # other machines have folders of their own
+    nodes = [Node(8, 0, 8)]
+    monkeypatch.setattr("rnr_dist.commands.check.nodes_here", lambda config: ("there", nodes))
     assert rnr("check", "config.yaml") == 0
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
-import torch
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayTaskError
 
 import rnr_dist
@@ -19,7 +18,7 @@ from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
 from rnr_dist.machine import actors, cluster
 from rnr_dist.machine.actors import answer, ask, started
-from rnr_dist.machine.cluster import trainings_at_once, wait_for_room, whole_gpus
+from rnr_dist.machine.cluster import trainings_at_once, wait_for_room
 from rnr_dist.score.actors import Scorer
 
 SOURCE = {"source": "builtin:expository", "splits": {"final": 1}}
@@ -32,10 +31,12 @@ def config(**sections):
 
 @pytest.fixture
 def has(monkeypatch):
-    """What the cluster has."""
+    """What the cluster's one node has."""
 
     def of(**resources):
-        monkeypatch.setattr(ray, "cluster_resources", lambda: {**resources})
+        node = {"Alive": True, "Resources": resources}
+        gone = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 64.0}}
+        monkeypatch.setattr(ray, "nodes", lambda: [node, gone])
 
     return of
 
@@ -48,91 +49,17 @@ def test_so_many_trainings_as_there_are_cores_for(has, cores, expected):
 
 def test_no_room_for_one_training_is_refused_and_not_one(has):
     has(CPU=3.0)
-    with pytest.raises(InputError, match=r"workers\.count: found 2 .* of 2 CPU.* 3 .*at most 1"):
+    with pytest.raises(InputError, match=r"workers\.count: found 2 .* of 2 core.* 3 .*at most 1"):
         trainings_at_once(config(workers={"count": 2, "cpus_each": 2}))
 
 
-def test_engines_and_the_embedder_keep_their_gpus(has):
+def test_trainings_run_beside_engines_or_one_by_one_in_their_place(has):
     has(CPU=64.0, GPU=8.0)
     gpus = {"count": 2, "gpus_each": 1}
-    assert trainings_at_once(config(workers=gpus, engines={"count": 3, "gpus_each": 1})) == 2
-    # The embedder's tenth takes the whole GPU from a training.
-    assert trainings_at_once(config(workers=gpus, engines={"count": 4, "gpus_each": 1})) == 1
-    with pytest.raises(InputError, match=r"workers\.count: found 2 .* of 1 GPU, .* 1 beside"):
-        trainings_at_once(config(workers=gpus, engines={"count": 6, "gpus_each": 1}))
-
-
-@pytest.mark.parametrize(
-    ("shares", "wanted"),
-    [
-        ([], 0),
-        ([1.0, 0.1], 2),
-        ([0.9, 0.1], 1),
-        ([0.1] * 10, 1),
-        ([0.1] * 11, 2),
-        ([0.5, 0.5, 0.1], 2),
-        ([0.4, 0.4, 0.1, 1.0], 2),
-        ([0.6, 0.6, 0.3, 0.3, 0.1], 2),
-        ([4.0, 4.0, 0.1, 1.0, 1.0], 11),
-    ],
-)
-def test_shares_lie_on_one_gpu_each_or_on_whole_ones(shares, wanted):
-    assert whole_gpus(shares) == whole_gpus(shares[::-1]) == wanted
-
-
-@pytest.mark.parametrize(
-    ("gpus", "sections", "told"),
-    [
-        (1, {"engines": {"gpus_each": 0.9}}, ""),
-        (
-            1,
-            {"engines": {"gpus_each": 1}},
-            "found 1 generators of 1 GPU(s), which with 0.1 of the embedder need 2 GPU(s), this "
-            "machine has 1 GPU(s); expected fewer, or smaller shares",
-        ),
-        (
-            1,
-            {"engines": {"gpus_each": 0.6}, "reveal": {"writer": "other"}},
-            "found 1 generators of 0.6 GPU(s), which with 0.1 of the embedder and one of "
-            "reveal.writer need 2 GPU(s), this machine has 1 GPU(s); expected fewer, or smaller "
-            "shares",
-        ),
-        (
-            2,
-            {"engines": {"gpus_each": 0.5}, "workers": {"count": 2, "gpus_each": 1}},
-            "found 1 generators of 0.5 GPU(s), which with 0.1 of the embedder and workers.count 2 "
-            "of 1 need 3 GPU(s), this machine has 2 GPU(s); expected fewer, or smaller shares",
-        ),
-        (2, {"engines": {"gpus_each": 0.5}, "workers": {"gpus_each": 1}}, ""),
-        (
-            0,
-            {"workers": {"gpus_each": 1}},
-            "found 1 generators of 0 GPU(s), which with workers.count 1 of 1 need 1 GPU(s), this "
-            "machine has 0 GPU(s); expected fewer, or smaller shares",
-        ),
-    ],
-)
-def test_what_a_phase_asks_of_gpus_is_one_sum(monkeypatch, gpus, sections, told):
-    """Engines, the embedder, and a writer or a training; before Ray waits for what is not there."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    asked = config(**{**sections, "engines": {"count": 1, **sections.get("engines", {})}})
-    if not told:
-        cluster.check_room(asked, 0)
-        return
-    with pytest.raises(InputError) as refused:
-        cluster.check_room(asked, 0)
-    assert str(refused.value) == f"engines.count: {told}"
-
-
-def test_a_cluster_is_asked_for_whole_gpus_of_all_that_lasts(has, monkeypatch):
-    free = []
-    monkeypatch.setattr(cluster, "wait_for_room", lambda kind, needed, now: free.append(needed))
-    has(CPU=64.0, GPU=2.0)
-    cluster._check_cluster(config(engines={"count": 2, "gpus_each": 0.6}))
-    assert free == [pytest.approx(1.3)]
-    with pytest.raises(InputError, match=r"^engines\.count: needs 3 of .* GPU, which has 2; "):
-        cluster._check_cluster(config(engines={"count": 2, "gpus_each": 1}))
+    assert trainings_at_once(config(workers=gpus, engines={"count": 4, "gpus_each": 1})) == 2
+    assert trainings_at_once(config(workers=gpus, engines={"count": 7, "gpus_each": 1})) == 1
+    with pytest.raises(InputError, match=r"workers\.count: found 9 .* has 8 GPU.*at most 8"):
+        trainings_at_once(config(workers={"count": 9, "gpus_each": 1}))
 
 
 def test_more_workers_than_cores_are_refused_before_ray_starts(monkeypatch):
@@ -191,6 +118,7 @@ def test_processes_of_ray_have_the_environment_and_the_driver_has_its_own_back(
     before = signal.getsignal(signal.SIGTERM)
     with cluster.ray_session(config()):
         assert seen["MALLOC_ARENA_MAX"] == "2"
+        assert seen["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] == "1"  # no GPU for who asks for none
         assert str(Path(rnr_dist.__file__).parents[1]) in seen["PYTHONPATH"].split(os.pathsep)
         assert "MALLOC_ARENA_MAX" not in os.environ
         assert signal.getsignal(signal.SIGTERM) is before
@@ -322,3 +250,15 @@ def test_a_scorer_asks_again_by_itself(quick, monkeypatch):
     monkeypatch.setattr(ray, "get", lambda reference: reference.get())
     scorer = Scorer(Actor(), Actor(), "v")
     assert scorer.score(["a"], ["b"]) == scorer.embed(["a"]) == 1
+
+
+def test_a_cluster_that_does_not_answer_is_one_sentence(monkeypatch):
+    def unreachable(**options):
+        raise ConnectionError("ray client connection timeout\nmore")
+
+    monkeypatch.setattr(ray, "init", unreachable)
+    for address, why in (("auto", "ray client .* timeout"), ("127.0.0.1:1", ".*refused")):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        told = rf"^RAY_ADDRESS: found {address}, where no cluster can be joined \({why}\); expected"
+        with pytest.raises(InputError, match=told), cluster.cluster_joined():
+            pass

@@ -1,0 +1,96 @@
+"""How many tokens each stage of a run generates and trains on, at most, before anything is done.
+
+In: a config and its task. Out: a `Work` a stage. Invariant: counts of what config and data say;
+where only a run will tell (what the forget set holds, when epochs end) the most that it can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from rnr_dist.config.base import Sampling
+from rnr_dist.config.schema import Config
+from rnr_dist.tasks.sequences import require_sequences
+from rnr_dist.tasks.task import Task
+from rnr_dist.types import Split
+
+CONTEXT_TOKENS = 24  # of a context in a training item, on the built-in texts
+DEMONSTRATION_DRAWS = 4  # as `reveal.table` draws them
+
+
+@dataclass(frozen=True)
+class Work:
+    """Tokens of a stage. trained: by the training's key. starts: trainings, each a start of
+    workers."""
+
+    stage: str
+    generated: int = 0
+    trained: Mapping[str, int] = field(default_factory=dict)
+    starts: int = 0
+
+
+def work_of(config: Config, task: Task) -> list[Work]:
+    """The stages of the config's recipe in their order."""
+    return list(_merged(config, task) if config.way == "merge" else _by_epochs(config, task))
+
+
+def _merged(config: Config, task: Task) -> Iterator[Work]:
+    reveal, rules, retain = config.reveal, config.release, config.retain
+    forget = {split: len(task.contexts(split, "forget")) for split in Split}
+    kept = {split: len(task.contexts(split, "retain")) for split in Split}
+    outer = len(reveal.prompts) or reveal.outer_iterations
+    pulls = 0 if reveal.prompts else outer * (reveal.budget + reveal.recheck)
+    asked = min(reveal.contexts_per_pull, forget[Split.REVEAL])
+    filled = outer * reveal.fill_per_context * forget[Split.TRAIN]
+    arms = 0 if reveal.prompts else reveal.arms * reveal.instruction_tokens
+    shown = DEMONSTRATION_DRAWS * forget[Split.REVEAL] if arms else 0
+    drawn = pulls * asked * reveal.response.n + filled + shown
+    yield Work("reveal", arms + drawn * reveal.response.max_tokens)
+
+    cycles = rules.iterations
+    retained = retain.responses_per_context * kept[Split.RETAIN]
+    retained += retain.mild_per_context * forget[Split.TRAIN]
+    steps = 1 + 2 * cycles
+    candidates = 1 + rules.mu0.trials + cycles * (rules.lam.trials + rules.mu.trials)
+    candidates += steps * rules.reread * rules.reread_draws + rules.joint.trials
+    read = candidates * _tokens(rules.search, forget[Split.SEARCH] + kept[Split.SEARCH])
+    length = CONTEXT_TOKENS + reveal.response.max_tokens
+    trained = {
+        "release.forget": (1 + cycles) * rules.forget.epochs * filled * length,
+        # The last is the control, which is only retained.
+        "release.retain": (1 + cycles if cycles else 0)
+        * rules.retain.epochs
+        * retained
+        * (CONTEXT_TOKENS + retain.response.max_tokens),
+    }
+    drawn = retained * retain.response.max_tokens
+    yield Work("release", read + drawn, trained, 2 * (1 + cycles) if cycles else 1)
+    split, rows = config.evaluate.split, 2 + steps + len(config.evaluate.others)
+    yield Work("evaluate", rows * _tokens(config.evaluate.sampling, forget[split] + kept[split]))
+
+
+def _by_epochs(config: Config, task: Task) -> Iterator[Work]:
+    sequences, settings = require_sequences(task), config.memorise
+    length = max(len(one.token_ids) for one in sequences.forget)
+    models = 1
+    if settings.enabled:
+        models = 2 + settings.control
+        others = len(sequences.tuning) * settings.repeats + len(sequences.pool) + settings.rehearse
+        items = others + len(sequences.forget) * settings.repeats
+        items += others if settings.control else 0
+        epochs = settings.training.epochs
+        yield Work("memorise", 0, {"memorise.training": items * length * epochs}, models - 1)
+    own, key = config.methods.of(config.own_method), f"methods.{config.own_method}.training"
+    places = len(own.grid) if len(own.grid) > 1 else 0
+    trained = places * len(sequences.tuning) + len(sequences.forget)
+    each = 2 + getattr(own.training.objective, "retain", 0)
+    epochs = config.stopping.epochs
+    yield Work("icu", 0, {key: trained * epochs * each * length}, places + 1)
+    drawn = getattr(config.task, "sampled", None)
+    if isinstance(drawn, Sampling):
+        yield Work("evaluate", (models + 1) * _tokens(drawn, len(sequences.forget)))
+
+
+def _tokens(sampling: Sampling, contexts: int) -> int:
+    return contexts * sampling.n * sampling.max_tokens
