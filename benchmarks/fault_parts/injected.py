@@ -83,15 +83,16 @@ class Scene:
             self.lost += self._differences()
         self.cleared(running)
 
-    def ended_by(self, running: Running, code: int, *says: str) -> None:
-        """It ends with this code, a sentence that says so, and without a trace."""
+    def ended_by(self, running: Running, code: int, *says: str, files: bool = True) -> None:
+        """It ends with this code, a sentence that says so, and without a trace; `files`: also
+        without temporary ones."""
         found, told = running.end(), running.output
         if found != code:
             self.lost.append(f"ended with {found}, expected {code}: {told[-700:]}")
         if TRACEBACK in told:
             self.lost.append(f"a traceback: {told[-700:]}")
         self.lost += [f"does not say {one!r}: {told[-300:]}" for one in says if one not in told]
-        self.cleared(running)
+        self.cleared(running, files)
 
     def cleared(self, running: Running, files: bool = True) -> None:
         self.lost += [f"left behind: {one}" for one in running.left_behind(files)]
@@ -192,7 +193,8 @@ def killed_raylet(scene: Scene) -> None:
     running.wait_for(lambda: scene.events >= 1, "a pull")
     [raylet] = [one for one in running.of_name("raylet") if one.name() == "raylet"]
     raylet.kill()
-    scene.ended_by(running, 1, "has ended", "--resume")
+    # Ray's logs stay, to be read; the engine was killed, and the next run removes what it merged.
+    scene.ended_by(running, 1, "has ended", "--resume", files=False)
     scene.ended_well(scene.resume())
 
 

@@ -115,13 +115,13 @@ def estimate(config: Config, folder: Path) -> Estimate:
     shape = shape_of(folder, trusted)
     found = {}
     for key, training in trainings_of(config):
-        roles = make_objective(training.objective).parts
-        pairs = {"learn": config.pairing.k}  # of a role that may take more
-        sequences = sum(pairs.get(role, most) for role, (_, most) in roles.items())
+        parts = make_objective(training.objective).parts
+        pairs = {"learn": config.pairing.k}  # of a part that may take more
+        sequences = sum(pairs.get(part, most) for part, (_, most) in parts.items())
         if longest := getattr(config.task, "max_tokens", 0):
             training = training.model_copy(update={"max_tokens": min(longest, training.max_tokens)})
-        part = trained_of(folder, training, trusted)
-        memory = training_memory(shape, part, training, config.workers, sequences)
+        trained = trained_of(folder, training, trusted)
+        memory = training_memory(shape, trained, training, config.workers, sequences)
         found[key] = training, memory
     return Estimate(config, shape, engine_memory(shape, config.engines), found)
 

@@ -48,6 +48,7 @@ from rnr_dist.weights.checkpoints import checkpoint_digest
 from rnr_dist.weights.composition import load_adapter, merge, save_adapter
 from rnr_dist.weights.export import Card, export_adapter
 from rnr_dist.weights.ext_sub import ext_sub
+from rnr_dist.weights.provenance import Origin
 from tests.golden import given
 from tests.golden.rendered import tables
 from tests.golden.unlearning import epochs, known_model
@@ -79,7 +80,7 @@ def composition() -> dict[str, Any]:
         before = load_file(Path(ref.checkpoint) / "model.safetensors")
         merged = {key: weight for _, weights in merge(ref) for key, weight in weights.items()}
         one, two = (term.adapter for term in ref.terms[:2])
-        card = Card("the target", "release", base="org/base")
+        card = Card("the target", "release", Origin(hub="org/base"))
         whole, _ = export_adapter(ref, here / "whole", card)
         cut, lost = export_adapter(ref, here / "cut", card, rank=4)
         assert lost

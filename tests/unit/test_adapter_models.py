@@ -24,6 +24,7 @@ from rnr_dist.weights.checkpoints import (
 )
 from rnr_dist.weights.composition import adapter_digest
 from rnr_dist.weights.export import Card, export_adapter
+from rnr_dist.weights.provenance import Origin
 
 IDS = torch.tensor([[2, 3, 5, 7, 11, 13]])
 
@@ -104,7 +105,7 @@ def test_another_adapter_or_base_is_another_model(base, adapter, tiny_llama):
 def test_the_base_of_an_export_is_known_by_its_digest(tmp_path, base, adapter):
     term = Term(1.0, Adapter(str(adapter), adapter_digest(adapter), "base", "forget"))
     ref = ModelRef(str(base), checkpoint_digest(base), (term,))
-    export_adapter(ref, tmp_path / "exported", Card("x", "y"))
+    export_adapter(ref, tmp_path / "exported", Card("x", "y", Origin(hub=str(base))))
     assert check_model(str(tmp_path / "exported")) == base
     assert resolve_model(str(tmp_path / "exported")).checkpoint_digest
     model = AutoModelForCausalLM.from_pretrained(base)

@@ -307,8 +307,8 @@ def test_a_task_that_is_none_is_one_sentence(config, name, sentence):
          "response 0, expected 0 to 1"),
         ("OfNameless", "oracle tests.unit.own_tasks:Nameless: has no `version`; expected one, to "
          "stand beside scores"),
-        ("OfNobody", "oracle hearsay: unknown; expected one of profanity, lexicon, or "
-         "package.module:Class"),
+        ("OfNobody", "oracle hearsay: unknown; expected one of profanity, lexicon, hf:MODEL, "
+         "detoxify, rubric, perspective, or package.module:Class"),
     ],
 )  # fmt: skip
 def test_an_oracle_that_answers_wrongly_is_one_sentence(config, name, sentence):

@@ -96,7 +96,10 @@ BAD_INPUTS = {
     "unknown oracle": (
         nothing,
         ["task.oracle=prof"],
-        ["oracle prof: unknown", "profanity, lexicon, or package.module:Class"],
+        [
+            "oracle prof: unknown",
+            "profanity, lexicon, hf:MODEL, detoxify, rubric, perspective, or package.module:Class",
+        ],
     ),
     "folder that is no model": (
         lambda place: (place / "photos").mkdir(),

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from rnr_dist.errors import InputError
 from rnr_dist.types import ModelRef, Split
+from rnr_dist.weights.adapters import BASE_DIGEST
 from rnr_dist.weights.checkpoints import checkpoint_digest
 from rnr_dist.weights.composition import add_to_model, load_adapter, save_adapter, stack
 from rnr_dist.weights.export import Card, CardScore, export_adapter, export_merged
@@ -123,7 +124,7 @@ def test_the_tokenizer_lies_beside_the_adapter(composed, tmp_path):
         (checkpoint / name).write_text("{}")
     export_adapter(composed, tmp_path / "out", CARD)
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    weights = {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+    weights = {"adapter_config.json", "adapter_model.safetensors", "README.md", BASE_DIGEST}
     assert names == weights | {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
 
 

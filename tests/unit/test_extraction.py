@@ -101,6 +101,7 @@ def bench(folders, content):
         endpoint=served[base.checkpoint],
         endpoint_of=lambda model: served[model.checkpoint],
         ray=None,
+        placement=SimpleNamespace(embedder_gpus=0.0),
         enter=lambda context: contextlib.ExitStack().enter_context(context()),
     )
 

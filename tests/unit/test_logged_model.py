@@ -49,7 +49,7 @@ def result(tmp_path):
         )
         for layer in range(2)
     }
-    one = save_adapter(tmp_path / "one", factors, alpha=8, base="", trained_on="t", role="forget")
+    one = save_adapter(tmp_path / "one", factors, alpha=8, base="", trained_on="t", side="forget")
     return ModelRef(str(base), checkpoint_digest(base)).plus(-1.5, one)
 
 

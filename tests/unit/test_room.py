@@ -257,8 +257,8 @@ def test_a_cluster_that_does_not_answer_is_one_sentence(monkeypatch):
         raise ConnectionError("ray client connection timeout\nmore")
 
     monkeypatch.setattr(ray, "init", unreachable)
-    for address, why in (("auto", "ray client .* timeout"), ("127.0.0.1:1", ".*refused")):
+    for address in ("auto", "127.0.0.1:1"):
         monkeypatch.setenv("RAY_ADDRESS", address)
-        told = rf"^RAY_ADDRESS: found {address}, where no cluster can be joined \({why}\); expected"
+        told = rf"^RAY_ADDRESS: found {address}, where no Ray cluster answers; expected"
         with pytest.raises(InputError, match=told), cluster.cluster_joined():
             pass

@@ -16,7 +16,12 @@ def trials(tmp_path, monkeypatch):
     """Trials whose places are files that are only noted; Tune must not be asked."""
     monkeypatch.setattr(tuning, "run_trials", lambda *_, **__: pytest.fail("Tune was asked"))
     placement = SimpleNamespace(yielding=True, embedder_gpus=0.0, trainings=1)
-    unlearner = SimpleNamespace(name="icu", bench=FakeBench(placement=placement))
+    unlearner = SimpleNamespace(
+        name="icu",
+        bench=FakeBench(
+            config=SimpleNamespace(memorise=SimpleNamespace(enabled=True)), placement=placement
+        ),
+    )
     found = Trials(unlearner, SimpleNamespace(grid=[{"rank": 1}, {"rank": 2}]), tmp_path, 1)
     done = []
 
