@@ -4,14 +4,14 @@
 SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint audit bench clean
+.PHONY: help demo test test-services lint audit bench clean
 
 BIN := .venv/bin
 # -qq still prints errors; --no-deps because the locks are complete and leave out what breaks.
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/run.stamp  ## Run the whole pipeline on the embedded model; the last line is the run directory
 	@$(BIN)/rnr run configs/demo.yaml
@@ -20,6 +20,11 @@ test: lint  ## Check style and types, then run every test
 	@$(BIN)/python -m pytest tests/unit tests/golden --numprocesses auto
 	@# Two at a time: each module has a Ray of its own, and half of a start is waiting.
 	@$(BIN)/python -m pytest tests/ray tests/e2e --numprocesses 2 --dist loadfile
+
+# Not part of `test`: it installs system packages, for which it has to be root.
+test-services: .venv/dev.stamp  ## Test what is seen in a browser; installs Debian's chromium
+	@command -v chromium > /dev/null || { apt-get -qq update && apt-get -qq install -y chromium; }
+	@$(BIN)/python -m pytest tests/services
 
 lint: .venv/dev.stamp  ## Check style, types, and that what is installed is what the locks say
 	@$(BIN)/ruff check

@@ -71,4 +71,11 @@ def run_trials(
         results = apart(tuner.fit)
     for result in results:
         if result.error:
-            raise told_in(result.error, InputError) or result.error
+            raise as_raised(result.error)
+
+
+def as_raised(error: object) -> BaseException:
+    """What a trial's error is raised as: of what fails in the driver itself, Tune has a text."""
+    if not isinstance(error, BaseException):
+        return RuntimeError(str(error))
+    return told_in(error, InputError) or error

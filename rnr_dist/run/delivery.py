@@ -157,13 +157,12 @@ class Delivery:
         self._client.set_tag(run_id, TABLES_TAG, json.dumps(told))
 
     def _dataset(self, run_id: str, dataset: Dataset) -> None:
-        from mlflow.data import dataset_source_registry
         from mlflow.entities import Dataset as Logged
         from mlflow.entities import DatasetInput, InputTag
 
         if Path(dataset.source).is_absolute():
-            source = dataset_source_registry.resolve_dataset_source(dataset.source)
-            kind, told = source._get_source_type(), source.to_json()
+            # As MLflow's own source of a local file says it; its registry knows two, and warns.
+            kind, told = "local", json.dumps({"uri": dataset.source})
         else:
             kind, told = "code", json.dumps({"tags": {"mlflow.source.name": dataset.source}})
         columns = [

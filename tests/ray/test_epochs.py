@@ -291,7 +291,7 @@ def test_a_sweep_trains_each_place_once_and_a_lost_one_ends_no_other(
     bench.__dict__["base"] = base
     bench._serving = base.checkpoint_digest, NoPool()
     run = RunDir.open(tmp_path / "run", {}, resume=False)
-    with bench:
+    with bench, tracker.parent("run", {}):
         _ = bench.ray
         trials = Trials(
             Unlearner(

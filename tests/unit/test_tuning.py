@@ -7,6 +7,7 @@ import pytest
 from rnr_dist.errors import InputError
 from rnr_dist.icu import tuning
 from rnr_dist.icu.tuning import Trials
+from rnr_dist.machine.trials import as_raised
 from rnr_dist.run.directory import write_json
 from tests.unit.fakes import FakeBench
 
@@ -42,3 +43,9 @@ def test_where_engines_yield_the_driver_trains_each_missing_place(trials):
     with pytest.raises(InputError, match="rank 1"):
         found.choose()
     assert len(done) == 2  # what is there is not done again
+
+
+def test_an_error_of_which_tune_has_the_text_alone_is_raised_too():
+    assert str(as_raised("Traceback: of a callback")) == "Traceback: of a callback"
+    sentence = InputError("a key")
+    assert as_raised(sentence) is sentence
