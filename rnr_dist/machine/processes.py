@@ -19,6 +19,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NODE = ("raylet", "gcs_server")  # Ray cannot do without; all workers descend from the first
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux' prctl
 GONE_SECONDS = 2.0  # for a process to end by itself once its node has
+TRACKER_SECONDS = 10.0  # for a tracker to clear up after the killed, on a machine that is busy
 
 
 @contextlib.contextmanager
@@ -88,7 +89,7 @@ def end(processes: Sequence[psutil.Process], patience: float = GONE_SECONDS) -> 
         for process in left:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(alive, timeout=GONE_SECONDS)
+        psutil.wait_procs(alive, timeout=TRACKER_SECONDS)
 
 
 def _tracks(process: psutil.Process) -> bool:
