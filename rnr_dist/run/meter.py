@@ -7,7 +7,6 @@ the pages that they share count once.
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 import psutil
 
 from rnr_dist.run.precision import machine_name
+from rnr_dist.run.repeated import repeated
 
 SAMPLE_SECONDS = 5.0
 
@@ -29,22 +29,16 @@ class Meter:
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Measure the block."""
-        ended, peak = threading.Event(), [0.0]
+        peak = [0.0]
 
-        def watch() -> None:
-            while True:
-                peak[0] = max(peak[0], resident_gib())
-                if ended.wait(SAMPLE_SECONDS):
-                    return
+        def look() -> None:
+            peak[0] = max(peak[0], resident_gib())
 
-        watcher = threading.Thread(target=watch, daemon=True)
         began = time.monotonic()
-        watcher.start()
         try:
-            yield
+            with repeated(look, SAMPLE_SECONDS, "stage's memory"):
+                yield
         finally:
-            ended.set()
-            watcher.join()
             self.stages.append(
                 {
                     "name": name,

@@ -7,15 +7,16 @@ and nothing of this ends a run; GPUs are asked by `nvidia-smi`, which takes no m
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
 
 from rnr_dist.run.meter import resident_gib
+from rnr_dist.run.repeated import repeated
 
 SAMPLE_SECONDS = 15.0
 ASK_SECONDS = 5.0  # how long nvidia-smi may take
@@ -30,23 +31,9 @@ def watched(listener: Listener, place: Path, seconds: float = SAMPLE_SECONDS) ->
 
     place: on the disk of interest.
     """
-    ended = threading.Event()
-
-    def watch() -> None:
-        number = 0
-        while True:
-            listener(figures(place), number)
-            number += 1
-            if ended.wait(seconds):
-                return
-
-    watcher = threading.Thread(target=watch, daemon=True, name="system metrics")
-    watcher.start()
-    try:
+    numbers = itertools.count()
+    with repeated(lambda: listener(figures(place), next(numbers)), seconds, "system metrics"):
         yield
-    finally:
-        ended.set()
-        watcher.join()
 
 
 def figures(place: Path) -> dict[str, float]:
