@@ -99,8 +99,10 @@ class Tracker:
         self._lock = threading.Lock()  # of the spool
         self._delivering = threading.Lock()  # one delivers at a time
         self._woken = threading.Event()
+        self._closed = False
         self._drain()
-        threading.Thread(target=self._work, daemon=True, name="MLflow").start()
+        self._thread = threading.Thread(target=self._work, daemon=True, name="MLflow")
+        self._thread.start()
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         """Tune copies callbacks, and what they hold, into files of its own: nothing goes there."""
@@ -177,7 +179,13 @@ class Tracker:
         return self._delivery.page_of(self._parents[-1])
 
     def close(self) -> None:
-        """Deliver what still waits; what cannot be delivered stays for the next Tracker here."""
+        """Deliver what still waits; what cannot be delivered stays for the next Tracker here.
+
+        What is recorded afterwards reaches MLflow by another call of this alone.
+        """
+        self._closed = True
+        self._woken.set()
+        self._thread.join()  # at most one contact
         self._next_contact = 0.0
         self._drain()
 
@@ -223,7 +231,7 @@ class Tracker:
 
     def _work(self) -> None:
         """Runs in a thread: the run itself waits for MLflow at its end alone."""
-        while self._woken.wait():
+        while self._woken.wait() and not self._closed:
             self._woken.clear()
             self._drain()
 

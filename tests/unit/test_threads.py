@@ -74,6 +74,7 @@ def test_what_threads_log_belongs_to_their_own_runs(tmp_path, monkeypatch):
     with tracker.parent("run", {}):
         side_by_side(work, ["a", "b"], 2)
         tracker.tag("who", "run")
+    tracker.close()
     entries = EventLog(tmp_path / "spool.jsonl").read()
     tagged = {entry["content"]["who"]: entry["run"] for entry in entries if entry["kind"] == "tags"}
     assert {who: run["name"] for who, run in tagged.items()} == {"a": "a", "b": "b", "run": "run"}
