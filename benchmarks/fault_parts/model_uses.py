@@ -156,7 +156,7 @@ def trained(place: Place) -> Adapter:
         optimiser = torch.optim.AdamW(weights, 0.05)
         for _ in range(2):
             optimiser.zero_grad()
-            token_nll(made.model, rows)[0].mean().backward()
+            token_nll(made, rows)[0].mean().backward()
             optimiser.step()
         folder.mkdir(parents=True)
         made.save(folder)
@@ -173,7 +173,7 @@ def training(place: Place) -> None:
     settings = Training(target_modules=list(place.kind.targets), rank=4, alpha=8)
     torch.manual_seed(0)
     made = make_trained(place.load(), settings, place.base, 0)
-    loss = token_nll(made.model, rows)[0].mean()
+    loss = token_nll(made, rows)[0].mean()
     loss.backward()
     ups = {name: value for name, value in made.model.named_parameters() if "lora_B" in name}
     ours = {name: value.grad for name, value in ups.items()}
@@ -240,7 +240,7 @@ def recalled(place: Place) -> None:
     from rnr_dist.icu.torch_reader import TorchReader
     from rnr_dist.measures.memorisation import Counting, overlap, recall
     from rnr_dist.train.collate import Example, pad
-    from rnr_dist.train.passes import label_losses, predicted, token_nll
+    from rnr_dist.train.passes import label_losses, predicted
     from rnr_dist.train.passes import label_states as states_of
 
     model = place.load()
@@ -260,8 +260,10 @@ def recalled(place: Place) -> None:
     rows = pad([Example(one, T0) for one in ids])
     with torch.no_grad():
         targets = rows["labels"][:, 1:][predicted(rows)]
-        sums, _ = label_losses(model.get_output_embeddings(), states_of(model, rows), targets)
-        near("losses", sums / len(targets), token_nll(model, rows)[0].mean())
+        states = states_of(model, rows).tensor_split(4)
+        sums, _ = label_losses(model.get_output_embeddings(), states, targets)
+        whole = model(input_ids=rows["input_ids"], labels=rows["labels"]).loss
+        near("losses", sums / len(targets), whole)
 
 
 def learnt(model: Any, drawn: list[tuple[int, ...]]) -> list[tuple[int, ...]]:

@@ -20,12 +20,13 @@ from transformers import DynamicCache
 from rnr_dist.errors import InputError
 from rnr_dist.measures.memorisation import Ids
 from rnr_dist.train.collate import Example, pad
-from rnr_dist.train.passes import HEAD_PARTS, label_states
+from rnr_dist.train.passes import label_states
 from rnr_dist.weights.skeleton import head_is_last, skeleton
 
 ROWS = 64  # continuations decoded together
 KEPT_LAYERS = {"full_attention", "sliding_attention"}  # whose cache holds single places
 SEQUENCES = 16  # sequences whose keys and values are held together
+HEAD_PARTS = 4  # parts of their labels whose logits are held at once
 
 
 class TorchReader:

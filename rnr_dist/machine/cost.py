@@ -7,11 +7,13 @@ on. Bytes are those of one worker, or of one GPU of an engine.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rnr_dist.config.engines import Engines
 from rnr_dist.config.training import Training, Workers
+from rnr_dist.machine.held import head_parts, held_tokens
 from rnr_dist.run.precision import compute_dtype
 from rnr_dist.weights.shape import Shape, TrainedPart
 
@@ -65,6 +67,7 @@ def training_memory(
     fp32 copy of what is trained; gradients are divided from stage 2 on, weights in stage 3.
     """
     on_gpu, full = workers.gpus_each > 0, training.parameters == "full"
+    shape = replace(shape, eager=shape.eager or workers.attention == "eager")
     size, many = itemsize(workers.dtype, on_gpu), workers.count
     over = [many if workers.zero_stage >= stage else 1 for stage in (1, 2, 3)]
     trained = part.parameters
@@ -82,19 +85,17 @@ def training_memory(
     )
 
 
-def held_tokens(training: Training, sequences: int = 1) -> int:
-    """Padded tokens of the largest micro-batch: whole items, one at least."""
-    item = sequences * training.max_tokens
-    return item * max(1, min(training.micro_batch_tokens // item, training.batch_size))
-
-
 def _passes(
     shape: Shape, part: TrainedPart, training: Training, tokens: int, size: int
 ) -> dict[str, float]:
     """Activations and logits. Recomputed layers keep what they read, and one of them all (Chen et
-    al. 2016, arXiv:1604.06174); that one comes when the logits are gone."""
-    layer = tokens * layer_bytes(shape, part, training.parameters == "full", size)
-    logits = tokens * logit_bytes(shape.vocabulary, size)
+    al. 2016, arXiv:1604.06174); that one comes when the logits are gone. Those are of a part of the
+    labels (`held.head_parts`), and beside theta0's where the losses compare with it."""
+    scores = score_bytes(shape, training.max_tokens, size)
+    layer = tokens * (layer_bytes(shape, part, training.parameters == "full", size) + scores)
+    labels = math.ceil(tokens / head_parts(training, shape.vocabulary))
+    heads = 2 if training.objective.head_alone else 1
+    logits = heads * labels * logit_bytes(shape.vocabulary, size)
     if training.gradient_checkpointing:
         kept = tokens * size * shape.hidden * shape.layers
         return {"activations": kept + max(0, layer - logits), "logits": logits}
@@ -118,6 +119,12 @@ def layer_bytes(shape: Shape, part: TrainedPart, full: bool, size: int) -> float
         return norms + attention + mlp + size * (inputs + shape.inner)
     copies = 4 * part.inputs if size == 2 else 4 * min(part.inputs, 2 * shape.hidden)
     return norms + attention + mlp + copies
+
+
+def score_bytes(shape: Shape, length: int, size: int) -> int:
+    """Bytes a token that attention without a fused kernel keeps of one layer: each head's scores of
+    a sequence of that length after the softmax, in fp32 and in the number format of products."""
+    return shape.eager * shape.heads * length * (4 if size == 4 else 4 + size)
 
 
 def logit_bytes(vocabulary: int, size: int) -> int:

@@ -71,7 +71,7 @@ class CmdObjective:
         import torch
 
         positive, negative = batch["positive"], batch["negative"]
-        nll, _, states = token_nll(trained.model, positive)
+        nll, _, states = token_nll(trained, positive)
         others = last_states(trained.model, negative["input_ids"])
         learnt, rejected = positive["labels"] != IGNORED, negative["labels"] != IGNORED
         anchor = mean_direction(states, positive["attention_mask"].bool() & ~learnt)

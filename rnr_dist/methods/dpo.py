@@ -61,13 +61,13 @@ class DpoObjective:
 
         # theta0 first: nothing of the trained model's graph exists yet while it is switched off.
         before = margin(trained.reference_nll, batch)
-        gained = margin(lambda rows: token_nll(trained.model, rows)[:2], batch) - before
+        gained = margin(lambda rows: token_nll(trained, rows)[:2], batch) - before
         # A response that was cut away altogether has no say.
         paired = has_response(batch["chosen"]) & has_response(batch["rejected"])
         loss = -logsigmoid(self.settings.beta * gained)[paired].sum()
         terms = {"dpo": (loss, int(paired.sum()))}
         if self.settings.retain_weight:
-            nll, _, _ = token_nll(trained.model, batch["retain"])
+            nll, _, _ = token_nll(trained, batch["retain"])
             terms["retain"] = (self.settings.retain_weight * nll.sum(), len(nll))
         return terms
 

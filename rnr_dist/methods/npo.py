@@ -62,12 +62,12 @@ class NpoObjective:
         rows, beta = batch["forget"], self.settings.beta
         # theta0 first: nothing of the trained model's graph exists yet while it is switched off.
         before = log_probability(trained.reference_nll, rows)
-        gained = log_probability(lambda rows: token_nll(trained.model, rows)[:2], rows) - before
+        gained = log_probability(lambda rows: token_nll(trained, rows)[:2], rows) - before
         told = has_response(rows)
         loss = 2 / beta * softplus(beta * gained)[told].sum()
         terms = {"npo": (loss, int(told.sum()))}
         if "retain" in self.parts:
-            nll, _, _ = token_nll(trained.model, batch["retain"])
+            nll, _, _ = token_nll(trained, batch["retain"])
             terms["retain"] = (self.settings.retain_weight * nll.sum(), len(nll))
         return terms
 

@@ -64,13 +64,13 @@ class SimnpoObjective:
         from torch.nn.functional import softplus
 
         rows, settings = batch["forget"], self.settings
-        total = log_probability(lambda rows: token_nll(trained.model, rows)[:2], rows)
+        total = log_probability(lambda rows: token_nll(trained, rows)[:2], rows)
         each = total / predicted(rows).sum(1).clamp(min=1)
         told = has_response(rows)
         loss = 2 / settings.beta * softplus(settings.beta * each + settings.gamma)[told].sum()
         terms = {"simnpo": (settings.forget_weight * loss, int(told.sum()))}
         if "retain" in self.parts:
-            nll, _, _ = token_nll(trained.model, batch["retain"])
+            nll, _, _ = token_nll(trained, batch["retain"])
             terms["retain"] = (settings.retain_weight * nll.sum(), len(nll))
         return terms
 

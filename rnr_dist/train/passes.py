@@ -7,7 +7,8 @@ so right-padding needs no mask, and without one the fast kernel is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rnr_dist.errors import InputError
@@ -15,35 +16,55 @@ from rnr_dist.train.collate import IGNORED
 
 # Functions import torch themselves: reading a config loads its methods, and with them this module.
 
-# Parts that the positions of a pass go through the head in: a quarter of the logits at a time.
-# A fixed number, whatever a batch holds, since each pass through the head is a collective (ZeRO-3).
-HEAD_PARTS = 4
 
-
-def token_nll(model: Any, rows: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+def token_nll(trained: Any, rows: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     """-log p (nats) of each token with a label, its row, and the last hidden states (B, T, d).
 
-    Logits exist only where a label does; with 49k tokens of vocabulary they would cost more than
-    the model itself. Hidden states are selected on their way into the head, so that whatever the
-    model does to its logits afterwards (scaling, soft caps) still happens.
+    Logits exist only where a label does, and for one of `trained.head_parts` of the labels at a
+    time: all of them in fp32 would cost more than the model itself (12 GiB for 8,192 tokens of a
+    vocabulary of 128k). Where there are several parts, each is computed again in the backward pass.
+    trained: a `trainable.Trained`, whose model may scale or cap what its head gives.
     """
+    import torch
     from torch.nn.functional import cross_entropy
+    from torch.utils.checkpoint import checkpoint
 
-    following = rows["labels"][:, 1:]
-    valid = following != IGNORED
-    states = []
+    model, parts = trained.model, trained.head_parts
+    output = model.get_decoder()(input_ids=rows["input_ids"], use_cache=False)
+    states, valid = output.last_hidden_state, predicted(rows)
 
-    def select(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        states.append(inputs[0])
-        return (inputs[0][:, :-1][valid],)
+    def losses(part: Any, wanted: Any) -> Any:
+        return cross_entropy(logits_of(model, output, part).float(), wanted, reduction="none")
 
-    hook = model.get_output_embeddings().register_forward_pre_hook(select)
+    asked = (states[:, :-1][valid], rows["labels"][:, 1:][valid])
+    pieces = zip(*(one.tensor_split(parts) for one in asked), strict=True)
+    if parts == 1:
+        nll = losses(*next(pieces))
+    else:
+        nll = torch.cat([checkpoint(losses, *piece, use_reentrant=False) for piece in pieces])
+    return nll, valid.nonzero()[:, 0], states
+
+
+def logits_of(model: Any, output: Any, states: Any) -> Any:
+    """(labels, vocabulary): what the model makes of (labels, d) states that its decoder gave.
+
+    output: the decoder's. Within the call the decoder answers with these states instead of running,
+    so whatever the model does before and after its head (scaling, soft caps) is its own code.
+    """
+    import torch
+
+    decoder = model.get_decoder()
+    answer = copy.copy(output)
+    answer.last_hidden_state = states[None]
+    own = vars(decoder).get("forward")
+    decoder.forward = lambda *_, **__: answer
     try:
-        logits = model(input_ids=rows["input_ids"], use_cache=False).logits
+        ids = states.new_zeros((1, 1), dtype=torch.long)
+        return model(input_ids=ids, use_cache=False).logits[0]
     finally:
-        hook.remove()
-    nll = cross_entropy(logits.float(), following[valid], reduction="none")
-    return nll, valid.nonzero()[:, 0], states[0]
+        del decoder.forward
+        if own is not None:
+            decoder.forward = own
 
 
 def last_states(model: Any, input_ids: Any) -> Any:
@@ -90,7 +111,7 @@ def label_states(model: Any, rows: Mapping[str, Any]) -> Any:
 
 def label_losses(
     head: Callable[[Any], Any],
-    states: Any,
+    parts: Sequence[Any],
     targets: Any,
     before: tuple[Callable[[Any], Any], Any] | None = None,
     with_entropy: bool = False,
@@ -98,23 +119,20 @@ def label_losses(
 ) -> tuple[Any, Any]:
     """Sums over labels: -log q(target), each at most its ceiling, and KL(p || q), nats, in fp32.
 
-    head: logits of states. states: (labels, d). targets: (labels,). before: theta0's head and its
-    states of the same labels, for p; without it the second sum is 0. ceilings: (labels,) or none.
-    with_entropy: H(p, q) instead
-    of KL, which is H(p) more. Logits live for a part of the labels at a time and are computed again
-    in the backward pass.
+    head: logits of states. parts: (labels, d) states in parts. targets: (labels,). before: theta0's
+    head and its states of the same labels, for p; without it the second sum is 0. ceilings:
+    (labels,) or none. with_entropy: H(p, q) instead of KL, which is H(p) more. Logits live for a
+    part at a time and are computed again in the backward pass.
     """
     import torch
     from torch.utils.checkpoint import checkpoint
 
-    nll, divergence = states.new_zeros((), dtype=torch.float32), states.new_zeros(())
-    first = before[0] if before else None
-    others = before[1].tensor_split(HEAD_PARTS) if before else [None] * HEAD_PARTS
-    ends = [None] * HEAD_PARTS if ceilings is None else ceilings.tensor_split(HEAD_PARTS)
-    states_in_parts, targets_in_parts = (x.tensor_split(HEAD_PARTS) for x in (states, targets))
-    for part, wanted, other, end in zip(
-        states_in_parts, targets_in_parts, others, ends, strict=True
-    ):
+    nll, divergence = parts[0].new_zeros((), dtype=torch.float32), parts[0].new_zeros(())
+    first, many = before[0] if before else None, len(parts)
+    others = before[1].tensor_split(many) if before else [None] * many
+    ends = [None] * many if ceilings is None else ceilings.tensor_split(many)
+    pieces = zip(parts, targets.tensor_split(many), others, ends, strict=True)
+    for part, wanted, other, end in pieces:
 
         def losses(
             part: Any, wanted: Any = wanted, other: Any = other, end: Any = end
@@ -160,7 +178,8 @@ def part_losses(
     states = label_states(trained.model, rows)
     targets = rows["labels"][:, 1:][predicted(rows)]
     ends = rows["ceilings"][:, 1:][predicted(rows)] if "ceilings" in rows else None
-    return label_losses(trained.head, states, targets, other, with_entropy, ends)
+    parts = states.tensor_split(trained.head_parts)
+    return label_losses(trained.head, parts, targets, other, with_entropy, ends)
 
 
 def log_probability(nll: Callable[..., tuple[Any, Any]], rows: Mapping[str, Any]) -> Any:

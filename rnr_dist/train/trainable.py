@@ -21,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 
 from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
+from rnr_dist.machine.held import head_parts
 from rnr_dist.train.collate import Example, pad
 from rnr_dist.train.job import SUMMARY
 from rnr_dist.train.passes import label_states, predicted, token_nll
@@ -30,9 +31,11 @@ from rnr_dist.weights.composition import exact_factors, save_adapter
 
 
 class Trained(ABC):
-    """`model` is what runs, `base` what it was composed from, `seed` the training's."""
+    """`model` is what runs, `base` what it was composed from, `seed` the training's. head_parts:
+    that the labels of a pass go through the head in (`machine.held`)."""
 
     model: Any
+    head_parts: int = 1
 
     def __init__(self, base: ModelRef, seed: int):
         self.base = base
@@ -69,7 +72,7 @@ class Trained(ABC):
     def reference_nll(self, rows: Mapping[str, Any]) -> tuple[Any, Any]:
         """theta0's -log p (nats) of each token with a label, and its row."""
         with self.reference():
-            nll, row, _ = token_nll(self.model, rows)
+            nll, row, _ = token_nll(self, rows)
         return nll, row
 
     @abstractmethod
@@ -221,9 +224,13 @@ class Full(Trained):
 
     def reference_nll(self, rows: Mapping[str, Any]) -> tuple[Any, Any]:
         valid = predicted(rows)
-        logits = self.reference_head(self.reference_states(rows)).float()
-        nll = cross_entropy(logits, rows["labels"][:, 1:][valid], reduction="none")
-        return nll, valid.nonzero()[:, 0]
+        asked = self.reference_states(rows), rows["labels"][:, 1:][valid]
+        pieces = zip(*(one.tensor_split(self.head_parts) for one in asked), strict=True)
+        lost = [
+            cross_entropy(self.reference_head(part).float(), wanted, reduction="none")
+            for part, wanted in pieces
+        ]
+        return torch.cat(lost), valid.nonzero()[:, 0]
 
     @contextmanager
     def switched_off(self) -> Iterator[None]:
@@ -271,6 +278,7 @@ PARAMETERS: dict[str, type[Lora] | type[Matrices] | type[Full]] = {
 def make_trained(model: Any, training: Training, base: ModelRef, seed: int) -> Trained:
     """`model` made ready to train what `training` says, in place; it runs composed as `base`."""
     trained = PARAMETERS[training.parameters](model, training, base, seed)
+    trained.head_parts = head_parts(training, model.config.get_text_config().vocab_size)
     if training.gradient_checkpointing:
         # Otherwise checkpoints need inputs with a gradient, which frozen embeddings do not give.
         model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -20,7 +20,8 @@ from rnr_dist.weights.targets import named
 class Shape:
     """parameters: each counted once, a tied head not at all. Widths in numbers: `hidden` of the
     residual stream, `query` and `key_value` of all heads together, `inner` of the MLP. gated: its
-    MLP multiplies two products (Llama)."""
+    MLP multiplies two products (Llama). eager: transformers has no fused attention for it
+    (GPT-Neo), so a training keeps the scores of each of its `heads`."""
 
     parameters: int
     vocabulary: int
@@ -30,6 +31,8 @@ class Shape:
     key_value: int
     inner: int
     gated: bool
+    heads: int = 0
+    eager: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ def shape_of(folder: str | Path, trust_remote_code: bool = False) -> Shape:
         key_value=shared * width,
         inner=next((size for size in told if size), 4 * hidden),
         gated=any("gate" in name for name, _, _ in linear_modules(model)),
+        heads=heads,
+        eager=config._attn_implementation == "eager",
     )
 
 

@@ -1,5 +1,6 @@
 """What a run costs: formulas against numbers worked out by hand, and against what was measured."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,12 @@ from rnr_dist.machine.cost import (
     cache_bytes,
     engine_memory,
     generating_seconds,
-    held_tokens,
     layer_bytes,
     logit_bytes,
     training_memory,
     training_seconds,
 )
+from rnr_dist.machine.held import HELD_LOGITS, LEAST_PARTS, head_parts, held_tokens
 from rnr_dist.methods.icu import Icu
 from rnr_dist.tasks.task import make_task
 from rnr_dist.weights.shape import Shape, TrainedPart, shape_of, trained_of
@@ -34,6 +35,7 @@ ROOT = Path(__file__).parents[2]
 MODELS = Path(__file__).parents[1] / "data" / "models"
 LLAMA, NEO = MODELS / "llama3_8b", MODELS / "gpt_neo_1b"
 GPU = Workers(gpus_each=1)
+ICU = Icu.settings("epochs").training
 # Round numbers: 1,000 parameters, 3 layers of width 10, 4 of keys and values, 20 of the MLP.
 SMALL = Shape(1000, 50, 10, 3, 10, 4, 20, True)
 
@@ -69,8 +71,12 @@ def test_parameters_are_those_of_the_architecture(folder, parameters):
 
 
 def test_widths_are_those_of_the_config():
-    assert shape_of(LLAMA) == Shape(8030261248, 128256, 4096, 32, 4096, 1024, 14336, True)
-    assert shape_of(NEO) == Shape(1315575808, 50257, 2048, 24, 2048, 2048, 8192, False)
+    assert shape_of(LLAMA) == Shape(
+        8030261248, 128256, 4096, 32, 4096, 1024, 14336, True, 32
+    )
+    assert shape_of(NEO) == Shape(
+        1315575808, 50257, 2048, 24, 2048, 2048, 8192, False, 16, True
+    )
 
 
 def test_what_a_training_trains():
@@ -163,7 +169,33 @@ def test_seconds_are_products_over_what_a_machine_does():
     assert generating_seconds(SMALL, 500, on_gpus) == pytest.approx(5 * step / 2)
 
 
-LORA, FULL = Training(), Icu.settings("epochs").training
+def test_logits_are_held_a_part_at_a_time():
+    wide = Training(max_tokens=200, micro_batch_tokens=8000, batch_size=64)
+    assert (head_parts(wide, 128_000), head_parts(wide, 1000)) == (16, 1)
+    assert 8000 * 128_000 / 16 <= HELD_LOGITS < 8000 * 128_000 / 15
+    assert head_parts(ICU, 1000) == LEAST_PARTS == 4
+    shape, part = replace(SMALL, vocabulary=128_000), TrainedPart(0, 40)
+    assert training_memory(shape, part, wide, GPU).parts["logits"] == 500 * 14 * 128_000
+    # Beside the model's the logits of theta0, of a quarter of a micro-batch of 1,000.
+    asked = ICU.model_copy(update={"max_tokens": 100, "micro_batch_tokens": 1000})
+    assert training_memory(SMALL, part, asked, GPU).parts["logits"] == 2 * 200 * 14 * 50
+
+
+def test_attention_without_a_fused_kernel_keeps_its_scores():
+    training = Training(max_tokens=10, micro_batch_tokens=10)
+    fused = replace(SMALL, heads=2)
+    for shape, workers in (
+        (replace(fused, eager=True), GPU),
+        (fused, Workers(gpus_each=1, attention="eager")),
+    ):
+        found, less = (
+            training_memory(one, TrainedPart(0, 40), training, told).parts["activations"]
+            for one, told in ((shape, workers), (fused, GPU))
+        )
+        assert found - less == 3 * 10 * (2 * 10 * 6)  # layers, tokens, heads x places x (4 + 2)
+
+
+LORA, FULL = Training(), ICU
 LONG = Training(max_tokens=1024, micro_batch_tokens=16384, gradient_checkpointing=True)
 
 
@@ -178,11 +210,19 @@ LONG = Training(max_tokens=1024, micro_batch_tokens=16384, gradient_checkpointin
     ],
 )
 def test_what_was_measured_on_a_gpu_is_met(folder, training, sequences, gib):
-    """docs/figures.md, "On a GPU": torch's own peak, without CUDA's context."""
-    found = training_memory(
-        shape_of(folder), trained_of(folder, training), training, GPU, sequences
-    )
-    assert found.total / GIB - CONTEXT_GIB == pytest.approx(gib, rel=0.15)
+    """docs/figures.md, "On a GPU": torch's own peak, without CUDA's context.
+
+    Where losses do not ask the head alone, it was read when all logits lived at once.
+    """
+    shape = shape_of(folder)
+    found = training_memory(shape, trained_of(folder, training), training, GPU, sequences)
+    parts = {**found.parts}
+    if not training.objective.head_alone:
+        parts["logits"] = held_tokens(training) * logit_bytes(shape.vocabulary, 2)
+        if training.gradient_checkpointing:  # then no recomputed layer outgrew them
+            kept = 2 * held_tokens(training) * shape.hidden * shape.layers
+            parts["activations"] = kept
+    assert sum(parts.values()) / GIB - CONTEXT_GIB == pytest.approx(gib, rel=0.15)
 
 
 def test_an_estimate_says_the_largest_parts_first_worth_a_word():

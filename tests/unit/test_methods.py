@@ -384,3 +384,32 @@ def test_checkpoints_change_nothing(name, make):
         assert bool(recomputed) == checkpointing
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other)
+
+
+# The regulariser asks for a LoRA; RMU trains matrices.
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        *((name, None) for name in sorted(ITEMS)),
+        *((name, "full") for name in sorted(ITEMS.keys() - {"orthogonal", "rmu"})),
+    ],
+)
+def test_logits_in_parts_give_the_losses_and_gradients_of_all_at_once(make, name, parameters):
+    chosen = {"parameters": parameters} if parameters else {}
+    found = []
+    for parts in (1, 3):
+        trained = make(name, moved=False, **chosen)
+        trained.head_parts = parts
+        trained.remember(example for item in ITEMS[name] for _, example in item.members)
+        torch.manual_seed(3)
+        with torch.no_grad():
+            for weight in weights_of(trained):
+                weight.add_(0.1 * torch.randn_like(weight))
+        loss = sum(numerator for numerator, _ in run(trained, name, **chosen).values())
+        gradients = torch.autograd.grad(loss, weights_of(trained), allow_unused=True)
+        found.append((loss, gradients))
+    (whole, wanted), (parted, gradients) = found
+    torch.testing.assert_close(parted, whole, atol=0, rtol=1e-6)
+    for one, other in zip(gradients, wanted, strict=True):
+        if other is not None:
+            torch.testing.assert_close(one, other, atol=2e-5 * float(other.abs().max()), rtol=1e-5)

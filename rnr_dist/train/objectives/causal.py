@@ -35,5 +35,5 @@ class Causal:
     def terms(
         self, trained: Trained, batch: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, tuple[Any, int]]:
-        nll, _, _ = token_nll(trained.model, batch["text"])
+        nll, _, _ = token_nll(trained, batch["text"])
         return {"nll": (nll.sum(), len(nll))}
