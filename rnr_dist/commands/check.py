@@ -22,7 +22,7 @@ from rnr_dist.data.sources import load_contexts
 from rnr_dist.errors import InputError
 from rnr_dist.generate.backend import backend_of
 from rnr_dist.machine.cluster import check_room, cluster_joined, joined_nodes, this_node
-from rnr_dist.machine.placement import Node, place, require_memory
+from rnr_dist.machine.placement import Node, place, require_host, require_memory, workers_of
 from rnr_dist.machine.placement import described as placement_of
 from rnr_dist.methods.method import make_method, require_served, require_trainable
 from rnr_dist.reveal.embeddings import require_embeddings
@@ -227,6 +227,7 @@ def cost_lines(
         return [*lines, "memory  is told once the model's config.json is here"]
     cost = estimate(config, folder)
     require_memory(nodes, cost.needs, where)
+    require_host(nodes, workers_of(config), cost.on_machines, where)
     work = work_of(config, task) if task else []
     return [*lines, *cost.lines(work, placed.yielding)]
 

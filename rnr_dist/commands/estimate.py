@@ -19,6 +19,7 @@ from rnr_dist.machine.cost import (
     Memory,
     engine_memory,
     generating_seconds,
+    host_memory,
     training_memory,
     training_seconds,
 )
@@ -35,12 +36,14 @@ ENGINE_SECONDS, WORKERS_SECONDS, BYTES_A_SECOND = 25.0, 20.0, 1e9
 
 @dataclass(frozen=True)
 class Estimate:
-    """Memory of each engine, and of a worker in each training, by the training's key."""
+    """Memory of each engine, and of a worker in each training, by the training's key. hosts: the
+    same of a worker on a GPU, in its machine's memory."""
 
     config: Config
     shape: Shape
     engine: Memory
     trainings: dict[str, tuple[Training, Memory]]
+    hosts: dict[str, Memory]
 
     @property
     def needs(self) -> dict[str, tuple[Actor, float]]:
@@ -51,6 +54,11 @@ class Estimate:
         for key, (_, memory) in self.trainings.items():
             told[key] = workers, memory.total / GIB
         return told
+
+    @property
+    def on_machines(self) -> dict[str, float]:
+        """What `placement.require_host` asks: GiB of each worker, by the trainings' keys."""
+        return {key: memory.total / GIB for key, memory in self.hosts.items()}
 
     def lines(self, work: Sequence[Work], yielding: bool = False) -> list[str]:
         """What `rnr check` prints: memory by phase, disk, time; without work no time.
@@ -64,6 +72,8 @@ class Estimate:
         yield f"memory  {config.engines.count} generator(s), each {self.engine}"
         for key, (_, memory) in self.trainings.items():
             yield f"memory  {config.workers.count} worker(s) of {key}, each {memory}"
+            if key in self.hosts:
+                yield f"memory  of its machine each of these needs {self.hosts[key]}"
         if yielding:
             yield "memory  generators end before each training and start again: one GPU serves both"
         if not (config.engines.gpus_each or config.workers.gpus_each):
@@ -113,7 +123,7 @@ def estimate(config: Config, folder: Path) -> Estimate:
     """The estimate for the model in `folder`, of which its config.json is enough."""
     trusted = config.trust_remote_code
     shape = shape_of(folder, trusted)
-    found = {}
+    found, hosts = {}, {}
     for key, training in trainings_of(config):
         parts = make_objective(training.objective).parts
         pairs = {"learn": config.pairing.k}  # of a part that may take more
@@ -121,9 +131,12 @@ def estimate(config: Config, folder: Path) -> Estimate:
         if longest := getattr(config.task, "max_tokens", 0):
             training = training.model_copy(update={"max_tokens": min(longest, training.max_tokens)})
         trained = trained_of(folder, training, trusted)
-        memory = training_memory(shape, trained, training, config.workers, sequences)
+        looked = config.way == "epochs"
+        memory = training_memory(shape, trained, training, config.workers, sequences, looked)
         found[key] = training, memory
-    return Estimate(config, shape, engine_memory(shape, config.engines), found)
+        if config.workers.gpus_each:
+            hosts[key] = host_memory(shape, trained, training, config.workers)
+    return Estimate(config, shape, engine_memory(shape, config.engines), found, hosts)
 
 
 def trainings_of(config: Config) -> Iterator[tuple[str, Training]]:

@@ -194,15 +194,6 @@ class Config(Section):
                 require_constant(settings.trained_with(place, ("sweep", "over")), "sweep.over: ")
         return self
 
-    @model_validator(mode="after")
-    def _whole_weights(self) -> Config:
-        if self.way == "epochs" and self.workers.zero_stage == 3:
-            raise ValueError(
-                "workers.zero_stage 3: after each epoch the workers generate, each by itself, "
-                "which needs whole weights; expected 0 to 2"
-            )
-        return self
-
     @property
     def way(self) -> Way:
         """How the recipe's methods are run."""

@@ -128,7 +128,11 @@ class Workers(Section):
     gpus_each: Annotated[Whole, Field(le=1)] = 0
     """1 trains on GPUs."""
     zero_stage: Annotated[Whole, Field(le=3)] = 0
-    """DeepSpeed ZeRO stage."""
+    """DeepSpeed ZeRO stage: what is divided over the workers. 1: the optimiser's states; 2: the
+    gradients too; 3: the weights too, also while they are loaded."""
+    offload: Literal["nothing", "optimiser", "weights"] = "nothing"
+    """What lies in the machine's memory instead of the GPU's, for less speed. `optimiser`: its
+    states and its step (ZeRO 1 to 3). `weights`: those too (ZeRO 3)."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Frozen weights and activations, as of the engines; the LoRA itself is always fp32."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
@@ -139,3 +143,13 @@ class Workers(Section):
     checkpoint_seconds: Weight = 60
     """A training's state is kept, in place of the one before, once that is so old: where it goes on
     when a worker or the whole run ended. Take more where a state is large."""
+
+    @model_validator(mode="after")
+    def _divided(self) -> Workers:
+        least = {"nothing": 0, "optimiser": 1, "weights": 3}[self.offload]
+        if self.zero_stage < least:
+            raise ValueError(
+                f"offload {self.offload}: found zero_stage {self.zero_stage}; expected "
+                f"{'3' if least == 3 else '1 to 3'}"
+            )
+        return self

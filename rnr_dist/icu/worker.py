@@ -29,6 +29,7 @@ from rnr_dist.icu.leaving import (
 from rnr_dist.run.codec import from_plain
 from rnr_dist.run.directory import replacing_folder
 from rnr_dist.train.collate import Batching, Example, Item, Step, padded_tokens, plan_steps
+from rnr_dist.train.divided import whole
 from rnr_dist.train.job import SUMMARY
 from rnr_dist.train.materials import with_retained
 from rnr_dist.train.worker import Passes, autocast, peak_rss_mib
@@ -146,7 +147,8 @@ class Epochs:
         before = progress.left if rule.sticky else []
 
         def read(wanted: Callable[[float], bool]) -> tuple[EpochReading, list[bool], list[str]]:
-            scores, texts = self._reader.read(wanted)
+            with whole(self.passes.engine):
+                scores, texts = self._reader.read(wanted)
             reading = EpochReading(progress.epoch, **scores)
             if not levels:
                 return reading, [False] * len(texts), texts
@@ -203,9 +205,10 @@ class Epochs:
         memorising = self._plan.ending.until == "memorised"
         if self.best != self.progress.epoch or (memorising and not self.finished):
             return
-        if get_rank() == 0:
-            with replacing_folder(self.job.output) as aside:
-                self.passes.engine.module.trained.save(aside)
+        with whole(self.passes.engine):
+            if get_rank() == 0:
+                with replacing_folder(self.job.output) as aside:
+                    self.passes.engine.module.trained.save(aside)
 
     def report(self) -> dict[str, Any]:
         progress = self.progress

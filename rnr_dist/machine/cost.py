@@ -57,40 +57,88 @@ def itemsize(dtype: str, on_gpu: bool) -> int:
 
 
 def training_memory(
-    shape: Shape, part: TrainedPart, training: Training, workers: Workers, sequences: int = 1
+    shape: Shape,
+    part: TrainedPart,
+    training: Training,
+    workers: Workers,
+    sequences: int = 1,
+    looked: bool = False,
 ) -> Memory:
     """Of one training worker, on its device, at the worst moment of a step.
 
-    sequences: that one item of the objective takes; a micro-batch holds one item at least.
+    sequences: that one item of the objective takes; a micro-batch holds one item at least. looked:
+    the model is read between epochs, for which ZeRO-3 makes its weights whole.
     Optimiser and partition: ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054, section 3): Adam holds
     two fp32 numbers a parameter, 8 bytes, over all workers from stage 1 on, where DeepSpeed adds a
-    fp32 copy of what is trained; gradients are divided from stage 2 on, weights in stage 3.
+    fp32 copy of what is trained; gradients are divided from stage 2 on, weights in stage 3. What is
+    offloaded lies in `host_memory`; of weights the embedding and a layer are here then.
     """
     on_gpu, full = workers.gpus_each > 0, training.parameters == "full"
     shape = replace(shape, eager=shape.eager or workers.attention == "eager")
     size, many = itemsize(workers.dtype, on_gpu), workers.count
     over = [many if workers.zero_stage >= stage else 1 for stage in (1, 2, 3)]
     trained = part.parameters
-    weights = 4 * trained if full else size * shape.parameters + 4 * trained
-    tokens = held_tokens(training, sequences)
+    weights = weight_bytes(shape, part, training, size)
+    held, passes = weights / over[2], _passes(shape, part, training, sequences, size)
+    if on_gpu and workers.offload == "weights":
+        held = min(held, weights / shape.layers + weights / shape.parameters * _embedding(shape))
+    if looked and workers.zero_stage == 3:  # while nothing is computed for a step
+        held += max(0, weights - sum(passes.values()))
     copies = 2 * shape.parameters if full and size == 2 else 0  # that autocast makes of weights
+    optimiser = 0 if on_gpu and workers.offload != "nothing" else _optimiser(part, workers)
     return Memory(
         {
             "process": (CONTEXT_GIB if on_gpu else WORKER_GIB) * GIB,
-            "weights": weights / over[2] + copies,
+            "weights": held + copies,
             "gradients": 4 * trained / over[1],
-            "optimiser": (8 + 4 * (workers.zero_stage > 0)) * trained / over[0],
-            **_passes(shape, part, training, tokens, size),
+            "optimiser": optimiser,
+            **passes,
         }
     )
 
 
+def host_memory(shape: Shape, part: TrainedPart, training: Training, workers: Workers) -> Memory:
+    """Of one worker on a GPU, in its machine's memory: the whole model while it is loaded, which
+    ZeRO-3 divides as it comes, or later what is offloaded, with the gradients that its step reads.
+    """
+    weights = weight_bytes(shape, part, training, itemsize(workers.dtype, True))
+    loaded = 0.0 if workers.zero_stage == 3 else weights
+    offloaded = 0.0
+    if workers.offload != "nothing":
+        offloaded = _optimiser(part, workers) + 4 * part.parameters / workers.count
+    if workers.offload == "weights":
+        offloaded += weights / workers.count
+    return Memory(
+        {
+            "process": WORKER_GIB * GIB,
+            "offloaded": offloaded,
+            "loading": max(0.0, loaded - offloaded),
+        }
+    )
+
+
+def weight_bytes(shape: Shape, part: TrainedPart, training: Training, size: int) -> int:
+    """Of all weights: what is trained in fp32, above or instead of what is frozen."""
+    frozen = 0 if training.parameters == "full" else size * shape.parameters
+    return frozen + 4 * part.parameters
+
+
+def _optimiser(part: TrainedPart, workers: Workers) -> float:
+    divided = workers.zero_stage > 0
+    return (8 + 4 * divided) * part.parameters / (workers.count if divided else 1)
+
+
+def _embedding(shape: Shape) -> int:
+    return shape.vocabulary * shape.hidden
+
+
 def _passes(
-    shape: Shape, part: TrainedPart, training: Training, tokens: int, size: int
+    shape: Shape, part: TrainedPart, training: Training, sequences: int, size: int
 ) -> dict[str, float]:
     """Activations and logits. Recomputed layers keep what they read, and one of them all (Chen et
     al. 2016, arXiv:1604.06174); that one comes when the logits are gone. Those are of a part of the
     labels (`held.head_parts`), and beside theta0's where the losses compare with it."""
+    tokens = held_tokens(training, sequences)
     scores = score_bytes(shape, training.max_tokens, size)
     layer = tokens * (layer_bytes(shape, part, training.parameters == "full", size) + scores)
     labels = math.ceil(tokens / head_parts(training, shape.vocabulary))

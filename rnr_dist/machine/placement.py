@@ -260,3 +260,19 @@ def require_memory(
                 f"has {share * smallest:.1f} GiB in {part}; expected less: smaller batches, more "
                 "GPUs, or gradient_checkpointing"
             )
+
+
+def require_host(
+    nodes: Sequence[Node], workers: Actor, needs: Mapping[str, float], where: str = "this machine"
+) -> None:
+    """Raises InputError where the workers of a training that share a machine need more memory of it
+    than it has: GiB of each, by what the sentence calls it. Not asked where nobody has told."""
+    for node in nodes:
+        together = min(workers.count, node.gpus)
+        for name, gib in needs.items():
+            if node.gib is not None and together * gib > node.gib:
+                raise InputError(
+                    f"{name}: {together} {workers.name} on one machine need about "
+                    f"{together * gib:.0f} GiB of its memory, {where} has {node.gib:g} GiB in one; "
+                    "expected less: zero_stage 3, which loads the model in parts, or no offload"
+                )

@@ -12,14 +12,23 @@ from typing import Any
 
 from rnr_dist.config.training import Training, Workers
 
+# DeepSpeed's sections of what `workers.offload` keeps in the machine's memory.
+OFFLOADED = {
+    "nothing": (),
+    "optimiser": ("offload_optimizer",),
+    "weights": ("offload_optimizer", "offload_param"),
+}
+
 
 def deepspeed_config(workers: Workers, training: Training) -> dict[str, Any]:
     """DeepSpeed's config for CPU and GPU workers alike.
 
     torch's AdamW, because a LoRA's update is small and DeepSpeed's own optimisers are compiled on
-    the node that trains. Accumulation is ours: a step has as many micro-batches, of as many
-    sequences, as the plan says; DeepSpeed's 1 stands for no number.
+    the node that trains; it steps on the machine's cores where its states lie in the machine's
+    memory. Accumulation is ours: a step has as many micro-batches, of as many sequences, as the
+    plan says; DeepSpeed's 1 stands for no number.
     """
+    memory = {"device": "cpu", "pin_memory": workers.gpus_each > 0}
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -35,7 +44,11 @@ def deepspeed_config(workers: Workers, training: Training) -> dict[str, Any]:
                 "fused": True,  # one pass over the weights: half the time of a step on CPUs
             },
         },
-        "zero_optimization": {"stage": workers.zero_stage, "overlap_comm": False},
+        "zero_optimization": {
+            "stage": workers.zero_stage,
+            "overlap_comm": False,
+            **{part: memory for part in OFFLOADED[workers.offload]},
+        },
     }
 
 

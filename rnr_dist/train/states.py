@@ -129,8 +129,9 @@ def damage(storage: Path) -> str:
 
 
 def finite(engine: Any) -> bool:
-    """Whether every trained weight is, on all ranks."""
-    weights = [value for value in engine.module.parameters() if value.requires_grad]
+    """Whether every trained weight is, on all ranks, each of which asks its part (ZeRO-3)."""
+    trained = (value for value in engine.module.parameters() if value.requires_grad)
+    weights = [getattr(value, "ds_tensor", value) for value in trained]
     return everywhere(all(bool(value.isfinite().all()) for value in weights), engine.device)
 
 

@@ -23,6 +23,7 @@ from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
 from rnr_dist.machine.held import head_parts
 from rnr_dist.train.collate import Example, pad
+from rnr_dist.train.divided import gathered
 from rnr_dist.train.job import SUMMARY
 from rnr_dist.train.passes import label_states, predicted, token_nll
 from rnr_dist.types import ModelRef
@@ -161,7 +162,8 @@ class Matrix(torch.nn.Module):
         super().__init__()
         self.before: torch.Tensor
         self._transposed = isinstance(layer, Conv1D)
-        self.register_buffer("before", layer.weight.detach(), persistent=False)
+        with gathered(layer):
+            self.register_buffer("before", layer.weight.detach().clone(), persistent=False)
         self.weight = torch.nn.Parameter(self.before.to(torch.float32, copy=True))
         self.bias = layer.bias
         self.switched_off = False
@@ -199,7 +201,7 @@ class Full(Trained):
                 if self.head_before is None:
                     # In the number format that it computes in: autocast would cast 28 million
                     # weights at every call, since it keeps the casts of trained weights only.
-                    with _gathered(head):
+                    with gathered(head):
                         dtype = _computed_in(head.weight)
                         bias = (
                             None if head.bias is None else head.bias.detach().to(dtype, copy=True)
@@ -253,19 +255,6 @@ def _computed_in(weight: torch.Tensor) -> torch.dtype:
     """The number format of a product with `weight` here."""
     kind = weight.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-
-
-@contextmanager
-def _gathered(module: torch.nn.Module) -> Iterator[None]:
-    """Whole weights of a module within the block, where ZeRO-3 has them in parts."""
-    weights = [value for value in module.parameters() if hasattr(value, "ds_id")]
-    if not weights:
-        yield
-        return
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters(weights):
-        yield
 
 
 PARAMETERS: dict[str, type[Lora] | type[Matrices] | type[Full]] = {

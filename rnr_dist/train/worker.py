@@ -22,6 +22,7 @@ from rnr_dist.run.directory import replacing_folder
 from rnr_dist.run.precision import compute_dtype
 from rnr_dist.train.collate import Batching, Item, Step, collate, padded_tokens, plan_steps
 from rnr_dist.train.deepspeed import deepspeed_config, learning_rate_factor
+from rnr_dist.train.divided import composed
 from rnr_dist.train.job import SUMMARY, Job
 from rnr_dist.train.objectives import Objective, make_objective
 
@@ -175,11 +176,8 @@ def build_engine(job: Job, objective: Objective, steps: int) -> Any:
     import deepspeed
     import torch
     from torch.optim.lr_scheduler import LambdaLR
-    from transformers import AutoModelForCausalLM
 
     from rnr_dist.train.trainable import Trained, make_trained
-    from rnr_dist.weights.checkpoints import require_content
-    from rnr_dist.weights.composition import add_to_model
 
     class Terms(torch.nn.Module):
         """The objective as a module, since the engine hooks into forward passes."""
@@ -200,14 +198,8 @@ def build_engine(job: Job, objective: Objective, steps: int) -> Any:
     dtype = compute_dtype(job.workers.dtype, job.workers.gpus_each > 0)
     if training.parameters == "full":
         dtype = "float32"
-    require_content(job.base)
-    model = AutoModelForCausalLM.from_pretrained(
-        job.base.checkpoint,
-        dtype=getattr(torch, dtype),
-        trust_remote_code=job.trust_remote_code,
-        **attention(job.workers),
-    )
-    add_to_model(model, job.base.terms)
+    config = deepspeed_config(job.workers, training)
+    model = composed(job, dtype, config)
     torch.manual_seed(job.seed)
     trained = make_trained(model, training, job.base, job.seed)
     engine, *_ = deepspeed.initialize(
@@ -221,17 +213,12 @@ def build_engine(job: Job, objective: Objective, steps: int) -> Any:
                 else learning_rate_factor(step, steps, training.warmup_share)
             ),
         ),
-        config=deepspeed_config(job.workers, training),
+        config=config,
     )
     if torch.distributed.get_world_size() == 1 and job.workers.zero_stage == 0:
         # All gradients would be copied together for a sum over nobody: a seventh of a step's time.
         engine.enable_backward_allreduce = False
     return engine
-
-
-def attention(workers: Workers) -> dict[str, str]:
-    """What transformers is told of how attention is computed; nothing leaves the choice to it."""
-    return {} if workers.attention == "auto" else {"attn_implementation": workers.attention}
 
 
 def agree_on_device(workers: Workers) -> None:

@@ -11,7 +11,8 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -237,17 +238,27 @@ def merge(ref: ModelRef) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
         yield file.name, weights
 
 
-def add_to_model(model: torch.nn.Module, terms: Iterable[Term]) -> None:
+def add_to_model(
+    model: torch.nn.Module,
+    terms: Iterable[Term],
+    gathered: Callable[[torch.nn.Module], AbstractContextManager[Any]] = nullcontext,
+) -> None:
     """Add the terms to the pristine weights of a loaded transformers model, in place, each on its
-    own device; a head tied to the embeddings is refused."""
-    weights, layers = {}, {}
+    own device; a head tied to the embeddings is refused.
+
+    gathered: a context in which a module's weights are whole, where several processes share them.
+    """
+    modules, layers = {}, {}
     for name, module, transposed in linear_modules(model):
         if module.weight.dtype in PLAIN_DTYPES:
-            shape = tuple(module.weight.shape)
+            # What DeepSpeed has divided tells its shape by another name.
+            shape = tuple(getattr(module.weight, "ds_shape", module.weight.shape))
             layers[name] = Layer(name, shape[::-1] if transposed else shape, transposed)
-            weights[name] = module.weight
+            modules[name] = module
     factors = stack(terms, {module: layer.shape for module, layer in layers.items()})
-    _add(weights, layers, factors)
+    for name, pair in factors.items():
+        with gathered(modules[name]):
+            _add({name: modules[name].weight}, layers, {name: pair})
 
 
 def materialise(ref: ModelRef, folder: Path) -> None:

@@ -296,7 +296,10 @@ def test_a_config_keeps_its_digest_through_its_own_values():
             {"methods": {"kl": {"training": {"objective": {"name": "icu"}}}}},
             "methods.kl.training.objective.name: found icu, expected kl",
         ),
-        ({"workers": {"zero_stage": 3}}, "workers.zero_stage 3: after each epoch"),
+        (
+            {"workers": {"zero_stage": 2, "offload": "weights"}},
+            "workers.offload weights: found zero_stage 2; expected 3",
+        ),
         ({"task": {"name": "extraction", "n": 60}}, "prefix_tokens 50 and n 60 together must not"),
         ({"task": {"name": "extraction", "prefix": 3}}, "unknown key task.prefix; did you mean"),
         ({"task": {"name": "extractoin"}}, "task extractoin: unknown; expected one of toxicity, "),

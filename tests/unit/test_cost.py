@@ -17,10 +17,12 @@ from rnr_dist.machine.cost import (
     ENGINE_GIB,
     GIB,
     GPU_TRAINING,
+    WORKER_GIB,
     Memory,
     cache_bytes,
     engine_memory,
     generating_seconds,
+    host_memory,
     layer_bytes,
     logit_bytes,
     training_memory,
@@ -71,12 +73,8 @@ def test_parameters_are_those_of_the_architecture(folder, parameters):
 
 
 def test_widths_are_those_of_the_config():
-    assert shape_of(LLAMA) == Shape(
-        8030261248, 128256, 4096, 32, 4096, 1024, 14336, True, 32
-    )
-    assert shape_of(NEO) == Shape(
-        1315575808, 50257, 2048, 24, 2048, 2048, 8192, False, 16, True
-    )
+    assert shape_of(LLAMA) == Shape(8030261248, 128256, 4096, 32, 4096, 1024, 14336, True, 32)
+    assert shape_of(NEO) == Shape(1315575808, 50257, 2048, 24, 2048, 2048, 8192, False, 16, True)
 
 
 def test_what_a_training_trains():
@@ -105,6 +103,49 @@ def test_zero_divides_what_it_says(stage, weights, gradients, optimiser):
     found = training_memory(SMALL, TrainedPart(100, 40), Training(), workers).parts
     told = tuple(found[name] for name in ("weights", "gradients", "optimiser"))
     assert told == (weights, gradients, optimiser)
+
+
+@pytest.mark.parametrize(
+    ("stage", "offload", "weights", "optimiser", "offloaded", "loading"),
+    # As above; offloaded: Adam's 1,200 and the gradients' 400, over four workers, and the weights'
+    # 2,400, whose quarter is less than what passes by here.
+    [
+        (0, "nothing", 2400, 800, 0, 2400),
+        (2, "optimiser", 2400, 0, 400, 2000),
+        (3, "nothing", 600, 300, 0, 0),
+        (3, "optimiser", 600, 0, 400, 0),
+        (3, "weights", 600, 0, 1000, 0),
+    ],
+)
+def test_what_is_offloaded_lies_in_the_machines_memory(
+    stage, offload, weights, optimiser, offloaded, loading
+):
+    workers = Workers(gpus_each=1, count=4, zero_stage=stage, offload=offload)
+    part = TrainedPart(100, 40)
+    here = training_memory(SMALL, part, Training(), workers).parts
+    assert (here["weights"], here["optimiser"]) == (weights, optimiser)
+    there = host_memory(SMALL, part, Training(), workers).parts
+    assert there == {"process": WORKER_GIB * GIB, "offloaded": offloaded, "loading": loading}
+
+
+def test_offloaded_weights_leave_the_embedding_and_a_layer():
+    workers = Workers(gpus_each=1, zero_stage=3, offload="weights")
+    few = replace(SMALL, vocabulary=10)
+    found = training_memory(few, TrainedPart(100, 40), Training(), workers).parts["weights"]
+    assert found == pytest.approx(2400 / 3 + 2.4 * 10 * 10)
+
+
+def test_weights_are_whole_while_a_divided_model_is_read():
+    workers = Workers(gpus_each=1, count=4, zero_stage=3)
+    part, shape = TrainedPart(10**9, 40), replace(SMALL, parameters=10**9)
+    training = Training(parameters="full", max_tokens=10, micro_batch_tokens=10)
+    one, looked = (training_memory(shape, part, training, workers, 1, is_so) for is_so in (0, 1))
+    passes = one.parts["activations"] + one.parts["logits"]  # of a step, which then are not there
+    assert looked.total - one.total == pytest.approx(4e9 - passes)
+    whole = Workers(gpus_each=1, count=4, zero_stage=2)
+    assert training_memory(shape, part, training, whole, 1, True) == training_memory(
+        shape, part, training, whole
+    )
 
 
 def test_all_weights_are_fp32_and_autocast_copies_them():

@@ -7,7 +7,8 @@ import torch
 
 from rnr_dist.config.training import Training, Workers
 from rnr_dist.train.deepspeed import deepspeed_config, environment, learning_rate_factor
-from rnr_dist.train.worker import agree_on_device, attention
+from rnr_dist.train.divided import attention
+from rnr_dist.train.worker import agree_on_device
 
 TRAINING = Training(learning_rate=3e-4, weight_decay=0.01, clip_norm=0.5)
 
@@ -32,6 +33,36 @@ def test_the_config_by_value(gpus, stage):
         },
         "zero_optimization": {"stage": stage, "overlap_comm": False},
     }
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_what_is_offloaded_lies_in_the_machines_memory(gpus):
+    memory = {"device": "cpu", "pin_memory": gpus == 1}
+
+    def zero(**workers):
+        return deepspeed_config(Workers(gpus_each=gpus, **workers), TRAINING)["zero_optimization"]
+
+    for stage in (1, 2, 3):
+        assert zero(zero_stage=stage, offload="optimiser") == {
+            "stage": stage,
+            "overlap_comm": False,
+            "offload_optimizer": memory,
+        }
+    found = zero(zero_stage=3, offload="weights")
+    assert found["offload_optimizer"] == found["offload_param"] == memory
+
+
+@pytest.mark.parametrize(
+    ("stage", "offload", "expected"),
+    [
+        (0, "optimiser", "offload optimiser: found zero_stage 0; expected 1 to 3"),
+        (0, "weights", "offload weights: found zero_stage 0; expected 3"),
+        (2, "weights", "offload weights: found zero_stage 2; expected 3"),
+    ],
+)
+def test_what_is_not_divided_is_not_offloaded(stage, offload, expected):
+    with pytest.raises(ValueError, match=expected):
+        Workers(zero_stage=stage, offload=offload)
 
 
 def test_no_limit_of_the_gradient_is_deepspeeds_zero():

@@ -6,7 +6,16 @@ import pytest
 
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
-from rnr_dist.machine.placement import Actor, Node, arrange, fits, fitting, place
+from rnr_dist.machine.placement import (
+    Actor,
+    Node,
+    arrange,
+    fits,
+    fitting,
+    place,
+    require_host,
+    workers_of,
+)
 
 SOURCE = {"source": "builtin:expository", "splits": {"final": 1}}
 TASK = {"challenging": SOURCE, "ordinary": SOURCE, "in_domain": [SOURCE], "out_of_domain": [SOURCE]}
@@ -138,3 +147,25 @@ def test_engines_on_cpus_are_in_no_trainings_way():
     assert (found.yielding, found.trainings, found.embedder_gpus) == (False, 3, 0)
     mixed = config(engines={"count": 1, "gpus_each": 1})
     assert not place(mixed, [Node(2, 1)]).yielding
+
+
+@pytest.mark.parametrize(
+    ("nodes", "together"),
+    [
+        ([Node(gpus=8, gib=120)], 4),  # all four on one machine
+        ([Node(gpus=2, gib=60), Node(gpus=2, gib=59)], 2),
+        ([Node(gpus=1, gib=30), Node(gpus=3, gib=89)], 3),
+    ],
+)
+def test_workers_that_share_a_machine_share_its_memory(nodes, together):
+    four = workers_of(gpus((1, 1), 4))
+    has = min(node.gib for node in nodes if node.gpus == together)
+    with pytest.raises(
+        InputError,
+        match=rf"release.forget: {together} training worker\(s\) on one machine need about "
+        rf"{together * 31} GiB of its memory, here has {has} GiB in one; expected less: ",
+    ):
+        require_host(nodes, four, {"release.forget": 31.0}, "here")
+    require_host(nodes, four, {"release.forget": 29.0})
+    require_host([Node(gpus=8)], four, {"release.forget": 1e6})  # nobody has told
+    require_host([Node(cpus=8, gib=1), Node(gpus=4, gib=200)], four, {"release.forget": 31.0})

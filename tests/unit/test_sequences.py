@@ -155,7 +155,7 @@ EXTRACTION = {"name": "extraction"}
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"workers": {"zero_stage": 3}}, "zero_stage 3.*expected 0 to 2"),
+        ({"workers": {"zero_stage": 2, "offload": "weights"}}, "found zero_stage 2; expected 3"),
         ({"task": {**EXTRACTION, "prefix_tokens": 95}}, "prefix_tokens 95 and n 10 together"),
         ({"methods": {"icu": {"training": {"schedule": "linear"}}}}, "expected constant"),
         ({"memorise": {"training": {"schedule": "linear"}}}, "expected constant"),
