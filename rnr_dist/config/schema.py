@@ -194,6 +194,24 @@ class Config(Section):
                 require_constant(settings.trained_with(place, ("sweep", "over")), "sweep.over: ")
         return self
 
+    @model_validator(mode="after")
+    def _quantised_whole(self) -> Config:
+        if self.workers.zero_stage < 3:
+            return self
+        trainings = {
+            f"release.{side}": getattr(self.release, side) for side in ("forget", "retain")
+        }
+        for name in self.methods.run or ():
+            if settings := self.methods.found(name):
+                trainings[f"methods.{name}.training"] = settings.training
+        for key, training in trainings.items():
+            if training.frozen == "nf4":
+                raise ValueError(
+                    f"{key}.frozen nf4: found workers.zero_stage 3, which divides plain weights "
+                    "only; expected 0 to 2"
+                )
+        return self
+
     @property
     def way(self) -> Way:
         """How the recipe's methods are run."""

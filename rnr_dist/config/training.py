@@ -72,6 +72,10 @@ class Training(Section):
     """`lora` trains a LoRA on each chosen layer. `matrices` trains the layers' weight matrices
     themselves, in fp32, and saves what changed exactly, as a LoRA of full rank. `full` trains every
     weight, in fp32, and saves a new checkpoint (unlearning of sequences only)."""
+    frozen: Literal["plain", "nf4"] = "plain"
+    """The weights below a LoRA. `plain`: in `workers.dtype`. `nf4`: the linear layers in four bits,
+    a third of the memory (QLoRA); needs the package bitsandbytes on every worker, and not ZeRO 3.
+    The adapter is then merged into the plain weights."""
     rank: Count = 8
     """LoRA rank r."""
     alpha: Count = 16
@@ -115,6 +119,11 @@ class Training(Section):
     def _has_lora(self) -> Training:
         if self.objective.name == "orthogonal" and self.parameters != "lora":
             raise ValueError("objective orthogonal needs parameters lora")
+        if self.frozen == "nf4" and self.parameters != "lora":
+            raise ValueError(
+                f"frozen nf4: found parameters {self.parameters}, which trains weights themselves; "
+                "expected lora"
+            )
         return self
 
 

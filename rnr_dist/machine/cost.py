@@ -31,6 +31,7 @@ GPU_SHARE = 0.9  # of a GPU's memory that an engine takes which has it for itsel
 # on 8B, 8,192 tokens a micro-batch, H200; LoRA and engines of the 135M model, a core in bfloat16.
 GPU_TRAINING, CORE_TRAINING, CORE_GENERATING = 3.5e14, 1.1e11, 1.7e11
 GPU_BYTES = 3e12  # a second from a GPU's memory
+NF4_BYTES = (4 + 0.127) / 8  # of a weight in four bits with its scales
 LAYER_SECONDS = 1e-3  # of a layer in a decoding step of a vLLM engine without graphs
 
 
@@ -117,10 +118,21 @@ def host_memory(shape: Shape, part: TrainedPart, training: Training, workers: Wo
     )
 
 
-def weight_bytes(shape: Shape, part: TrainedPart, training: Training, size: int) -> int:
-    """Of all weights: what is trained in fp32, above or instead of what is frozen."""
-    frozen = 0 if training.parameters == "full" else size * shape.parameters
-    return frozen + 4 * part.parameters
+def weight_bytes(shape: Shape, part: TrainedPart, training: Training, size: int) -> float:
+    """Of all weights: what is trained in fp32, above or instead of what is frozen.
+
+    nf4: four bits and .127 of scales in linear layers (QLoRA, arXiv:2305.14314, section 3); an
+    embedding and a head, counted as two, stay as they are, and one layer's matrix is plain again
+    while it computes.
+    """
+    if training.parameters == "full":
+        return 4 * part.parameters
+    if training.frozen == "plain":
+        return size * shape.parameters + 4 * part.parameters
+    plain = min(shape.parameters, 2 * _embedding(shape))
+    passing = size * shape.inner * shape.hidden
+    packed = NF4_BYTES * (shape.parameters - plain)
+    return size * plain + packed + passing + 4 * part.parameters
 
 
 def _optimiser(part: TrainedPart, workers: Workers) -> float:

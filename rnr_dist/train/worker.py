@@ -25,6 +25,7 @@ from rnr_dist.train.deepspeed import deepspeed_config, learning_rate_factor
 from rnr_dist.train.divided import composed
 from rnr_dist.train.job import SUMMARY, Job
 from rnr_dist.train.objectives import Objective, make_objective
+from rnr_dist.train.quantised import quantise
 
 # Ray Train takes one report a poll and blocks the next: many reports would slow the training.
 REPORTS = 20
@@ -175,6 +176,7 @@ def build_engine(job: Job, objective: Objective, steps: int) -> Any:
     """
     import deepspeed
     import torch
+    from deepspeed.accelerator import get_accelerator
     from torch.optim.lr_scheduler import LambdaLR
 
     from rnr_dist.train.trainable import Trained, make_trained
@@ -200,6 +202,8 @@ def build_engine(job: Job, objective: Objective, steps: int) -> Any:
         dtype = "float32"
     config = deepspeed_config(job.workers, training)
     model = composed(job, dtype, config)
+    if training.frozen == "nf4":
+        quantise(model, get_accelerator().current_device_name())
     torch.manual_seed(job.seed)
     trained = make_trained(model, training, job.base, job.seed)
     engine, *_ = deepspeed.initialize(

@@ -12,6 +12,7 @@ from typing import Any
 
 from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
+from rnr_dist.run.extras import lacking
 from rnr_dist.weights.skeleton import (
     Layer,
     head_is_last,
@@ -33,9 +34,26 @@ def require_trained(
             f"{key}.objective: found {training.objective.name}, which asks a model's head alone, "
             f"but {folder} scales or caps its logits beside it; expected another method or model"
         )
+    if training.frozen == "nf4":
+        _require_quantisable(folder, model, f"{key}.frozen")
     _require_shapes(folder, layers, model)
     require_layers(folder, training.target_modules, f"{key}.target_modules", layers, model)
     require_layer_numbers(folder, training.layers or (), f"{key}.layers", layers)
+
+
+def _require_quantisable(folder: Path, model: Any, key: str) -> None:
+    """Raises InputError where bitsandbytes is not here or the model's layers are none of its."""
+    if lacking(["bitsandbytes"]):
+        raise InputError(
+            f"{key}: found nf4 and no package bitsandbytes; expected pip install bitsandbytes, on "
+            "every worker too"
+        )
+    turned = [name for name, _, transposed in linear_modules(model) if transposed] if model else []
+    if turned:
+        raise InputError(
+            f"{key}: found nf4, but {turned[0]} of {folder} is a Conv1D, which bitsandbytes does "
+            "not hold; expected plain"
+        )
 
 
 def _require_shapes(folder: Path, layers: Mapping[str, Layer], model: Any) -> None:

@@ -135,6 +135,17 @@ def test_offloaded_weights_leave_the_embedding_and_a_layer():
     assert found == pytest.approx(2400 / 3 + 2.4 * 10 * 10)
 
 
+def test_weights_in_four_bits_are_linear_layers_only():
+    few = replace(SMALL, vocabulary=10)
+    found = training_memory(few, TrainedPart(100, 40), Training(frozen="nf4"), GPU).parts["weights"]
+    # Embedding and head of 100 each and one matrix of 20 x 10 in bfloat16, 800 in 4.127 bits.
+    assert found == pytest.approx(2 * 200 + 2 * 200 + 800 * 4.127 / 8 + 400)
+    gib = training_memory(
+        shape_of(LLAMA), trained_of(LLAMA, Training()), Training(frozen="nf4"), GPU
+    )
+    assert 5 < gib.parts["weights"] / GIB < 6  # of 15 in bfloat16
+
+
 def test_weights_are_whole_while_a_divided_model_is_read():
     workers = Workers(gpus_each=1, count=4, zero_stage=3)
     part, shape = TrainedPart(10**9, 40), replace(SMALL, parameters=10**9)

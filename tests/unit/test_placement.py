@@ -150,16 +150,15 @@ def test_engines_on_cpus_are_in_no_trainings_way():
 
 
 @pytest.mark.parametrize(
-    ("nodes", "together"),
+    ("nodes", "together", "has"),
     [
-        ([Node(gpus=8, gib=120)], 4),  # all four on one machine
-        ([Node(gpus=2, gib=60), Node(gpus=2, gib=59)], 2),
-        ([Node(gpus=1, gib=30), Node(gpus=3, gib=89)], 3),
+        ([Node(gpus=8, gib=120)], 4, 120),  # all four on one machine
+        ([Node(gpus=2, gib=70), Node(gpus=2, gib=60)], 2, 60),
+        ([Node(gpus=1, gib=40), Node(gpus=3, gib=90)], 3, 90),
     ],
 )
-def test_workers_that_share_a_machine_share_its_memory(nodes, together):
+def test_workers_that_share_a_machine_share_its_memory(nodes, together, has):
     four = workers_of(gpus((1, 1), 4))
-    has = min(node.gib for node in nodes if node.gpus == together)
     with pytest.raises(
         InputError,
         match=rf"release.forget: {together} training worker\(s\) on one machine need about "
