@@ -102,7 +102,8 @@ def host_memory(shape: Shape, part: TrainedPart, training: Training, workers: Wo
     """Of one worker on a GPU, in its machine's memory: the whole model while it is loaded, which
     ZeRO-3 divides as it comes, or later what is offloaded, with the gradients that its step reads.
     """
-    weights = weight_bytes(shape, part, training, itemsize(workers.dtype, True))
+    plain = training.model_copy(update={"frozen": "plain"})  # packed once it is here
+    weights = weight_bytes(shape, part, plain, itemsize(workers.dtype, True))
     loaded = 0.0 if workers.zero_stage == 3 else weights
     offloaded = 0.0
     if workers.offload != "nothing":

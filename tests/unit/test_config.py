@@ -298,7 +298,7 @@ def test_a_config_keeps_its_digest_through_its_own_values():
         ),
         (
             {"workers": {"zero_stage": 2, "offload": "weights"}},
-            "workers.offload weights: found zero_stage 2; expected 3",
+            "workers: offload weights: found zero_stage 2; expected 3",
         ),
         ({"task": {"name": "extraction", "n": 60}}, "prefix_tokens 50 and n 60 together must not"),
         ({"task": {"name": "extraction", "prefix": 3}}, "unknown key task.prefix; did you mean"),

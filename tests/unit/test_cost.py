@@ -144,6 +144,8 @@ def test_weights_in_four_bits_are_linear_layers_only():
         shape_of(LLAMA), trained_of(LLAMA, Training()), Training(frozen="nf4"), GPU
     )
     assert 5 < gib.parts["weights"] / GIB < 6  # of 15 in bfloat16
+    loaded = host_memory(few, TrainedPart(100, 40), Training(frozen="nf4"), GPU).parts["loading"]
+    assert loaded == 2 * 1000 + 4 * 100  # plain until it is packed
 
 
 def test_weights_are_whole_while_a_divided_model_is_read():
