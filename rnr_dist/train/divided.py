@@ -21,12 +21,16 @@ def composed(job: Job, dtype: str, config: Mapping[str, Any]) -> Any:
     Under ZeRO-3 each layer is divided as soon as it is made, so no rank ever holds them all: rank 0
     reads the files, which the others only map.
     """
+    import deepspeed
     import torch
     from transformers import AutoModelForCausalLM
 
     from rnr_dist.weights.composition import add_to_model
     from rnr_dist.weights.folders import require_content
 
+    # Where it first meets the ranks, DeepSpeed would compile a shared-memory all-reduce (27 s, g++)
+    # that only inference uses.
+    deepspeed.ops.__compatible_ops__ = {}
     require_content(job.base)
     # Code that a model brings may not know how to make its buffers anew.
     at_once = job.workers.zero_stage == 3 and not job.trust_remote_code

@@ -194,8 +194,6 @@ def build_engine(job: Job, objective: Objective, steps: int) -> Any:
                 return objective.terms(self.trained, batch)
 
     agree_on_device(job.workers)
-    # DeepSpeed would compile a shared-memory all-reduce here (27 s, g++) that only inference uses.
-    deepspeed.ops.__compatible_ops__ = {}
     training = job.training
     dtype = compute_dtype(job.workers.dtype, job.workers.gpus_each > 0)
     if training.parameters == "full":
