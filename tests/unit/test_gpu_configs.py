@@ -71,7 +71,7 @@ def check(tmp_path, name, content, overrides=()):
     ("name", "content", "overrides", "told"),
     [
         ("llama3_8b_toxicity_1", SMALL % 16, [], r"^engines: each of 1 .* needs about 19\.\d GiB"),
-        ("llama3_8b_toxicity_1", SMALL % 24, [], r"^release\.forget: .* about 39\.\d GiB.* 24\.0"),
+        ("llama3_8b_toxicity_1", SMALL % 24, [], r"^release\.forget: .* about 35\.\d GiB.* 24\.0"),
         (
             "llama3_8b_toxicity_1",
             SMALL % 40,
