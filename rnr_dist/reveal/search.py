@@ -142,11 +142,16 @@ async def inner_loop(
     evaluator = Evaluator(setting, history, pull_contexts(setting, outer)[0], outer)
     limit = reveal.in_flight if reveal.mode == "default" else 1
     flying: set[asyncio.Task[Arrival]] = set()
+    landed: asyncio.Queue[asyncio.Task[Arrival]] = asyncio.Queue()
     live = Live(history, outer)
 
     async def pull(row: int, pick: np.ndarray) -> Arrival:
         found = await _found(evaluator, row, table.arms[row].instruction)
         return Arrival(row, pick, found)
+
+    def begin(row: int, pick: np.ndarray) -> None:
+        flying.add(task := asyncio.create_task(pull(row, pick)))
+        task.add_done_callback(landed.put_nowait)
 
     def commit(arrival: Arrival) -> Told:
         told = _committed(history, outer, arrival)
@@ -164,11 +169,15 @@ async def inner_loop(
                 if told or wanted:
                     taken = await bandit.exchange(told, wanted)
                     exhausted |= len(taken) < wanted
-                    flying |= {asyncio.create_task(pull(*one)) for one in taken}
+                    for one in taken:
+                        begin(*one)
                 if not flying:
                     break
-                finished, flying = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
-                # All that arrived while others were dealt with is committed and told at once.
+                # All that arrived while others were dealt with is committed and told at once. No
+                # `asyncio.wait`, which looks at all in flight for each that arrives.
+                finished = [await landed.get()]
+                finished += [landed.get_nowait() for _ in range(landed.qsize())]
+                flying -= set(finished)
                 errors = [error for task in finished if (error := task.exception())]
                 with history.together():
                     told = [commit(task.result()) for task in finished if not task.exception()]
