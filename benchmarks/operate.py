@@ -5,8 +5,8 @@
     python benchmarks/operate.py --folder FOLDER    where parts may keep rows
 
 The last line of the output is one JSON object; a figure that a part would bring which was not asked
-for is null. Aims: `head_ms_per_pull` at most 4, `efficiency_256` at least .97, `memory_estimate_error` at
-at most .15, `tracking_overhead` at most .02.
+for is null. Aims: `head_ms_per_pull` at most 4, `efficiency_256` at least .97,
+`memory_estimate_error` at most .15, `tracking_overhead` at most .02.
 """
 
 from __future__ import annotations
