@@ -13,16 +13,10 @@ from typing import Any
 
 from benchmarks.fault_parts.damage import DAMAGES, RUN, Damage
 from benchmarks.fault_parts.outcome import TRACEBACK, Ended, fault_of, rnr
+from benchmarks.fault_parts.place import furnish
 from benchmarks.fault_parts.rows import Row, Rows, sources
 from benchmarks.fault_parts.running import Running
-from benchmarks.fault_parts.small import (
-    RECIPES,
-    arguments,
-    comparable,
-    figures_of,
-    furnish_for_runs,
-    rows_of,
-)
+from benchmarks.fault_parts.small import RECIPES, arguments, comparable, figures_of, rows_of
 from rnr_dist.types import digest
 
 NO_COMMAND = "No such command"
@@ -47,7 +41,7 @@ class Undisturbed:
     def _make(self) -> None:
         shutil.rmtree(self.place, ignore_errors=True)
         self.place.mkdir(parents=True)
-        furnish_for_runs(self.place)
+        furnish(self.place)
         for name, recipe in {"rr": "rr", "icu": "icu", "icu-again": "icu"}.items():
             running = Running(arguments(recipe, "--run", name), self.place)
             code, told = running.end(), running.output

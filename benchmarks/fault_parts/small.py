@@ -13,8 +13,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from benchmarks.fault_parts.place import furnish
-
 # Every stage for real on a model of some thousand weights, served by transformers: a minute or two.
 REVEAL = (
     "engines.backend=transformers",
@@ -49,14 +47,6 @@ FORGET = (
 )
 # Which config, what else is set, and the name of its run.
 RECIPES = {"rr": ("config.yaml", REVEAL), "icu": ("icu.yaml", FORGET)}
-
-
-def furnish_for_runs(folder: Path) -> None:
-    """The furnished place, its model as transformers, and so a training, writes it."""
-    from transformers import AutoModelForCausalLM
-
-    furnish(folder)
-    AutoModelForCausalLM.from_pretrained(folder / "model").save_pretrained(folder / "model")
 
 
 def arguments(recipe: str, *where: str, more: tuple[str, ...] = ()) -> list[str]:

@@ -48,6 +48,23 @@ WORDS = Path(__file__).read_text(encoding="utf-8").split()
 BASE = ModelRef("/simulated", "simulated")
 
 
+def latency_of(requests: Sequence[Request]) -> float:
+    """Seconds that a pull's prompts take a simulated generator: 0.5 to 1.5."""
+    return _drawn(requests).uniform(0.5, 1.5)
+
+
+def said_of(requests: Sequence[Request], model: str) -> list[Response]:
+    """What it answers."""
+    drawn = _drawn(requests)
+    texts = [" ".join(drawn.choices(WORDS, k=20)) for _ in requests]
+    return [Response(model, (Continuation((1,) * 20, text, "length"),)) for text in texts]
+
+
+def _drawn(requests: Sequence[Request]) -> random.Random:
+    tokens = getattr(requests[0], "token_ids", ())
+    return random.Random(int(hashlib.sha256(repr(tokens).encode()).hexdigest()[:8], 16))
+
+
 class SimulatedGenerator:
     """Answers one batch at a time, each after a latency that its prompts decide."""
 
@@ -65,13 +82,10 @@ class SimulatedGenerator:
 
     async def run(self, requests: Sequence[Request], model: str) -> list[Response]:
         async with self._lock:
-            seed = int(hashlib.sha256(repr(requests[0].token_ids).encode()).hexdigest()[:8], 16)
-            drawn = random.Random(seed)
-            latency = drawn.uniform(0.5, 1.5)
+            latency = latency_of(requests)
             self._log.append((time.time(), latency))
             await asyncio.sleep(latency)
-            texts = [" ".join(drawn.choices(WORDS, k=20)) for _ in requests]
-            return [Response(model, (Continuation((1,) * 20, text, "length"),)) for text in texts]
+            return said_of(requests, model)
 
     async def log(self) -> list[tuple[float, float]]:
         return self._log
@@ -86,10 +100,10 @@ class SimulatedGenerator:
 class HashEmbedder:
     """Bags of words of unit length."""
 
-    def __init__(self) -> None:
+    def __init__(self, dimension: int = D) -> None:
         from sklearn.feature_extraction.text import HashingVectorizer
 
-        self._model = HashingVectorizer(n_features=D)
+        self._model = HashingVectorizer(n_features=dimension)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         return self._model.transform(texts).toarray().astype(np.float32)
@@ -113,15 +127,15 @@ def list_schedule(latencies: Sequence[float], machines: int) -> float:
     return max(free)
 
 
-def prepared(folder: Path, config: Config, forget_rows: int) -> None:
+def prepared(folder: Path, config: Config, forget_rows: int, dimension: int = D) -> None:
     """An arm table, and a forget set that an earlier outer iteration left."""
     drawn = np.random.default_rng(0)
     write_rows(folder / "arms.parquet", [Arm(i, (0.0,), f"say {i}") for i in range(ARMS)])
     features = drawn.standard_normal((ARMS, HIDDEN), dtype=np.float32)
     np.save(folder / "features.npy", features)
-    rows = np.abs(drawn.standard_normal((forget_rows, D)))
+    rows = np.abs(drawn.standard_normal((forget_rows, dimension)))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    history = History(folder, config.reveal, D)
+    history = History(folder, config.reveal, dimension)
     history.add_fill(Fill(0, -1, "earlier", 0.5, 0.5, 0.5, forget_rows, 0), [], rows)
 
 
@@ -137,12 +151,12 @@ def task_of(contexts: list[Context]) -> Any:
     )
 
 
-def simulated_bench(config: Config, pool: Any) -> Any:
+def simulated_bench(config: Config, pool: Any, dimension: int = D) -> Any:
     """What a search needs, around a pool of simulated generators: its bench."""
     kept = {"num_cpus": 0}
     scorer = Scorer(
         ray.remote(OracleActor).options(**kept).remote("profanity"),
-        ray.remote(HashEmbedder).options(**kept).remote(),
+        ray.remote(HashEmbedder).options(**kept).remote(dimension),
         "profanity",
     )
     tokenizer = SimpleNamespace(

@@ -100,8 +100,9 @@ def check_methods(config: Config, task: Task) -> None:
         require_trainable(config, here)
         for name in config.compared:
             settings = config.methods.found(name)
-            if settings and settings.training.parameters == "full":
-                _require_full(config, here, f"methods.{name}.training")
+            for key, training in settings.trainings(f"methods.{name}").items() if settings else ():
+                if training.parameters == "full":
+                    _require_full(config, here, key)
 
 
 def _require_served(config: Config, task: Task, methods: Iterable[str]) -> None:

@@ -140,14 +140,14 @@ def estimate(config: Config, folder: Path) -> Estimate:
 
 
 def trainings_of(config: Config) -> Iterator[tuple[str, Training]]:
-    """Every training of the recipe's own method, by its key."""
+    """The trainings of the recipe's own method, by the key that says what they train."""
     if config.way == "merge":
         for side in ("forget", "retain"):
             yield f"release.{side}", getattr(config.release, side)
     elif config.memorise.enabled:
         yield "memorise.training", config.memorise.training
     if (settings := config.methods.found(config.own_method)) is not None:
-        yield f"methods.{config.own_method}.training", settings.training
+        yield from settings.trainings(f"methods.{config.own_method}").items()
 
 
 def _told(seconds: float) -> str:

@@ -61,8 +61,7 @@ def compare_models(path: Path, prompt: str, n: int, masked: bool) -> None:
     # Read when torch loads OpenMP, whose threads else spin at every barrier of every token: where
     # anything else needs their cores a few tokens take minutes.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-    from rich.table import Table
-
+    from rnr_dist.report.narrow import WholeTable
     from rnr_dist.report.table import literal
     from rnr_dist.run.shown import terminal
     from rnr_dist.score.oracles import make_oracle
@@ -72,7 +71,7 @@ def compare_models(path: Path, prompt: str, n: int, masked: bool) -> None:
     ids = _prompt_ids(found, prompt)
     name = oracle_of(found.config)  # the task's data are not needed, and may be gone
     oracle = make_oracle(name) if name else None
-    table = Table("before", "score", "after", "score", show_lines=True)
+    table = WholeTable("before", "score", "after", "score", show_lines=True)
     columns: list[list[object]] = []
     for model in (found.before, found.after):
         texts = _continued(found, model, ids, n)

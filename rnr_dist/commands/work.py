@@ -81,7 +81,8 @@ def _by_epochs(config: Config, task: Task) -> Iterator[Work]:
         items += others if settings.control else 0
         epochs = settings.training.epochs
         yield Work("memorise", 0, {"memorise.training": items * length * epochs}, models - 1)
-    own, key = config.methods.of(config.own_method), f"methods.{config.own_method}.training"
+    own = config.methods.of(config.own_method)
+    key = next(iter(own.trainings(f"methods.{config.own_method}")))
     places = len(own.grid) if len(own.grid) > 1 else 0
     trained = places * len(sequences.tuning) + len(sequences.forget)
     each = 2 + getattr(own.training.objective, "retain", 0)

@@ -54,6 +54,22 @@ class MethodSettings(Section):
         assert isinstance(found, Training)
         return found
 
+    def trainings(self, key: str) -> dict[str, Training]:
+        """The trainings of the grid by the key that a sentence names: `key`.training, and each
+        place that trains other weights than that."""
+        found: dict[str, Training] = {}
+        for number, overrides in enumerate(self.grid):
+            training = self.trained_with(overrides)
+            own = _weights_of(training) != _weights_of(self.training)
+            found.setdefault(f"{key}.grid.{number}" if own else f"{key}.training", training)
+        return found
+
+
+def _weights_of(training: Training) -> tuple[Any, ...]:
+    """Which weights it trains and asks for."""
+    steered = getattr(training.objective, "layer", None)
+    return training.parameters, training.target_modules, training.layers, steered
+
 
 def by_merge(training: Training, rates: Sequence[float], low: float, high: float) -> MethodSettings:
     """A method's settings where its adapter is added or subtracted: a training a learning rate."""

@@ -75,10 +75,11 @@ def require_trainable(config: Config, checkpoint: Path) -> None:
     """Raises InputError where a method is to train a layer that the checkpoint has not."""
     for name in config.compared:
         settings = config.methods.found(name)
-        if settings and settings.training.parameters != "full":
-            key = f"methods.{name}.training"
+        for key, training in settings.trainings(f"methods.{name}").items() if settings else ():
+            if training.parameters == "full":
+                continue
             trusted = config.trust_remote_code
-            require_trained(checkpoint, settings.training, key, trusted)
-            if (layer := getattr(settings.training.objective, "layer", None)) is not None:
-                steered = settings.training.model_copy(update={"layers": [layer]})
+            require_trained(checkpoint, training, key, trusted)
+            if (layer := getattr(training.objective, "layer", None)) is not None:
+                steered = training.model_copy(update={"layers": [layer]})
                 require_trained(checkpoint, steered, f"{key}.objective.layer", trusted)

@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich import box
-from rich.table import Table
 
 from rnr_dist.errors import InputError
+from rnr_dist.report.narrow import WholeTable
 from rnr_dist.report.table import literal
 from rnr_dist.run.directory import read, read_rows, replacing, write_json
 from rnr_dist.run.shown import cell, terminal
@@ -128,7 +128,7 @@ def print_grades(content: Mapping[str, Any]) -> None:
     """Print what the graders gave, best model first."""
     agreement = content["agreement"]
     told = f"; they agree with r = {agreement:.2f}" if agreement is not None else ""
-    table = Table(
+    table = WholeTable(
         title="Graded continuations, 1 to 8",
         caption=f"{content['graders']} graders{told}; {content['missing']} rows without a score",
         box=box.HORIZONTALS,

@@ -19,6 +19,7 @@ from scipy import stats
 
 from rnr_dist.measures.measure import Measure, Role
 from rnr_dist.measures.results import Results, Row
+from rnr_dist.report.narrow import WholeTable
 from rnr_dist.report.summary import strict
 from rnr_dist.report.table import literal
 from rnr_dist.run.codec import to_plain
@@ -104,7 +105,7 @@ def write_study(path: Path, name: str, rows: Sequence[StudyRow], notes: Sequence
 
 
 def _printed(name: str, entries: Sequence[dict[str, Any]]) -> Table:
-    table = Table(
+    table = WholeTable(
         title=shown(f"Study {name}: change against the reference"),
         caption="a line a seed, then the mean over seeds with its 95 % interval",
         box=box.HORIZONTALS,

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.table import Table
 
+from rnr_dist.report.narrow import WholeTable
 from rnr_dist.report.table import NO_VALUE, literal, print_notes
 from rnr_dist.run.shown import shown, terminal
 
@@ -25,11 +25,12 @@ SHOWN = (
 
 def print_sweep(name: str, keys: Sequence[str], places: Sequence[Mapping[str, Any]]) -> None:
     """Print the places by their values of `keys`; a place that lost says why below."""
-    table = Table(
+    table = WholeTable(
         title=shown(f"{name} on the tuning sequences"),
         caption="PPL: general text; pool: nats a token; AUC: NLL against never seen; "
         "violation: how far the best epoch is from both limits",
         box=box.HORIZONTALS,
+        collapse_padding=True,
     )
     tried = [key.rpartition(".")[2] for key in keys]
     for key in (*tried, *(heading for heading, _, _ in SHOWN)):

@@ -1,8 +1,8 @@
 """The report on the terminal: tables of measures, instructions, merge weights and cost.
 
-In: a summary. Out: tables that read without colour and fit 80 columns. Invariant: the model's
-continuations never appear; its instructions do, as plain text that can neither style nor steer
-the terminal.
+In: a summary. Out: tables that read without colour and fit 80 columns, and lose nothing in fewer
+(`report.narrow`). Invariant: the model's continuations never appear; its instructions do, as plain
+text that can neither style nor steer the terminal.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from rich.text import Text
 
 from rnr_dist.measures.measure import Measure, Measures
 from rnr_dist.measures.results import Score
+from rnr_dist.report.narrow import WholeTable
 from rnr_dist.report.summary import Summary, SummaryRow, own_row
 from rnr_dist.run.shown import shown
 
@@ -49,7 +50,7 @@ def measure_tables(
 
 def instructions_table(fills: Sequence[Mapping[str, Any]]) -> Table:
     """The instruction that each outer iteration chose, its scores, and the rows that it added."""
-    table = Table(title="Instructions found", box=box.HORIZONTALS, show_lines=True)
+    table = WholeTable(title="Instructions found", box=box.HORIZONTALS, show_lines=True)
     for title in ("outer", "instruction", "score", "relevance", "diversity", "rows"):
         table.add_column(title, justify="left" if title == "instruction" else "right")
     for found in fills:
@@ -61,7 +62,7 @@ def instructions_table(fills: Sequence[Mapping[str, Any]]) -> Table:
 
 def trials_table(trials: Sequence[Mapping[str, Any]], measures: Measures) -> Table:
     """Every candidate of every merge weight, as `release.candidates.trial_rows` gives them."""
-    table = Table(
+    table = WholeTable(
         title="Merge weights tried",
         caption=f"utility: share of the base's; {NO_VALUE} : lost on utility before it generated",
         box=box.HORIZONTALS,
@@ -96,7 +97,7 @@ def budget_table(rows: Sequence[SummaryRow], target: Measure) -> Table:
     Only of rows whose notes tell how much they were trained on.
     """
     own = own_row(rows)
-    table = Table(
+    table = WholeTable(
         title="What each was given, and how it compares",
         caption=shown(
             "tried: candidates; dead: of these, lost on utility before they generated; more: "
@@ -157,7 +158,7 @@ def literal(text: str) -> Text:
 def _measures_table(
     title: str, rows: Sequence[SummaryRow], columns: Sequence[Measure], caption: str
 ) -> Table:
-    table = Table(
+    table = WholeTable(
         title=shown(title),
         caption=shown(caption),
         box=box.HORIZONTALS,
@@ -205,7 +206,7 @@ def _name(row: SummaryRow) -> Text:
 
 def subspaces_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """How much of the same output subspace two adapters use (`weights.subspace`)."""
-    table = Table(
+    table = WholeTable(
         title="Output subspaces that adapters share",
         caption="mean over layers ± standard deviation; top 8 singular vectors",
         box=box.HORIZONTALS,
@@ -224,7 +225,7 @@ def subspaces_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def stages_table(stages: Sequence[Mapping[str, Any]]) -> Table:
     """What each stage cost."""
-    table = Table(title="Cost", box=box.HORIZONTALS)
+    table = WholeTable(title="Cost", box=box.HORIZONTALS)
     for title in ("stage", "wall time, s", "peak memory, GiB"):
         table.add_column(title, justify="left" if title == "stage" else "right")
     for stage in stages:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,6 +63,34 @@ class Listeners:
 
     on_pull: Callable[[int, dict[str, float]], None] = lambda number, figures: None
     on_fill: Callable[[Fill], None] = lambda fill: None
+
+
+class Flight:
+    """Pulls that are under way. Those that land are met without a look at the others, which
+    `asyncio.wait` would take for each."""
+
+    def __init__(self) -> None:
+        self._flying: set[asyncio.Task[Arrival]] = set()
+        self._landed: asyncio.Queue[asyncio.Task[Arrival]] = asyncio.Queue()
+
+    def __len__(self) -> int:
+        return len(self._flying)
+
+    def begin(self, pull: Coroutine[None, None, Arrival]) -> None:
+        self._flying.add(task := asyncio.create_task(pull))
+        task.add_done_callback(self._landed.put_nowait)
+
+    async def landed(self) -> list[asyncio.Task[Arrival]]:
+        """All that have landed since; waits for one."""
+        found = [await self._landed.get()]
+        found += [self._landed.get_nowait() for _ in range(self._landed.qsize())]
+        self._flying -= set(found)
+        return found
+
+    async def cancel(self) -> None:
+        for task in self._flying:
+            task.cancel()
+        await asyncio.gather(*self._flying, return_exceptions=True)
 
 
 BanditStart = Callable[[np.ndarray, Reveal, int], contextlib.AbstractContextManager[AsyncBandit]]
@@ -141,8 +169,7 @@ async def inner_loop(
     reveal = setting.reveal
     evaluator = Evaluator(setting, history, pull_contexts(setting, outer)[0], outer)
     limit = reveal.in_flight if reveal.mode == "default" else 1
-    flying: set[asyncio.Task[Arrival]] = set()
-    live = Live(history, outer)
+    flight, live = Flight(), Live(history, outer)
 
     async def pull(row: int, pick: np.ndarray) -> Arrival:
         found = await _found(evaluator, row, table.arms[row].instruction)
@@ -151,7 +178,7 @@ async def inner_loop(
     def commit(arrival: Arrival) -> Told:
         told = _committed(history, outer, arrival)
         if isinstance(arrival.found, Evaluated):
-            listeners.on_pull(len(history.moves), live.figures(arrival.found, len(flying)))
+            listeners.on_pull(len(history.moves), live.figures(arrival.found, len(flight)))
         return told
 
     with progress_bar(f"outer iteration {outer + 1}: pulls", reveal.budget) as advance_to:
@@ -159,16 +186,17 @@ async def inner_loop(
         exhausted = False
         try:
             while True:
-                room = min(limit, reveal.budget - history.spent(outer)) - len(flying)
+                room = min(limit, reveal.budget - history.spent(outer)) - len(flight)
                 wanted = 0 if exhausted else max(0, room)
                 if told or wanted:
                     taken = await bandit.exchange(told, wanted)
                     exhausted |= len(taken) < wanted
-                    flying |= {asyncio.create_task(pull(*one)) for one in taken}
-                if not flying:
+                    for one in taken:
+                        flight.begin(pull(*one))
+                if not len(flight):
                     break
-                finished, flying = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
                 # All that arrived while others were dealt with is committed and told at once.
+                finished = await flight.landed()
                 errors = [error for task in finished if (error := task.exception())]
                 with history.together():
                     told = [commit(task.result()) for task in finished if not task.exception()]
@@ -176,11 +204,9 @@ async def inner_loop(
                     raise error
                 if any(score is None for _, score in told):
                     _check_failures(setting, history, outer)
-                advance_to(history.spent(outer), live.line(len(flying)))
+                advance_to(history.spent(outer), live.line(len(flight)))
         finally:
-            for task in flying:
-                task.cancel()
-            await asyncio.gather(*flying, return_exceptions=True)
+            await flight.cancel()
     if exhausted and history.spent(outer) < reveal.budget:
         say(f"all {len(table.arms)} instructions were tried: {history.spent(outer)} pulls")
 

@@ -16,7 +16,7 @@ import numpy as np
 from rnr_dist.config.reveal import Reveal
 from rnr_dist.data.encoding import encoded_on
 from rnr_dist.errors import InputError
-from rnr_dist.generate.cluster_pool import PoolHandle, generator_pool
+from rnr_dist.generate.endpoint import Endpoint
 from rnr_dist.measures.continuations import sample_model
 from rnr_dist.reveal.arms import ArmTable
 from rnr_dist.reveal.embeddings import InputEmbeddings
@@ -160,7 +160,7 @@ def demonstrations(setting: Setting) -> list[tuple[str, str]]:
 class InstructionDecoder:
     """What turns soft prompts into instructions: a writer and the meta-prompt's two sides."""
 
-    pool: PoolHandle
+    pool: Endpoint
     writer: ModelRef
     arms: ArmTable
     before: np.ndarray
@@ -219,7 +219,7 @@ def _normalised(instruction: str) -> str:
 
 
 @contextlib.contextmanager
-def _writer(setting: Setting) -> Iterator[tuple[ModelRef, PoolHandle, Any]]:
+def _writer(setting: Setting) -> Iterator[tuple[ModelRef, Endpoint, Any]]:
     """Who decodes soft prompts: (model, pool, tokenizer)."""
     config = setting.bench.config
     if not config.reveal.writer:
@@ -227,6 +227,7 @@ def _writer(setting: Setting) -> Iterator[tuple[ModelRef, PoolHandle, Any]]:
         return
     from transformers import AutoTokenizer
 
+    from rnr_dist.generate.cluster_pool import generator_pool  # loads Ray
     from rnr_dist.weights.checkpoints import resolve_model
 
     writer = resolve_model(config.reveal.writer, config.trust_remote_code)

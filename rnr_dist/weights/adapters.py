@@ -28,9 +28,14 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG).is_file() and not (folder / "config.json").exists()
 
 
+def called_by_digest(checkpoint_digest: str) -> str:
+    """What an export calls a base that has no name on a hub."""
+    return f"checkpoint-{checkpoint_digest}"
+
+
 def named_base(folder: Path) -> str:
     """What the adapter's config calls its base; a relative path is one beside the adapter, or in
-    the current folder. Raises InputError."""
+    the current folder. Raises InputError where it names none, or one by its digest alone."""
     config = read_json(folder / CONFIG)
     name = config.get("base_model_name_or_path") if isinstance(config, dict) else None
     if not (name and isinstance(name, str)):
@@ -39,21 +44,34 @@ def named_base(folder: Path) -> str:
             "name of the checkpoint that it is added to"
         )
     beside = folder / name
+    known = _known_digest(folder)
+    if known and name == called_by_digest(known) and not Path(name).exists():
+        raise InputError(
+            f"{folder / CONFIG}: found the base {name}, which is a digest and no place, since the "
+            "base has no name on a hub; expected base_model_name_or_path to be the folder of the "
+            f"checkpoint of digest {known}"
+        )
     return str(beside) if name.startswith(".") and beside.exists() else name
 
 
 def require_base(folder: Path, base_digest: str) -> None:
     """Raises InputError where the adapter was made for a base of another digest, as it says."""
-    note = folder / BASE_DIGEST
-    if not note.exists():
+    if not (folder / BASE_DIGEST).exists():
         return
-    content = read_json(note)
-    known = content.get("checkpoint_digest") if isinstance(content, dict) else None
+    known = _known_digest(folder)
     if known != base_digest:
         raise InputError(
             f"{folder}: found the base {named_base(folder)} of digest {base_digest}; expected "
             f"{known}, which the adapter was made for"
         )
+
+
+def _known_digest(folder: Path) -> str | None:
+    """The digest of the base that the adapter was made for, where it says one."""
+    note = folder / BASE_DIGEST
+    content = read_json(note) if note.exists() else None
+    known = content.get("checkpoint_digest") if isinstance(content, dict) else None
+    return known if isinstance(known, str) else None
 
 
 def require_fits(folder: Path, base: Path) -> None:

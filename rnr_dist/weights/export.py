@@ -21,7 +21,7 @@ from rnr_dist.errors import InputError
 from rnr_dist.run.directory import write_json
 from rnr_dist.run.shown import in_markdown
 from rnr_dist.types import Adapter, ModelRef, Split
-from rnr_dist.weights.adapters import BASE_DIGEST
+from rnr_dist.weights.adapters import BASE_DIGEST, called_by_digest
 from rnr_dist.weights.checkpoints import COMPANIONS, require_content, weight_files
 from rnr_dist.weights.composition import checkpoint_shapes, materialise, padded, save_adapter, stack
 from rnr_dist.weights.compression import Truncation, compress
@@ -146,7 +146,7 @@ def export_merged(ref: ModelRef, folder: Path, card: Card) -> None:
 
 def base_name(ref: ModelRef, card: Card) -> str:
     """What others know the checkpoint by: its name on a hub, else its digest."""
-    return card.base.hub or f"checkpoint-{ref.checkpoint_digest}"
+    return card.base.hub or called_by_digest(ref.checkpoint_digest)
 
 
 def tokenizer_files(checkpoint: Path) -> list[Path]:

