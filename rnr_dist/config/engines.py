@@ -19,8 +19,9 @@ class Engines(Section):
     """Generator actors that a run has from its start."""
     most: Count | None = None
     """Generators at most. Above `count` the pool grows while requests wait and the cluster has room
-    beside all else that the run needs, and gives back what has had nothing to do for a minute. Left
-    out: `count`, always."""
+    beside all else that the run needs. Left out: `count`, always."""
+    idle_seconds: Positive = 60.0
+    """A generator beyond `count` is given back when there was nothing for it to do for so long."""
     cpus_each: Count = 1
     """Cores of each engine on a CPU (own core list); ignored on GPUs."""
     gpus_each: Weight = 0

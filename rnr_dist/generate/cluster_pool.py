@@ -144,7 +144,8 @@ class PoolActor:
         self._pool = Pool(links, engines.batch, engines.in_flight, beside=engines.weights == "lora")
         self._answered: dict[str, int] = {}
         self._scaling: asyncio.Task[None] | None = None
-        limits = Limits(engines.count, engines.greatest, engines.in_flight)
+        bounds = engines.count, engines.greatest
+        limits = Limits(*bounds, engines.in_flight, engines.idle_seconds)
         self._scaler = Scaler(self._pool, RayGround(kind), limits) if kind else None
 
     async def start(self) -> None:

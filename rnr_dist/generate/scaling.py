@@ -23,7 +23,7 @@ class Limits:
     least: int
     most: int
     in_flight: int
-    idle_seconds: float = 60.0
+    idle_seconds: float
 
     def busy(self, batches: int) -> int:
         """Generators that so many batches keep busy, within the bounds."""

@@ -73,7 +73,7 @@ def scaled(work, places, most=4, count=60):
 
 @pytest.mark.parametrize(("batches", "busy"), [(0, 2), (4, 2), (5, 3), (99, 8)])
 def test_work_keeps_generators_busy_within_the_bounds(batches, busy):
-    assert Limits(2, 8, in_flight=2).busy(batches) == busy
+    assert Limits(2, 8, in_flight=2, idle_seconds=60).busy(batches) == busy
 
 
 @pytest.mark.parametrize(("places", "most", "living"), [(9, 4, 4), (3, 4, 3), (1, 4, 1)])
@@ -187,7 +187,7 @@ def test_one_that_never_came_up_is_given_back_too():
 
     async def scenario(pool):
         ground = FakeGround(2, kind=Pending)
-        scaler = Scaler(pool, ground, Limits(1, 2, in_flight=2))
+        scaler = Scaler(pool, ground, Limits(1, 2, in_flight=2, idle_seconds=60))
         job = asyncio.create_task(pool.submit(ONE, requests(60)))
         await asyncio.sleep(0.01)
         await scaler.step(0)

@@ -1,0 +1,249 @@
+"""Real servers on this machine for as long as a test needs them: PostgreSQL, S3, MLflow.
+
+S3 is OpenStack Swift with its S3 interface: a store that runs in data centres and that Debian brings
+(its rclone is older than `serve s3`; MinIO, Garage and SeaweedFS are in no registry that CI has).
+Each server listens on loopback alone, on a free port, and its data goes with it.
+"""
+
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.nodes import ROOT, free_port
+
+START_SECONDS = 120
+ENDING_SECONDS = 20
+
+
+@contextlib.contextmanager
+def own_folder(prefix, user=None):
+    """A folder in /tmp, which `user` can reach where pytest's own cannot be."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    try:
+        if user:
+            shutil.chown(folder, user)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def serving(command, ready, log, **options):
+    """The command, once `ready()`; ended with the block."""
+    with log.open("ab") as output:
+        server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **options)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not ready():
+            told = f"{command[0]} does not serve: {log.read_text(errors='replace')[-3000:]}"
+            assert server.poll() is None and time.monotonic() < deadline, told
+            time.sleep(0.2)
+        yield
+    finally:
+        server.terminate()
+        try:
+            server.wait(ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def answers(url):
+    """Whether somebody speaks HTTP there."""
+    try:
+        urllib.request.urlopen(url, timeout=2)
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+# PostgreSQL
+
+
+@dataclass(frozen=True)
+class Database:
+    """address: as MLflow takes it, with the password."""
+
+    address: str
+
+    def ask(self, query):
+        """The rows of a query, by a client that knows nothing of MLflow."""
+        import psycopg2
+
+        with contextlib.closing(psycopg2.connect(self.address)) as connection:
+            cursor = connection.cursor()
+            cursor.execute(query)
+            return cursor.fetchall()
+
+
+@contextlib.contextmanager
+def postgres():
+    """PostgreSQL of Debian's package, by the user `postgres`: it refuses root."""
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    assert binaries, "found no PostgreSQL; expected Debian's package postgresql"
+    root = os.getuid() == 0
+    user = "postgres" if root else None
+    switch = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if root else []
+    with own_folder("rnr-postgres-", user) as folder:
+        data, word, password = folder / "data", folder / "password", secrets.token_hex(16)
+        word.write_text(password, encoding="utf-8")
+        init = [*switch, str(binaries[-1] / "initdb"), "--pgdata", str(data), "--encoding=UTF8"]
+        init += ["--username=rnr", "--auth=scram-sha-256", f"--pwfile={word}", "--no-sync"]
+        done = subprocess.run(init, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        port = free_port()
+        command = [*switch, str(binaries[-1] / "postgres"), "-D", str(data), "-p", str(port)]
+        command += ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
+        database = Database(f"postgresql://rnr:{password}@127.0.0.1:{port}/postgres")
+
+        def ready():
+            import psycopg2
+
+            try:
+                return database.ask("select 1") == [(1,)]
+            except psycopg2.OperationalError:
+                return False
+
+        with serving(command, ready, folder / "log.txt", cwd=folder):
+            yield database
+
+
+# S3
+
+
+@dataclass(frozen=True)
+class Store:
+    """environment: by which MLflow, boto3 and pyarrow find it and may write."""
+
+    environment: dict[str, str]
+
+    def client(self):
+        import boto3
+
+        names = {"AWS_ACCESS_KEY_ID": "aws_access_key_id"}
+        names |= {
+            "AWS_SECRET_ACCESS_KEY": "aws_secret_access_key",
+            "AWS_ENDPOINT_URL": "endpoint_url",
+        }
+        known = {to: self.environment[name] for name, to in names.items()}
+        return boto3.client("s3", region_name=self.environment["AWS_DEFAULT_REGION"], **known)
+
+    def keys(self, bucket):
+        listed = self.client().list_objects_v2(Bucket=bucket)
+        return [one["Key"] for one in listed.get("Contents", [])]
+
+
+SWIFT = """[DEFAULT]
+bind_ip = 127.0.0.1
+bind_port = {port}
+user = {user}
+workers = 0
+swift_dir = {folder}
+devices = {folder}
+mount_check = false
+fallocate_reserve = 0
+log_level = WARNING
+log_udp_host = 127.0.0.1
+"""
+STORING = "[pipeline:main]\npipeline = {kind}-server\n[app:{kind}-server]\nuse = egg:swift#{kind}\n"
+PROXY = """[pipeline:main]
+pipeline = catch_errors listing_formats s3api tempauth slo proxy-server
+[app:proxy-server]
+use = egg:swift#proxy
+account_autocreate = true
+conn_timeout = 30
+node_timeout = 60
+[filter:catch_errors]
+use = egg:swift#catch_errors
+[filter:listing_formats]
+use = egg:swift#listing_formats
+[filter:s3api]
+use = egg:swift#s3api
+location = us-east-1
+[filter:slo]
+use = egg:swift#slo
+[filter:tempauth]
+use = egg:swift#tempauth
+user_rnr_writer = {secret} .admin
+"""
+
+
+@contextlib.contextmanager
+def s3():
+    """Swift of Debian's packages: a proxy that speaks S3 and the three servers behind it."""
+    assert shutil.which("swift-proxy-server"), "found no Swift; expected Debian's swift-proxy"
+    user, secret = pwd.getpwuid(os.getuid()).pw_name, secrets.token_hex(16)
+    with own_folder("rnr-s3-") as folder, contextlib.ExitStack() as stack:
+        (folder / "disk").mkdir()
+        ports = {kind: free_port() for kind in ("account", "container", "object", "proxy")}
+        for kind, port in ports.items():
+            written = SWIFT.format(port=port, user=user, folder=folder)
+            written += (PROXY if kind == "proxy" else STORING).format(kind=kind, secret=secret)
+            (folder / f"{kind}.conf").write_text(written, encoding="utf-8")
+            if kind != "proxy":
+                _ring(folder, kind, port)
+        addresses = {kind: f"http://127.0.0.1:{port}/" for kind, port in ports.items()}
+        for kind in ports:
+            # The proxy comes last, and is waited for with all the others.
+            waited = addresses.values() if kind == "proxy" else ()
+            command = [f"swift-{kind}-server", str(folder / f"{kind}.conf"), "--verbose"]
+            stack.enter_context(
+                serving(command, lambda urls=waited: all(map(answers, urls)), folder / "log.txt")
+            )
+        url = addresses["proxy"]
+        yield Store(
+            {
+                "AWS_ACCESS_KEY_ID": "rnr:writer",
+                "AWS_SECRET_ACCESS_KEY": secret,
+                "AWS_DEFAULT_REGION": "us-east-1",
+                "AWS_ENDPOINT_URL": url,
+                "MLFLOW_S3_ENDPOINT_URL": url,
+                # boto3 has sent checksums by trailers since 1.36, which such stores do not know.
+                "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+                "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+            }
+        )
+
+
+def _ring(folder, kind, port):
+    """Where things of a kind lie: all on one disk."""
+    for words in (
+        ["create", "2", "1", "0"],
+        ["add", f"r1z1-127.0.0.1:{port}/disk", "1"],
+        ["rebalance"],
+    ):
+        command = ["swift-ring-builder", f"{kind}.builder", *words]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+# MLflow
+
+
+@contextlib.contextmanager
+def mlflow(database, artifacts, **environment):
+    """Address of a tracking server as cluster/README.md starts it, which alone knows any password."""
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", database.address, "--artifacts-destination", artifacts]
+    command += ["--workers", "1"]
+    settings = {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT)), **environment}
+    settings["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    with own_folder("rnr-mlflow-") as folder:
+        health = f"http://127.0.0.1:{port}/health"
+        with serving(
+            command, lambda: answers(health), folder / "log.txt", cwd=folder, env=settings
+        ):
+            yield f"http://127.0.0.1:{port}"
