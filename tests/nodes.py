@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import psutil
+import yaml
 
 ROOT = Path(__file__).parents[1]
 RAY = Path(sys.executable).with_name("ray")
@@ -103,3 +104,16 @@ class Nodes:
             )
             assert not late, f"the head takes no job, see {self._logs}: {tried.stderr[-2000:]}"
             time.sleep(1)
+
+
+def job_environment(folder: Path) -> Path:
+    """The shipped environment of a job, with this machine's cache instead of a cluster's storage."""
+    content = yaml.safe_load((ROOT / "cluster" / "runtime_env.yaml").read_text(encoding="utf-8"))
+    for name in ("RNR_CACHE_DIR", "HF_HOME"):
+        del content["env_vars"][name]
+        if name in os.environ:
+            content["env_vars"][name] = os.environ[name]
+    content["env_vars"]["HF_HUB_OFFLINE"] = "1"
+    path = folder / "runtime_env.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path

@@ -1,11 +1,12 @@
 """Real servers on this machine for as long as a test needs them: PostgreSQL, S3, MLflow.
 
-S3 is OpenStack Swift with its S3 interface: a store that runs in data centres and that Debian brings
-(its rclone is older than `serve s3`; MinIO, Garage and SeaweedFS are in no registry that CI has).
+S3 is OpenStack Swift with its S3 interface: a store that data centres run, from Debian's packages
+(its rclone is older than `serve s3`; MinIO, Garage and SeaweedFS are not there).
 Each server listens on loopback alone, on a free port, and its data goes with it.
 """
 
 import contextlib
+import json
 import os
 import pwd
 import secrets
@@ -17,6 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.nodes import ROOT, free_port
@@ -58,15 +60,19 @@ def serving(command, ready, log, **options):
             server.wait()
 
 
-def answers(url):
-    """Whether somebody speaks HTTP there."""
+def speaks(port):
+    """Whether somebody answers there by HTTP."""
     try:
-        urllib.request.urlopen(url, timeout=2)
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2)
     except urllib.error.HTTPError:
         return True
     except OSError:
         return False
     return True
+
+
+def all_speak(ports):
+    return all(speaks(port) for port in ports)
 
 
 # PostgreSQL
@@ -159,7 +165,7 @@ log_udp_host = 127.0.0.1
 """
 STORING = "[pipeline:main]\npipeline = {kind}-server\n[app:{kind}-server]\nuse = egg:swift#{kind}\n"
 PROXY = """[pipeline:main]
-pipeline = catch_errors listing_formats s3api tempauth slo proxy-server
+pipeline = catch_errors cache listing_formats s3api tempauth slo proxy-server
 [app:proxy-server]
 use = egg:swift#proxy
 account_autocreate = true
@@ -167,6 +173,9 @@ conn_timeout = 30
 node_timeout = 60
 [filter:catch_errors]
 use = egg:swift#catch_errors
+[filter:cache]
+use = egg:swift#memcache
+memcache_servers = 127.0.0.1:{cache}
 [filter:listing_formats]
 use = egg:swift#listing_formats
 [filter:s3api]
@@ -180,6 +189,20 @@ user_rnr_writer = {secret} .admin
 """
 
 
+# Where things of a kind lie: all on one disk. By Debian's Python, which has Swift.
+RINGS = """
+import json, sys
+from swift.common.ring import RingBuilder
+for kind, port in json.loads(sys.argv[1]).items():
+    ring = RingBuilder(2, 1, 0)
+    here = {"ip": "127.0.0.1", "port": port}
+    here |= {"replication_" + name: value for name, value in here.items()}
+    ring.add_dev({"region": 1, "zone": 1, "device": "disk", "weight": 1, "meta": "", **here})
+    ring.rebalance()
+    ring.get_ring().save(kind + ".ring.gz")
+"""
+
+
 @contextlib.contextmanager
 def s3():
     """Swift of Debian's packages: a proxy that speaks S3 and the three servers behind it."""
@@ -187,22 +210,26 @@ def s3():
     user, secret = pwd.getpwuid(os.getuid()).pw_name, secrets.token_hex(16)
     with own_folder("rnr-s3-") as folder, contextlib.ExitStack() as stack:
         (folder / "disk").mkdir()
-        ports = {kind: free_port() for kind in ("account", "container", "object", "proxy")}
+        ports = {kind: free_port() for kind in ("account", "container", "object")}
+        rings = ["/usr/bin/python3", "-c", RINGS, json.dumps(ports)]
+        done = subprocess.run(rings, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        ports["proxy"], cache, log = free_port(), free_port(), folder / "log.txt"
+        memcached = ["memcached", "-l", "127.0.0.1", "-p", str(cache), "-m", "16", "-u", "nobody"]
+        stack.enter_context(serving(memcached, lambda: True, log))
         for kind, port in ports.items():
-            written = SWIFT.format(port=port, user=user, folder=folder)
-            written += (PROXY if kind == "proxy" else STORING).format(kind=kind, secret=secret)
-            (folder / f"{kind}.conf").write_text(written, encoding="utf-8")
-            if kind != "proxy":
-                _ring(folder, kind, port)
-        addresses = {kind: f"http://127.0.0.1:{port}/" for kind, port in ports.items()}
-        for kind in ports:
-            # The proxy comes last, and is waited for with all the others.
-            waited = addresses.values() if kind == "proxy" else ()
+            settings = {"port": port, "user": user, "folder": folder, "kind": kind}
+            written = SWIFT + (PROXY if kind == "proxy" else STORING)
+            (folder / f"{kind}.conf").write_text(
+                written.format(**settings, secret=secret, cache=cache), encoding="utf-8"
+            )
+            # The proxy comes last, and all are waited for with it.
+            url = f"http://127.0.0.1:{port}/"
+            awaited = [*ports.values()] if kind == "proxy" else []
             command = [f"swift-{kind}-server", str(folder / f"{kind}.conf"), "--verbose"]
             stack.enter_context(
-                serving(command, lambda urls=waited: all(map(answers, urls)), folder / "log.txt")
+                serving(command, lambda asked=awaited: all(map(speaks, asked)), log)
             )
-        url = addresses["proxy"]
         yield Store(
             {
                 "AWS_ACCESS_KEY_ID": "rnr:writer",
@@ -210,23 +237,8 @@ def s3():
                 "AWS_DEFAULT_REGION": "us-east-1",
                 "AWS_ENDPOINT_URL": url,
                 "MLFLOW_S3_ENDPOINT_URL": url,
-                # boto3 has sent checksums by trailers since 1.36, which such stores do not know.
-                "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
-                "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
             }
         )
-
-
-def _ring(folder, kind, port):
-    """Where things of a kind lie: all on one disk."""
-    for words in (
-        ["create", "2", "1", "0"],
-        ["add", f"r1z1-127.0.0.1:{port}/disk", "1"],
-        ["rebalance"],
-    ):
-        command = ["swift-ring-builder", f"{kind}.builder", *words]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
 
 
 # MLflow
@@ -234,7 +246,7 @@ def _ring(folder, kind, port):
 
 @contextlib.contextmanager
 def mlflow(database, artifacts, **environment):
-    """Address of a tracking server as cluster/README.md starts it, which alone knows any password."""
+    """Address of a tracking server as cluster/README.md starts it; it alone knows a password."""
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--backend-store-uri", database.address, "--artifacts-destination", artifacts]
@@ -242,8 +254,6 @@ def mlflow(database, artifacts, **environment):
     settings = {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT)), **environment}
     settings["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     with own_folder("rnr-mlflow-") as folder:
-        health = f"http://127.0.0.1:{port}/health"
-        with serving(
-            command, lambda: answers(health), folder / "log.txt", cwd=folder, env=settings
-        ):
+        log = folder / "log.txt"
+        with serving(command, lambda: speaks(port), log, cwd=folder, env=settings):
             yield f"http://127.0.0.1:{port}"

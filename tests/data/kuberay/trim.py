@@ -2,9 +2,8 @@
 
     git show v1.7.0:ray-operator/config/crd/bases/ray.io_rayjobs.yaml | python trim.py
 
-Descriptions go, and what is written many times (each group of nodes repeats a whole pod) stands once
-and is referred to; nothing else changes but that unknown keys are refused, as the API server does by
-`kubectl create --validate`.
+Descriptions go, and what is written many times (each group of nodes repeats a whole pod) stands
+once and is referred to. Unknown keys are refused, as the API server does for `kubectl create`.
 """
 
 import json
