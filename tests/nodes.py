@@ -107,7 +107,7 @@ class Nodes:
 
 
 def job_environment(folder: Path) -> Path:
-    """The shipped environment of a job, with this machine's cache instead of a cluster's storage."""
+    """The shipped environment of a job, with this machine's cache in place of a cluster's."""
     content = yaml.safe_load((ROOT / "cluster" / "runtime_env.yaml").read_text(encoding="utf-8"))
     for name in ("RNR_CACHE_DIR", "HF_HOME"):
         del content["env_vars"][name]

@@ -18,7 +18,6 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from tests.nodes import ROOT, free_port
@@ -69,10 +68,6 @@ def speaks(port):
     except OSError:
         return False
     return True
-
-
-def all_speak(ports):
-    return all(speaks(port) for port in ports)
 
 
 # PostgreSQL

@@ -117,9 +117,10 @@ def test_its_records_are_in_postgresql(run, database):
     path, *_ = run
     runs = dict(database.ask("select name, status from runs"))
     assert runs[path.name] == "FINISHED"
-    assert {"search", "evaluate"} <= set(runs) or len(runs) > 3
-    figures = dict(database.ask("select key, value from metrics where key like 'result/%'"))
-    assert figures and "result/oracle/challenging" in figures or len(figures) > 3
+    assert len(runs) > 5  # stages, trainings and trials below it
+    assert set(runs.values()) <= {"FINISHED", "KILLED"}  # what the stop cut
+    figures = dict(database.ask("select key, value from latest_metrics"))
+    assert {key for key in figures if key.startswith("result/")}
     spool = path / "mlflow-spool.jsonl"
     assert not spool.exists() or not spool.read_bytes()
     assert not path.joinpath("mlflow-spool.jsonl.rejected").exists()
