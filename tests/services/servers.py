@@ -20,6 +20,8 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from tests.nodes import ROOT, free_port
 
 START_SECONDS = 120
@@ -239,6 +241,15 @@ def s3():
 # MLflow
 
 
+def cluster_hosts():
+    """Names that cluster/mlflow.yaml lets its server answer to."""
+    text = (ROOT / "cluster" / "mlflow.yaml").read_text(encoding="utf-8")
+    deployment, _ = yaml.safe_load_all(text)
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    known = {one["name"]: one["value"] for one in container["env"]}
+    return known["MLFLOW_SERVER_ALLOWED_HOSTS"]
+
+
 @contextlib.contextmanager
 def mlflow(database, artifacts, **environment):
     """Address of a tracking server as cluster/README.md starts it; it alone knows a password."""
@@ -247,7 +258,8 @@ def mlflow(database, artifacts, **environment):
     command += ["--backend-store-uri", database.address, "--artifacts-destination", artifacts]
     command += ["--workers", "1"]
     settings = {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT)), **environment}
-    settings["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    settings |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    settings["MLFLOW_SERVER_ALLOWED_HOSTS"] = f"{cluster_hosts()},127.0.0.1:{port}"
     with own_folder("rnr-mlflow-") as folder:
         log = folder / "log.txt"
         with serving(command, lambda: speaks(port), log, cwd=folder, env=settings):
