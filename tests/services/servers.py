@@ -83,12 +83,10 @@ class Database:
 
     def ask(self, query):
         """The rows of a query, by a client that knows nothing of MLflow."""
-        import psycopg2
+        import psycopg
 
-        with contextlib.closing(psycopg2.connect(self.address)) as connection:
-            cursor = connection.cursor()
-            cursor.execute(query)
-            return cursor.fetchall()
+        with psycopg.connect(self.address.replace("+psycopg", "")) as connection:
+            return connection.execute(query).fetchall()
 
 
 @contextlib.contextmanager
@@ -109,14 +107,14 @@ def postgres():
         port = free_port()
         command = [*switch, str(binaries[-1] / "postgres"), "-D", str(data), "-p", str(port)]
         command += ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
-        database = Database(f"postgresql://rnr:{password}@127.0.0.1:{port}/postgres")
+        database = Database(f"postgresql+psycopg://rnr:{password}@127.0.0.1:{port}/postgres")
 
         def ready():
-            import psycopg2
+            import psycopg
 
             try:
                 return database.ask("select 1") == [(1,)]
-            except psycopg2.OperationalError:
+            except psycopg.OperationalError:
                 return False
 
         with serving(command, ready, folder / "log.txt", cwd=folder):

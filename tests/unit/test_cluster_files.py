@@ -150,7 +150,7 @@ def pods():
 
 def test_the_image_brings_what_a_tracking_server_needs():
     lock = (ROOT / "requirements" / "gpu.txt").read_text(encoding="utf-8")
-    for name in ("mlflow", "psycopg2-binary", "boto3"):
+    for name in ("mlflow", "psycopg-binary", "boto3"):
         assert re.search(rf"^{name}==", lock, re.M), name
 
 
