@@ -33,12 +33,13 @@ class FakeGround:
     def __init__(self, places, first=1, kind=FakeGenerator):
         self.places, self.kind = places, kind
         self.living, self.wanted, self.ended = first, [], []
+        self.idle = 0  # places that are free now and belong to a training
 
     async def room(self):
         return self.places
 
     async def free(self):
-        return max(0, self.places - self.living)
+        return max(0, self.places - self.living) + self.idle
 
     async def want(self, generators):
         self.wanted.append(generators)
@@ -87,6 +88,15 @@ def test_it_grows_while_requests_wait_as_far_as_bounds_and_room_allow(places, mo
     ground = scaled(work, places, most)
     assert ground.living == living
     assert ground.wanted == [most]  # an autoscaler is told once, of what is wanted in all
+
+
+def test_it_takes_no_place_that_is_a_trainings_though_it_is_free_now():
+    async def work(scaler, gate, job):
+        scaler.ground.idle = 9
+        await scaler.step(0)
+        assert scaler.pool.living == 2
+
+    scaled(work, places=2)
 
 
 def test_it_grows_when_the_cluster_does():
