@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from rnr_dist import check
 from rnr_dist.config.file import load_config
 from rnr_dist.errors import InputError
 from rnr_dist.generate.pool import EngineDiedError
@@ -246,6 +247,11 @@ def test_the_end_of_a_pool_ends_those_that_it_has_grown_by():
 def test_most_below_count_is_refused():
     with pytest.raises(InputError, match=r"most: found 1, expected at least count, 2"):
         load_config(DEMO, ["engines.most=1"])
+
+
+def test_check_tells_both_bounds():
+    lines = check("demo", {"engines.most": 6})
+    assert [line for line in lines if line.startswith("engines 2 to 6 of 1 core(s), ")]
 
 
 def test_left_out_the_pool_stays_as_it_is():
