@@ -121,7 +121,7 @@ class RayGround:
         """Nothing comes of it where the cluster has no autoscaler."""
         from ray.autoscaler.sdk import request_resources
 
-        bundles = asked_of(self._kind.config, generators)
+        bundles = asked_of(self._kind.config, generators) if generators else []
         await asyncio.to_thread(request_resources, bundles=bundles)
 
     def start(self, number: int) -> GeneratorLink:

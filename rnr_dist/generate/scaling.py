@@ -42,7 +42,7 @@ class Ground(Protocol):
         ...
 
     async def want(self, generators: int) -> None:
-        """Tell an autoscaler, where there is one, of so many generators in all."""
+        """Ask an autoscaler, where there is one, for room for so many in all; 0: for nothing."""
         ...
 
     def start(self, number: int) -> GeneratorLink: ...
@@ -59,7 +59,7 @@ class Scaler:
     limits: Limits
     _added: dict[int, GeneratorLink] = field(default_factory=dict)
     _busy: deque[tuple[float, int]] = field(default_factory=deque)
-    _wanted: int = 0  # of the autoscaler
+    _wanted: int = -1  # of the autoscaler; what a killed run has asked for is taken back at first
     _held_until: float = 0.0
     _started: int = 0
 
@@ -85,7 +85,7 @@ class Scaler:
 
     async def close(self) -> None:
         """End those that were added, and give up what was asked of an autoscaler."""
-        await self._tell_autoscaler(self.limits.least)
+        await self._tell_autoscaler(0)
         while self._added:
             _, link = self._added.popitem()
             await self.ground.end(link)
@@ -116,7 +116,8 @@ class Scaler:
         for index in [index for index in self._added if not self.pool.serves(index)]:
             await self.ground.end(self._added.pop(index))
 
-    async def _tell_autoscaler(self, wanted: int) -> None:
-        if wanted != (self._wanted or self.limits.least):
+    async def _tell_autoscaler(self, count: int) -> None:
+        wanted = count if count > self.limits.least else 0
+        if wanted != self._wanted:
             await self.ground.want(wanted)
             self._wanted = wanted

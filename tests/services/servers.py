@@ -239,25 +239,23 @@ def s3():
 # MLflow
 
 
-def cluster_hosts():
-    """Names that cluster/mlflow.yaml lets its server answer to."""
+def deployed():
+    """(command, environment) of the server in cluster/mlflow.yaml."""
     text = (ROOT / "cluster" / "mlflow.yaml").read_text(encoding="utf-8")
     deployment, _ = yaml.safe_load_all(text)
     [container] = deployment["spec"]["template"]["spec"]["containers"]
-    known = {one["name"]: one["value"] for one in container["env"]}
-    return known["MLFLOW_SERVER_ALLOWED_HOSTS"]
+    return container["command"], {one["name"]: one["value"] for one in container["env"]}
 
 
 @contextlib.contextmanager
 def mlflow(database, artifacts, **environment):
-    """Address of a tracking server as cluster/README.md starts it; it alone knows a password."""
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", database.address, "--artifacts-destination", artifacts]
-    command += ["--workers", "1"]
-    settings = {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT)), **environment}
-    settings |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    settings["MLFLOW_SERVER_ALLOWED_HOSTS"] = f"{cluster_hosts()},127.0.0.1:{port}"
+    """Address of the server of cluster/mlflow.yaml, but on loopback; it alone knows a password."""
+    port, (command, known) = free_port(), deployed()
+    command = [sys.executable, "-m", *command, "--host=127.0.0.1", f"--port={port}", "--workers=1"]
+    settings = {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT)), **known}
+    settings["MLFLOW_SERVER_ALLOWED_HOSTS"] += f",127.0.0.1:{port}"
+    settings |= {"MLFLOW_BACKEND_STORE_URI": database.address, **environment}
+    settings["MLFLOW_ARTIFACTS_DESTINATION"] = artifacts
     with own_folder("rnr-mlflow-") as folder:
         log = folder / "log.txt"
         with serving(command, lambda: speaks(port), log, cwd=folder, env=settings):
