@@ -44,6 +44,8 @@ class Nodes:
         # A short folder: Ray's sockets may not have long paths.
         self._scratch = tempfile.mkdtemp(prefix="rnr-nodes-", dir="/tmp")
         known = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        # A busy machine takes longer than Ray's 30 s for a node.
+        known["RAY_raylet_start_wait_time_s"] = str(START_SECONDS)
         self.environment = {**os.environ, "PYTHONPATH": str(ROOT), **known, **environment}
         self._nodes: list[subprocess.Popen] = []
 
@@ -61,7 +63,15 @@ class Nodes:
         return self._start("head", [*command, *options], resources)
 
     def worker(self, **resources: float) -> subprocess.Popen:
-        return self._start("worker", [f"--address={self.address}"], resources)
+        """One that has joined."""
+        node = self._start("worker", [f"--address={self.address}"], resources)
+        log = self._logs / f"worker-{len(self._nodes) - 1}.txt"
+        deadline = time.monotonic() + START_SECONDS
+        while "Ray runtime started" not in log.read_text(encoding="utf-8"):
+            alive = node.poll() is None and time.monotonic() < deadline
+            assert alive, log.read_text(encoding="utf-8")[-2000:]
+            time.sleep(0.5)
+        return node
 
     def _start(self, name, options, resources) -> subprocess.Popen:
         cpus = resources.pop("cpus", 0)
