@@ -22,8 +22,8 @@ test: lint  ## Check style and types, then run every test
 	@$(BIN)/python -m pytest tests/ray tests/e2e --numprocesses 2 --dist loadfile
 
 # Not part of `test`: it installs system packages, for which it has to be root.
-test-services: .venv/dev.stamp  ## Test what is seen in a browser; installs Debian's chromium
-	@command -v chromium > /dev/null || { apt-get -qq update && apt-get -qq install -y chromium; }
+test-services: .venv/dev.stamp  ## Test on real servers and in a browser; installs them from Debian
+	@tests/services/install
 	@$(BIN)/python -m pytest tests/services
 
 lint: .venv/dev.stamp  ## Check style, types, and that what is installed is what the locks say

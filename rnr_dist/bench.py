@@ -142,7 +142,8 @@ class Bench:
         return placement(self.config)
 
     def make_room(self, reading: bool = False) -> None:
-        """End the engines where a training, or `reading` arms' features, has no room beside them.
+        """End the engines where a training, or `reading` arms' features, has no room beside them;
+        where it has, those that the pool has grown by.
 
         Who asks for an endpoint afterwards starts them again.
         """
@@ -151,6 +152,15 @@ class Bench:
             say("the generators end: what comes now needs their GPUs")
             self._serving = None
             self._engines.close()
+        elif self._serving is not None and self._grows_on_gpus:
+            self._serving[1].give_back()
+
+    @property
+    def _grows_on_gpus(self) -> bool:
+        """Whether the pool may hold a GPU by now that a training needs."""
+        engines = self.config.engines
+        shared = engines.gpus_each > 0 and self.config.workers.gpus_each > 0
+        return shared and engines.greatest > engines.count
 
     @cached_property
     def scorer(self) -> Any:

@@ -190,7 +190,8 @@ def told_of(config: Config, origin: str, described: Described = Described()) -> 
         lines.append(f"backend {choice.backend}: {choice.why}")
     kind = f"{engines.gpus_each:g} GPU(s)" if engines.gpus_each else f"{engines.cpus_each} core(s)"
     dtype = compute_dtype(engines.dtype, engines.gpus_each > 0)
-    lines.append(f"engines {engines.count} of {kind}, {dtype}")
+    grown = f" to {engines.greatest}" if engines.greatest > engines.count else ""
+    lines.append(f"engines {engines.count}{grown} of {kind}, {dtype}")
     there = nodes_here(config) if nodes is None else (str(described.cluster), nodes)
     return [*lines, *cost_lines(config, task, folder, there), *_lacks(config, task)]
 

@@ -16,7 +16,12 @@ class Engines(Section):
     """What an engine runs on. `auto`: vLLM where it is installed and serves the model's
     architecture, else transformers; `rnr check` says which and why."""
     count: Count = 2
-    """Generator actors."""
+    """Generator actors that a run has from its start."""
+    most: Count | None = None
+    """Generators at most. Above `count` the pool grows while requests wait and the cluster has room
+    beside all else that the run needs. Left out: `count`, always."""
+    idle_seconds: Positive = 60.0
+    """A generator beyond `count` is given back when there was nothing for it to do for so long."""
     cpus_each: Count = 1
     """Cores of each engine on a CPU (own core list); ignored on GPUs."""
     gpus_each: Weight = 0
@@ -51,6 +56,17 @@ class Engines(Section):
     """`lora`: models beside the base that one engine holds at once."""
     extra: PlainValues = Field(default_factory=dict)
     """Further vLLM engine arguments, passed on as they are; the transformers backend takes none."""
+
+    @model_validator(mode="after")
+    def _least_and_most(self) -> Engines:
+        if self.most is not None and self.most < self.count:
+            raise ValueError(f"most: found {self.most}, expected at least count, {self.count}")
+        return self
+
+    @property
+    def greatest(self) -> int:
+        """Generators at most."""
+        return self.most or self.count
 
     @model_validator(mode="after")
     def _whole_gpus(self) -> Engines:

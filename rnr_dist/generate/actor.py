@@ -90,7 +90,7 @@ class Generator:
                 await self._of_living_engine(self._engine.load(folder))
             self._held = [model.digest]
         else:
-            kept = self._engines.count * (self._engines.loras + 1)
+            kept = self._engines.greatest * (self._engines.loras + 1)
             with adapter_folder(model, self._engines.lora_rank, kept) as folder:
                 await self._of_living_engine(self._engine.add(model.digest, folder))
             base, *others = self._held

@@ -1,7 +1,8 @@
-"""The generator pool: many requests for many models, N engines, no barrier, nothing lost.
+"""The generator pool: many requests for many models, some engines, no barrier, nothing lost.
 
 In: (model reference, requests). Out: responses in request order. Invariant: every request is
 answered exactly once by the model that it names; what a dead engine held is issued again.
+Generators may come and go meanwhile (`scaling` decides on that).
 """
 
 from __future__ import annotations
@@ -77,10 +78,13 @@ class Pool:
         self._beside = beside
         self._jobs: list[_Job] = []
         self._loaded: list[set[str]] = [set() for _ in links]
+        self._leaving: set[int] = set()
+        self._away: set[int] = set()  # not up yet, or restarting: they hold no batch
+        self._under_way = 0  # batches that a generator holds
         self._changed = asyncio.Condition()
         self._servers: list[asyncio.Task[None]] = []
         self._first_ready: asyncio.Future[None]
-        self._losses: asyncio.Queue[str] = asyncio.Queue()
+        self._changes: asyncio.Queue[str] = asyncio.Queue()
 
     async def start(self) -> None:
         """Wait for the first generator and serve from then on.
@@ -89,10 +93,44 @@ class Pool:
         """
         self._first_ready = asyncio.get_running_loop().create_future()
         for index in range(len(self._links)):
-            server = asyncio.create_task(self._serve(index))
-            server.add_done_callback(self._server_ended)
-            self._servers.append(server)
+            self._open(index)
         await self._first_ready
+
+    def add(self, link: GeneratorLink) -> int:
+        """Serve by one generator more, once it is up; returns its number."""
+        self._links.append(link)
+        self._loaded.append(set())
+        self._open(len(self._links) - 1)
+        return len(self._links) - 1
+
+    async def retire(self, index: int) -> None:
+        """Give a generator no further batch, and return once it holds none."""
+        self._leaving.add(index)
+        if index in self._away:
+            self._servers[index].cancel()
+        async with self._changed:
+            self._changed.notify_all()
+        await asyncio.wait([self._servers[index]])
+
+    def serves(self, index: int) -> bool:
+        """Whether a generator takes work, or will when it is up."""
+        return index not in self._leaving and not self._servers[index].done()
+
+    @property
+    def living(self) -> int:
+        """Generators that take work, or will when they are up."""
+        return sum(self.serves(index) for index in range(len(self._servers)))
+
+    @property
+    def batches(self) -> int:
+        """Batches that wait or are under way."""
+        waiting = sum(len(job.waiting) for job in self._jobs if not job.finished.done())
+        return waiting + self._under_way
+
+    def _open(self, index: int) -> None:
+        server = asyncio.create_task(self._serve(index))
+        server.add_done_callback(self._server_ended)
+        self._servers.append(server)
 
     async def submit(
         self,
@@ -126,9 +164,13 @@ class Pool:
             self._jobs.remove(job)
         return [answer for answer in job.answers if answer is not None]
 
-    async def next_loss(self) -> str:
-        """A sentence on the next generator that is gone for good, once there is one."""
-        return await self._losses.get()
+    async def next_change(self) -> str:
+        """A sentence on the next generators that have come or gone, once there are some."""
+        return await self._changes.get()
+
+    def tell(self, change: str) -> None:
+        """A sentence on generators that come or go, for who asks for the next."""
+        self._changes.put_nowait(change)
 
     async def close(self) -> None:
         """Stop serving. Jobs that still wait are cancelled."""
@@ -143,14 +185,14 @@ class Pool:
         """A generator that is gone for good leaves the rest to the others, if there are any."""
         if server.cancelled() or (error := server.exception()) is None:
             return
-        left = sum(not other.done() for other in self._servers)
+        left = self.living
         reason = (str(error).strip().splitlines() or [""])[0]
         told = (
             f"a generator is gone for good ({type(error).__name__}: {reason}); "
-            f"{left} of {len(self._servers)} are left"
+            f"{left} of {self._ever()} are left"
         )
         if left:
-            self._losses.put_nowait(told)
+            self.tell(told)
             return
         error = error if isinstance(error, InputError) else EngineDiedError(told)
         if not self._first_ready.done():
@@ -159,12 +201,21 @@ class Pool:
             if not job.finished.done():
                 job.finished.set_exception(error)
 
+    def _ever(self) -> int:
+        """Generators that there were, but for those that were given back."""
+        return len(self._servers) - len(self._leaving)
+
     async def _serve(self, index: int) -> None:
         link = self._links[index]
         held: set[asyncio.Task[None]] = set()
         await self._revive(index)
         while True:
-            job, positions = await self._next(index)
+            taken = await self._next(index)
+            if taken is None:
+                if held:
+                    await asyncio.wait(held)
+                return
+            job, positions = taken
             if job.model.digest not in self._loaded[index]:
                 if held and not self._beside:
                     await asyncio.wait(held)
@@ -180,16 +231,18 @@ class Pool:
                     held = set()
                 await self._revive(index)
 
-    async def _next(self, index: int) -> tuple[_Job, list[int]]:
-        """The next batch for this generator; waits for one."""
+    async def _next(self, index: int) -> tuple[_Job, list[int]] | None:
+        """The next batch for this generator; waits for one. None for one that shall leave."""
         async with self._changed:
-            while True:
+            while index not in self._leaving:
                 waiting = [job for job in self._jobs if job.waiting and not job.finished.done()]
                 if waiting:
                     mine = [job for job in waiting if job.model.digest in self._loaded[index]]
                     job = (mine or sorted(waiting, key=self._urgency, reverse=True))[0]
+                    self._under_way += 1
                     return job, job.waiting.popleft()
                 await self._changed.wait()
+        return None
 
     def _urgency(self, job: _Job) -> float:
         return len(job.waiting) / (1 + sum(job.model.digest in held for held in self._loaded))
@@ -202,6 +255,7 @@ class Pool:
             self._loaded[index] = set(await self._links[index].load(job.model))
         except Exception as error:
             self._loaded[index] = set()
+            self._under_way -= 1
             # An engine that died while it loaded says nothing about the batch.
             counts = not isinstance(error, EngineDiedError)
             await self._give_back(job, positions, error, counts)
@@ -220,6 +274,8 @@ class Pool:
             self._loaded[index] = set()  # whether it lives and what it holds is asked again
             await self._give_back(job, positions, error)
             return
+        finally:
+            self._under_way -= 1
         fresh = 0
         for position, answer in zip(positions, answers, strict=True):
             if job.answers[position] is None:  # a duplicate after a re-issue counts once
@@ -250,15 +306,18 @@ class Pool:
 
         Raises what it raised when it is gone for good, EngineDiedError after `START_SECONDS`.
         """
+        self._away.add(index)
         try:
             async with asyncio.timeout(START_SECONDS):
-                while not await self._back(index):
+                while index not in self._leaving and not await self._back(index):
                     await asyncio.sleep(RESTART_POLL_SECONDS)
         except TimeoutError:
             raise EngineDiedError(
                 f"it has not answered for {START_SECONDS / 60:.0f} min: expected a machine with "
                 "room for it (`ray status` says what is taken)"
             ) from None
+        finally:
+            self._away.discard(index)
         if not self._first_ready.done():
             self._first_ready.set_result(None)
 

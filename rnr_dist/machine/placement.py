@@ -207,6 +207,28 @@ def arrange(config: Config, nodes: Sequence[Node], where: str = "this machine") 
     )
 
 
+def generators_with_room(config: Config, nodes: Sequence[Node]) -> int:
+    """How many generators, `engines.most` at most, have a place beside all else in each phase in
+    which they live. 0 where the rest alone has none."""
+    try:
+        phases = arrange(config, nodes).phases
+    except InputError:
+        return 0
+    most, found = replace(engines_of(config), count=config.engines.greatest), []
+    for phase in phases:
+        others = [actor for actor in phase.actors if actor.key != most.key]
+        if len(others) < len(phase.actors):
+            *beside, generators = fitting(nodes, [*others, most])
+            found.append(generators if beside == [actor.count for actor in others] else 0)
+    return min(found)
+
+
+def asked_of(config: Config, generators: int) -> list[dict[str, float]]:
+    """What a cluster must hold for so many generators beside one training: a bundle for each."""
+    actors = [replace(engines_of(config), count=generators), workers_of(config)]
+    return [{actor.kind: actor.each} for actor in actors for _ in range(actor.count)]
+
+
 def _with(embedder: Actor, actors: Sequence[Actor]) -> list[Actor]:
     """The actors in the order in which they start: engines, the embedder, then the others."""
     lasting = [actor for actor in actors if actor.key in ("engines.count", "reveal.writer")]

@@ -3,28 +3,21 @@
 `ray job submit` runs the same as the command, so one run shows both.
 """
 
-import contextlib
 import csv
 import json
 import math
-import os
-import shutil
-import socket
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-import psutil
 import pytest
-import yaml
 
 from rnr_dist.commands.result import export_result
 from rnr_dist.errors import InputError
 from rnr_dist.run.directory import read
 from rnr_dist.types import NamedModel
 from rnr_dist.weights.checkpoints import resolve_model
-from tests.e2e.command import ROOT, TINY, rnr, wait_until
+from tests.e2e.command import ROOT, TINY, rnr
+from tests.nodes import Nodes, job_environment
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -41,59 +34,14 @@ KNOWN = [
     "labore et dolore magna aliqua. Ut enim ad minim veniam, quis nostrud exercitation ullamco",
 ]
 
-RAY = Path(sys.executable).with_name("ray")
-
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
-    """A Ray head node on free ports, with slots for engines; ended by its own processes."""
-    port, dashboard, agent = (free_port() for _ in range(3))
-    # A short folder: Ray's sockets may not have long paths.
-    scratch = Path(tempfile.mkdtemp(prefix="rnr-job-", dir="/tmp"))
-    command = [RAY, "start", "--head", "--block", "--num-cpus=2", '--resources={"rnr_engine": 1}']
-    command += [f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
-    command += [f"--dashboard-agent-listen-port={agent}", f"--temp-dir={scratch}"]
-    log = tmp_path_factory.mktemp("head") / "log.txt"
-    with log.open("w") as output:
-        node = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-    address = f"http://127.0.0.1:{dashboard}"
-    trivial = [RAY, "job", "submit", "--address", address, "--", "true"]
-    try:
-        # The node takes jobs some seconds after it answers.
-        wait_until(
-            lambda: subprocess.run(trivial, capture_output=True).returncode == 0,
-            120,
-            f"the head node takes no job, see {log}",
-        )
-        yield address
-    finally:
-        # `ray start` would give each process half a minute to end.
-        family = [*psutil.Process(node.pid).children(recursive=True), node]
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        node.wait(60)
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def runtime_env(tmp_path_factory):
-    """The shipped environment, with this machine's cache instead of the cluster's storage."""
-    content = yaml.safe_load((ROOT / "cluster" / "runtime_env.yaml").read_text())
-    for name in ("RNR_CACHE_DIR", "HF_HOME"):
-        del content["env_vars"][name]
-        if name in os.environ:
-            content["env_vars"][name] = os.environ[name]
-    content["env_vars"]["HF_HUB_OFFLINE"] = "1"
-    path = tmp_path_factory.mktemp("environment") / "runtime_env.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
+    """A Ray head node with slots for engines."""
+    with Nodes(tmp_path_factory.mktemp("head")) as nodes:
+        nodes.head(cpus=2, rnr_engine=1)
+        nodes.wait_for_jobs()
+        yield nodes
 
 
 @pytest.fixture(scope="module")
@@ -113,17 +61,16 @@ def other(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(head, runtime_env, other, tmp_path_factory):
+def finished(head, other, tmp_path_factory):
     """(run directory, all that the job told) of an ICU run on the cluster."""
     folder = tmp_path_factory.mktemp("icu")
     known, run = folder / "known.jsonl", folder / "run"
     known.write_text("".join(json.dumps({"text": text}) + "\n" for text in KNOWN))
-    command = [RAY, "job", "submit", "--address", head, "--working-dir", ROOT]
-    command += ["--runtime-env", runtime_env, "--"]
+    command = ["submit", "--working-dir", ROOT, "--runtime-env", job_environment(folder), "--"]
     command += [sys.executable, "jobs/rnr.py", "icu", CONFIG]
     command += ["--set", f"task.forget.source={known}", "--run", run]
     command += ["--set", f"evaluate.others.never-trained={other}"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = head.job(*command)
     told = done.stdout + done.stderr
     assert done.returncode == 0, told[-6000:]
     return run, told
@@ -187,9 +134,9 @@ def test_the_result_is_exported_and_graded(finished, tmp_path):
 
 def test_cluster_without_engine_slots_is_refused(head, tmp_path):
     """Two engines on a node with one slot would wait for ever."""
-    command = [RAY, "job", "submit", "--address", head, "--working-dir", ROOT, "--"]
+    command = ["submit", "--working-dir", ROOT, "--"]
     command += [sys.executable, "jobs/rnr.py", "reveal", TINY, "--run", tmp_path / "run"]
     command += ["--set", "engines.count=2"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = head.job(*command)
     assert done.returncode != 0
     assert "rnr_engine" in done.stdout + done.stderr

@@ -83,7 +83,7 @@ def test_each_package_is_locked_once_and_banned_ones_never(pair):
         (("cpu",), [*required("cpu-vllm", "demo"), *GROUPS["weights"]]),
         (("cpu",), required("cpu")),
         (("cpu", "dev"), EXTRAS["dev"]),
-        (("gpu",), required("gpu", "aws")),
+        (("gpu",), required("gpu", "server")),
         (("gpu", "demo"), [*required("gpu", "demo"), *GROUPS["weights"]]),
     ],
 )

@@ -131,7 +131,7 @@ def test_a_generator_that_is_lost_is_told_with_its_reason_and_how_many_are_left(
     links = [FakeGenerator(), FakeGenerator(gone_after=0), FakeGenerator(gone_after=0)]
 
     async def work(pool):
-        return [await pool.next_loss(), await pool.next_loss()]
+        return [await pool.next_change(), await pool.next_change()]
 
     told = "a generator is gone for good (RuntimeError: gone for good); 1 of 3 are left"
     assert serve(links, work) == [told, told]
@@ -144,7 +144,7 @@ def test_a_generator_that_stays_away_is_not_waited_for_without_end(monkeypatch):
 
     async def work(pool):
         answers = await pool.submit(BASE, asked)
-        return answers, await pool.next_loss()
+        return answers, await pool.next_change()
 
     answers, loss = serve(links, work)
     assert answers == answers_of(BASE, asked)
