@@ -21,10 +21,15 @@ WAIT_SECONDS = 30.0  # for another process that writes
 
 
 class Kept:
-    """path: of the file, which is made; left out, one in the user's cache folder."""
+    """path: of the file, which is made."""
 
-    def __init__(self, path: Path | None = None):
-        self._path = path or Path(platformdirs.user_cache_dir("rnr_dist")) / "verdicts.sqlite"
+    @classmethod
+    def at(cls, path: str | None) -> Kept:
+        """Those in that file; left out, in one of the user's cache folder."""
+        return cls(Path(path or Path(platformdirs.user_cache_dir("rnr_dist")) / "verdicts.sqlite"))
+
+    def __init__(self, path: Path):
+        self._path = path
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._met: dict[str, Verdict] = {}
         self._lock = threading.Lock()
