@@ -44,7 +44,7 @@ class Problem:
 
     def check(self, program: str) -> Check:
         """What a program is checked for that shall solve it."""
-        return Check(program, self.tests, self.setup)
+        return Check(program, self.tests, self.setup, self.name)
 
 
 def load_programs(source: ProblemSource) -> list[Problem]:

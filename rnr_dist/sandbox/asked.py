@@ -16,8 +16,11 @@ SHOWN = 80  # characters of a test that a verdict quotes
 
 
 @lru_cache(maxsize=4096)
-def asked(setup: str, test: str) -> dict[str, Any]:
-    """{source, shown, asks, modules} of a test behind its set-up. Raises SyntaxError."""
+def asked(setup: str, test: str, function: str = "") -> dict[str, Any]:
+    """{source, shown, asks, modules} of a test behind its set-up. Raises SyntaxError.
+
+    function: of the program, which is asked for even where Python has one of that name.
+    """
     source = f"{setup}\n{test}"
     nodes = list(ast.walk(ast.parse(source)))
     names = [node for node in nodes if isinstance(node, ast.Name)]
@@ -31,7 +34,7 @@ def asked(setup: str, test: str) -> dict[str, Any]:
             defined.add((node.asname or node.name).partition(".")[0])
         elif isinstance(node, ast.ExceptHandler) and node.name:
             defined.add(node.name)
-    free = {node.id for node in names} - defined - set(dir(builtins))
+    free = {node.id for node in names} - defined - (set(dir(builtins)) - {function})
     owners = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
     modules = {node.id for node in names if id(node) in owners} & free & sys.stdlib_module_names
     return {

@@ -72,7 +72,7 @@ def _run(layer: Layer, check: Check, limits: Limits) -> Verdict:
         env={},
         start_new_session=True,  # so that all of it can be ended at once
     )
-    tests = [asked(check.setup, test) for test in check.tests]
+    tests = [asked(check.setup, test, check.function) for test in check.tests]
     job = {"program": check.program, "tests": tests}
     try:
         told, _ = judge.communicate(json.dumps(job).encode(), limits.wall + GRACE)

@@ -43,11 +43,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Check:
-    """A program and its tests. setup: code before each test, of the tests' own side."""
+    """A program and its tests. setup: code before each test, of the tests' own side. function: the
+    name of the program's that may be one of Python's own."""
 
     program: str
     tests: tuple[str, ...]
     setup: str = ""
+    function: str = ""
 
     def key(self, limits: Limits, layer: str) -> str:
         """Names the verdict of this check within these limits."""

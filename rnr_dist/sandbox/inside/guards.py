@@ -96,4 +96,4 @@ def _libc() -> Any:
 
 def _called(found: int, what: str) -> None:
     if found < 0:
-        raise OSError(ctypes.get_errno(), f"cannot {what}: {os.strerror(ctypes.get_errno())}")
+        raise OSError(f"the kernel would not {what}: {os.strerror(ctypes.get_errno())}")
