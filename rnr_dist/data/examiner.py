@@ -7,7 +7,6 @@ problem's own solution takes, many times over, on the machine that checks both.
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,13 +15,13 @@ from dataclasses import replace
 from rnr_dist.config.coding import SandboxSettings
 from rnr_dist.data.code_forms import program_of
 from rnr_dist.data.programs import Problem
+from rnr_dist.run.places import cache_folder, require_cache
 from rnr_dist.sandbox.kept import Kept
 from rnr_dist.sandbox.layers import layer_of
 from rnr_dist.sandbox.runner import Sandbox
 from rnr_dist.sandbox.verdicts import Limits, Verdict
 
 TIMES_OWN = 20  # of the CPU seconds that a problem's own solution takes
-KEPT_VARIABLE = "RNR_VERDICTS"  # names another file for verdicts that are kept
 
 
 def limits_of(settings: SandboxSettings) -> Limits:
@@ -44,10 +43,10 @@ class Examiner:
     def __init__(self, settings: SandboxSettings, problems: Sequence[Problem]):
         self.problems = list(problems)
         self._limits = limits_of(settings)
-        own = os.environ.get(KEPT_VARIABLE)
-        self.sandbox = Sandbox(
-            layer_of(settings.layer), self._limits, Kept.at(own), settings.workers or None
-        )
+        layer = layer_of(settings.layer)
+        require_cache()
+        kept = Kept(cache_folder() / "verdicts.sqlite")
+        self.sandbox = Sandbox(layer, self._limits, kept, settings.workers or None)
         self._solutions: dict[str, Verdict] = {}
         self._by_name: dict[str, list[Problem]] = defaultdict(list)
         for problem in self.problems:

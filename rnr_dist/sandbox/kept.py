@@ -13,8 +13,6 @@ from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-import platformdirs
-
 from rnr_dist.sandbox.verdicts import Verdict, verdict_of
 
 WAIT_SECONDS = 30.0  # for another process that writes
@@ -22,11 +20,6 @@ WAIT_SECONDS = 30.0  # for another process that writes
 
 class Kept:
     """path: of the file, which is made."""
-
-    @classmethod
-    def at(cls, path: str | None) -> Kept:
-        """Those in that file; left out, in one of the user's cache folder."""
-        return cls(Path(path or Path(platformdirs.user_cache_dir("rnr_dist")) / "verdicts.sqlite"))
 
     def __init__(self, path: Path):
         self._path = path

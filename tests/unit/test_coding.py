@@ -38,8 +38,7 @@ EDGES = ("red", "blue", "green", "gold", "grey", "pink")
 def own_verdicts(tmp_path_factory):
     """Verdicts are kept for the module, not for the user who tests."""
     with pytest.MonkeyPatch.context() as patch:
-        path = tmp_path_factory.mktemp("verdicts") / "verdicts.sqlite"
-        patch.setenv("RNR_VERDICTS", str(path))
+        patch.setenv("RNR_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield
 
 
@@ -316,14 +315,15 @@ def test_further_problems_have_tests_of_their_own(config, tmp_path):
     more = {
         "source": write(tmp_path / "plus.jsonl", rows),
         "splits": {"final": 1},
+        "limit": {"final": 8},
         "failing": "keep",
     }
     settings = config(further={"plus": more})
     task, bench = make_task(settings), bench_of(settings)
     found = task.evaluate(bench, KNOWS, "base", tmp_path)
     assert found["coding/pass_at_1"].value == 0.75 and found["coding/plus/pass_at_1"].value == 0
-    assert found["coding/plus/pass_at_1"].n_contexts == 40
-    assert "   40 problems of plus" in "\n".join(task.describe())
+    assert found["coding/plus/pass_at_1"].n_contexts == 8
+    assert "    8 problems of plus" in "\n".join(task.describe())
 
 
 def test_a_layer_that_cannot_be_had_is_refused_before_anything_runs(config, monkeypatch):

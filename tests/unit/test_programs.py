@@ -54,6 +54,11 @@ PLAIN = {
 }
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RNR_CACHE_DIR", str(tmp_path / "cache"))
+
+
 def written(tmp_path, *rows, name="problems.jsonl"):
     path = tmp_path / name
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
