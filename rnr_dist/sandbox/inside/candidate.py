@@ -10,6 +10,8 @@ import sys
 
 from . import lines, values
 
+READY = "guarded"  # the first line, before the program is there
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -17,11 +19,17 @@ if TYPE_CHECKING:
 
 def serve(pipe: lines.Lines) -> None:
     """Run the program, then answer calls until the judge has no more."""
+    pipe.write(READY)
     program = values.read(pipe.read())
     module = type(sys)("candidate")  # not __main__: what a guarded main does is not asked
     sys.modules["candidate"], namespace = module, module.__dict__
     try:
-        exec(compile(program, "<program>", "exec"), namespace)
+        code = compile(program, "<program>", "exec")
+    except Exception as error:  # also for what is too deep, or holds half a character
+        pipe.write(values.written({"unparsed": f"{type(error).__name__}: {error}"}))
+        return
+    try:
+        exec(code, namespace)
     except BaseException as error:
         pipe.write(told(error))
         return

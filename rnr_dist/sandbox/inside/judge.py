@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 JUDGE_MORE = 256 * 2**20  # bytes of memory that the judge may take beyond a candidate
+LONGEST = 300  # characters of what is said of a verdict
 PATIENCE = 1.0  # seconds for a process that closed its pipe to be gone
 PROCESS_CLOCK = 2  # of the kernel's clocks of another process
 # Share of its CPU limit that a process which was killed has taken where the limit ended it: the
@@ -30,8 +31,9 @@ NEARLY = 0.8
 BY_KIND = {
     "MemoryError": "out_of_memory",
     "AssertionError": "failed",
-    **dict.fromkeys(("SyntaxError", "IndentationError", "TabError"), "unparsed"),
 }
+# With these a program could end a loop of the test before it has asked for everything.
+ENDING = ("StopIteration", "StopAsyncIteration")
 # After these the candidate answers no more.
 GONE = (lines.Ended, lines.TooLate, lines.TooMuch)
 
@@ -42,6 +44,10 @@ class Unguarded(Exception):
 
 class Unplain(Exception):
     """A call gave a value that is of no built-in type."""
+
+
+class Unparsed(Exception):
+    """The program is no Python."""
 
 
 class Raised(Exception):
@@ -58,8 +64,17 @@ class Candidate:
     def __init__(self, process: int, pipe: lines.Lines):
         self.process, self._pipe = process, pipe
 
+    def guarded(self) -> None:
+        """Wait until it has given up what it shall not have. Raises Unguarded; no program is there
+        yet that could say so."""
+        try:
+            if (told := self._pipe.read()) != candidate.READY:
+                raise Unguarded(told)
+        except (lines.Ended, lines.TooMuch):
+            raise Unguarded("the process that shall run programs ended") from None
+
     def load(self, program: str) -> None:
-        """Run the program. Raises what `call` raises."""
+        """Run the program. Raises Unparsed, and what `call` raises."""
         self._pipe.write(values.written(program))
         self._answer()
 
@@ -78,8 +93,8 @@ class Candidate:
         [(kind, content)] = answer.items()
         if kind == "value":
             return content
-        if kind == "refused":
-            raise Unguarded(content)
+        if kind == "unparsed":
+            raise Unparsed(str(content))
         if kind == "raised":
             raise _as_builtin(*map(str, content))
         raise Unplain(str(content))
@@ -105,7 +120,7 @@ class Candidate:
 def _as_builtin(name: str, told: str) -> Exception:
     """An exception that a test may expect by its class."""
     kind = getattr(builtins, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+    if name in ENDING or not (isinstance(kind, type) and issubclass(kind, Exception)):
         return Raised(name, told)
     try:
         # Both: a test that expects ValueError catches it, and the judge knows whose it is.
@@ -119,6 +134,7 @@ def judged(other: Candidate, job: Mapping[str, Any], cpu: int) -> dict[str, Any]
     on the clock decided}. Raises Unguarded."""
     count, outcomes = len(job["tests"]), list[str]()
     detail, hurried = "", False
+    other.guarded()
     for test in (None, *job["tests"]):
         try:
             if test is None:
@@ -126,8 +142,6 @@ def judged(other: Candidate, job: Mapping[str, Any], cpu: int) -> dict[str, Any]
             else:
                 _run(other, test)
                 outcomes.append("passed")
-        except Unguarded:
-            raise
         except Exception as error:
             outcome, told = fate(error, other, cpu)
             hurried = isinstance(error, lines.TooLate)
@@ -136,7 +150,9 @@ def judged(other: Candidate, job: Mapping[str, Any], cpu: int) -> dict[str, Any]
                 outcomes += [outcome] * (count - len(outcomes))
                 break
             outcomes.append(outcome)
-    return {"outcomes": outcomes, "detail": detail, "hurried": hurried}
+    # What a program says stands in it too: no line of its own, no sequence for a terminal.
+    plain = "".join(letter if letter.isprintable() else "�" for letter in detail[:LONGEST])
+    return {"outcomes": outcomes, "detail": plain, "hurried": hurried}
 
 
 def fate(error: Exception, other: Candidate, cpu: int) -> tuple[str, str]:
@@ -150,6 +166,8 @@ def fate(error: Exception, other: Candidate, cpu: int) -> tuple[str, str]:
         if number and used >= NEARLY * cpu:
             return "timed_out", f"{used:.1f} s of CPU"
         return "ended", f"the process ended{f' by signal {number}' if number else ''}"
+    if isinstance(error, Unparsed):
+        return "unparsed", str(error)
     if isinstance(error, Unplain):
         return "unplain", f"the value is {error}"
     if isinstance(error, Raised):
@@ -175,7 +193,7 @@ def candidate_process(told: Mapping[str, Any], pipe: lines.Lines) -> None:
     try:
         guard(told, told["memory"], told["judge"])
     except OSError as error:
-        pipe.write(values.written({"refused": str(error)}))
+        pipe.write(str(error))
         return
     candidate.serve(pipe)
 
