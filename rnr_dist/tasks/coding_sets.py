@@ -21,6 +21,7 @@ from rnr_dist.data.sources import load_contexts, load_passages
 from rnr_dist.data.splits import drop_cross_split_duplicates
 from rnr_dist.data.sums import NumberQuestion, sums, word_problems
 from rnr_dist.errors import InputError
+from rnr_dist.run.progress import say
 from rnr_dist.types import Context, Passage, Split, digest
 
 
@@ -115,6 +116,7 @@ def sound(
     that a failing solution is refused. Those that ship are known to pass."""
     if source.failing == "keep" or source.source.startswith(BUILTIN):
         return list(problems), []
+    say(f"{source.source}: {len(problems)} problems are checked by their own solutions")
     verdicts = examiner.solutions(problems)
     failing = {
         one.id: f"{source.source}, problem {one.label}: its own solution does not pass its tests "
