@@ -21,6 +21,8 @@ from rnr_dist.errors import InputError, shown
 from rnr_dist.sandbox.verdicts import Check
 from rnr_dist.types import Passage, Split, digest
 
+LONGEST = 4 * 2**20  # characters of a test or a solution: Python's parser takes 500 times as much
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -108,6 +110,7 @@ def _whole(problem: Problem, row: FileRow) -> Problem:
             "expected a name of Python"
         )
     for test in problem.tests:
+        _require_short(test, row, problem.label)
         try:
             ast.parse(f"{problem.setup}\n{test}")
         except (SyntaxError, ValueError, RecursionError) as error:
@@ -228,7 +231,16 @@ def _told(solution: str, name: str, row: FileRow, label: str) -> tuple[str, str]
     raise InputError(f"{row.place}: problem {label} defines no function {name}; expected one")
 
 
+def _require_short(code: str, row: FileRow, label: str) -> None:
+    if len(code) > LONGEST:
+        raise InputError(
+            f"{row.place}: problem {label} has {len(code)} characters of code in one piece; "
+            f"expected at most {LONGEST}"
+        )
+
+
 def _functions(code: str, row: FileRow, label: str) -> Iterator[ast.FunctionDef]:
+    _require_short(code, row, label)
     try:
         parsed: Any = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError) as error:

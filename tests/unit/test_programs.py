@@ -151,6 +151,35 @@ def test_a_row_without_tests_is_named(tmp_path):
         load(path)
 
 
+def test_code_without_end_is_refused_before_it_is_parsed(tmp_path):
+    endless = "assert " + "1+" * 3_000_000 + "1"
+    with pytest.raises(InputError, match=r"problem one has 6000008 characters of code"):
+        load(written(tmp_path, {**PLAIN, "tests": [endless]}))
+    with pytest.raises(InputError, match=r"task_id 11 has 5000000 characters of code"):
+        load(written(tmp_path, {**MBPP, "code": "x" * 5_000_000}), "mbpp")
+
+
+@pytest.mark.parametrize(
+    ("form", "row", "told"),
+    [
+        ("human_eval", MBPP, r"has no `prompt`, found task_id"),
+        ("mbpp", HUMAN, r"has no `code`, found task_id"),
+        ("plain", MBPP, r"has no `name`, found task_id"),
+    ],
+)
+def test_a_file_of_another_format_is_told_by_what_it_lacks(tmp_path, form, row, told):
+    with pytest.raises(InputError, match=f"problems.jsonl, row 1: {told}"):
+        load(written(tmp_path, row), form)
+
+
+def test_mixed_encodings_are_one_sentence(tmp_path):
+    path = tmp_path / "problems.jsonl"
+    row = json.dumps({**PLAIN, "text": "Größe"}, ensure_ascii=False)
+    path.write_bytes((row + "\n").encode() + (row + "\n").encode("latin-1"))
+    with pytest.raises(InputError, match=r"(?i)problems.jsonl.*utf-8"):
+        load(str(path))
+
+
 def test_columns_are_not_for_problems(tmp_path):
     with pytest.raises(ValueError, match="columns"):
         ProblemSource(source="x", splits=ALL, columns={"text": "prompt"})
