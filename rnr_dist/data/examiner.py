@@ -54,7 +54,8 @@ class Examiner:
 
     def solutions(self, problems: Sequence[Problem]) -> dict[str, Verdict]:
         """The verdict on each problem's own solution, by the problem's id; those that have one."""
-        new = [one for one in problems if one.solution.strip() and one.id not in self._solutions]
+        different = {one.id: one for one in problems if one.id not in self._solutions}
+        new = [one for one in different.values() if one.solution.strip()]
         # A slow solution is slow, not wrong: it has more time than any program.
         longer = replace(self._limits, cpu=10 * self._limits.cpu, wall=10 * self._limits.wall)
         checks = [one.check(one.solution) for one in new]

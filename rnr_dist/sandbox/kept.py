@@ -29,6 +29,9 @@ class Kept:
         with self._lock, suppress(sqlite3.DatabaseError), closing(self._open()) as file, file:
             file.execute("create table if not exists verdicts (key text primary key, verdict text)")
 
+    def __reduce__(self) -> tuple[type[Kept], tuple[Path]]:
+        return Kept, (self._path,)  # its lock stays in its process
+
     def get(self, key: str) -> Verdict | None:
         """The verdict under that key, if there is one."""
         if known := self._met.get(key):

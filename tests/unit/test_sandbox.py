@@ -1,6 +1,7 @@
 """The sandbox's rules: plain values, what a test asks for, verdicts, what is kept or refused."""
 
 import math
+import pickle
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from decimal import Decimal
 from fractions import Fraction
@@ -199,6 +200,12 @@ def test_a_verdict_is_kept_by_program_tests_limits_and_layer(tmp_path):
     other = Check("x = 2", check.tests)
     assert sandbox.check(other).outcome is Outcome.RAISED
     assert Kept(path).get(other.key(LIMITS, layer.name)) == sandbox.check(other)
+
+
+def test_what_keeps_verdicts_goes_to_other_processes(tmp_path):
+    kept = Kept(tmp_path / "kept.sqlite")
+    kept.put("key", Verdict((FAILED,), "why"))
+    assert pickle.loads(pickle.dumps(kept)).get("key") == Verdict((FAILED,), "why")
 
 
 def test_what_a_busy_machine_decided_is_not_kept(tmp_path):
