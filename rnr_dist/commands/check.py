@@ -290,7 +290,8 @@ def _lacks(config: Config, task: Task | None) -> list[str]:
 
 def needed_packages(config: Config, task: Task) -> list[str]:
     """The modules that a run of the config works with, beside those of a plain installation."""
-    oracles = (task.oracle, getattr(getattr(task, "told", None), "judge", ""))
+    # A section of settings is told by its name.
+    oracles = [str(one) for one in (task.oracle, getattr(getattr(task, "told", None), "judge", ""))]
     encoders = [config.embedder] if config.way == "merge" else [config.pairing.embedder]
     encoders += [config.refinement.scorer] if config.way == "epochs" else []
     found = [*BRINGS[RUN], *(ORACLE_PACKAGES[name] for name in oracles if name in ORACLE_PACKAGES)]

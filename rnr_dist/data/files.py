@@ -32,6 +32,7 @@ BUILTIN_TEXTS = {
     "external": ("external.jsonl",),
     "choices": ("choices.jsonl",),
     "dialogues": ("dialogues.jsonl",),
+    "coding": ("coding.jsonl",),
 }
 HUB = "hub:"
 HUB_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")

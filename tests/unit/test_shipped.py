@@ -98,7 +98,7 @@ def test_init_overwrites_nothing(tmp_path, monkeypatch, capsys):
         (["a/b"], "init: found the name 'a/b'; expected a name without slashes"),
         (
             ["mine", "--from", "nothing"],
-            "--from nothing: expected one of behaviour, sequences, demo",
+            "--from nothing: expected one of behaviour, sequences, coding_mbpp",
         ),
     ],
 )

@@ -23,6 +23,7 @@ ORACLES = {
     "detoxify": "rnr_dist.score.oracles.detoxify:DetoxifyOracle",
     "rubric": "rnr_dist.score.oracles.rubric:RubricOracle",
     "perspective": "rnr_dist.score.oracles.perspective:PerspectiveOracle",
+    "tests": "rnr_dist.score.oracles.tests:TestsOracle",
 }
 # The module that each works with, of the extra `demo`.
 ORACLE_PACKAGES = {"profanity": "profanity_check", "lexicon": "better_profanity"}

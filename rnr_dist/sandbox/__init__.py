@@ -1,0 +1,1 @@
+"""Running what a model wrote: layers, limits, verdicts. `inside/` runs within the sandbox."""
