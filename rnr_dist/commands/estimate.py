@@ -129,6 +129,8 @@ def estimate(config: Config, folder: Path) -> Estimate:
 def trainings_of(config: Config) -> Iterator[tuple[str, Training]]:
     """Every training of the recipe's own method, by its key."""
     if config.way == "merge":
+        if (teach := getattr(config.task, "teach", None)) is not None:
+            yield "task.teach.training", teach.training
         for side in ("forget", "retain"):
             yield f"release.{side}", getattr(config.release, side)
     elif config.memorise.enabled:
