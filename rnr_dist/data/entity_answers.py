@@ -10,6 +10,7 @@ import ast
 import json
 import re
 import string
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -51,7 +52,9 @@ def _strict(answer: str) -> list[Any] | None:
         return None
     for read in (json.loads, ast.literal_eval):
         try:
-            found = read(text)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of escapes that Python does not know
+                found = read(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
         return found if isinstance(found, list) else None

@@ -88,6 +88,7 @@ class Ner:
         assert isinstance(settings, NerSettings)
         self.config, self.settings = config, settings
         self.name: str = settings.name
+        self.empty_share: float = settings.empty_share
         self.oracle: Named = self.oracle_of(settings)
         types = (settings.target, *settings.retained)
         self.entities = EntityMeasures(settings.target, tuple(settings.retained))
@@ -177,7 +178,7 @@ class Ner:
     def _lesson_rows(self, with_target: bool) -> list[Lesson]:
         if self.settings.teach is None:
             return []
-        lessons = Lessons(self.asking, self._lessons, self.settings.empty_share)
+        lessons = Lessons(self.asking, self._lessons, self.empty_share)
         left_out = () if with_target else (self.settings.target,)
         return lessons.rows(self.settings.teach.most, left_out)
 

@@ -9,27 +9,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from rnr_dist.bench import Bench
 from rnr_dist.data.encoding import encoded, encoded_on
 from rnr_dist.data.splits import position
 from rnr_dist.run.directory import RunDir, read_rows, write_rows
-from rnr_dist.tasks.behaviour_materials import forget_sequences, row_pairs
-from rnr_dist.tasks.ner_answers import EMPTY, NAMED, EntityRow, answered
+from rnr_dist.tasks.behaviour_materials import Behaved, forget_sequences, row_pairs
+from rnr_dist.tasks.ner_answers import EMPTY, NAMED, EntityRow, Questions, answered
 from rnr_dist.tasks.ner_lessons import room_for_empty
 from rnr_dist.train.collate import Example
 from rnr_dist.train.materials import Materials, Need
 from rnr_dist.types import Split, TokenSequence, digest
 
-if TYPE_CHECKING:
-    from rnr_dist.tasks.ner import Ner
-
 GENERAL = "general"  # the domain of running text
 NOTHING = "[]"
 
 
-def ner_materials(task: Ner, bench: Bench, run: RunDir, needs: frozenset[Need]) -> Materials:
+class Asking(Behaved, Protocol):
+    """What is asked of the task: its contexts and texts, how it asks, how few answers are empty."""
+
+    asking: Questions
+    empty_share: float
+
+
+def ner_materials(task: Asking, bench: Bench, run: RunDir, needs: frozenset[Need]) -> Materials:
     """What is needed; everything else stays empty. Raises InputError where reveal was not done."""
     forget = forget_sequences(task, bench, run)
     kept = retained(task, bench, run) if needs & {"retain", "pairs"} else []
@@ -53,7 +57,7 @@ def nothing_said(bench: Bench, forget: Sequence[TokenSequence]) -> dict[str, tup
     }
 
 
-def external(task: Ner, bench: Bench) -> list[Example]:
+def external(task: Asking, bench: Bench) -> list[Example]:
     """The target's questions of `train` with the true answers, where there are any (Table 6)."""
     found = []
     for context in task.contexts(Split.TRAIN, "forget"):
@@ -64,7 +68,7 @@ def external(task: Ner, bench: Bench) -> list[Example]:
     return found
 
 
-def retained(task: Ner, bench: Bench, run: RunDir) -> list[TokenSequence]:
+def retained(task: Asking, bench: Bench, run: RunDir) -> list[TokenSequence]:
     """The model's own answers on the retained types, which learn their ends too, and passages."""
     path = run.stage("release") / "retain_answers.parquet"
     if not path.exists():
@@ -79,7 +83,7 @@ def retained(task: Ner, bench: Bench, run: RunDir) -> list[TokenSequence]:
     return kept
 
 
-def retain_answers(task: Ner, bench: Bench) -> list[EntityRow]:
+def retain_answers(task: Asking, bench: Bench) -> list[EntityRow]:
     """Answers to the `retain` questions that can be read, few of them empty."""
     retain = bench.config.retain
     sampling = retain.response.model_copy(update={"n": retain.responses_per_context})
@@ -90,7 +94,7 @@ def retain_answers(task: Ner, bench: Bench) -> list[EntityRow]:
     empty = sorted(
         (row for row in rows if row.state == EMPTY), key=lambda r: position(r.context_id)
     )
-    return [*named, *empty[: room_for_empty(len(named), task.settings.empty_share, len(empty))]]
+    return [*named, *empty[: room_for_empty(len(named), task.empty_share, len(empty))]]
 
 
 def _sequence(row: EntityRow, prompt: Sequence[int]) -> TokenSequence:
