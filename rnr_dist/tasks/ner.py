@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -155,6 +155,13 @@ class Ner:
         return [
             one for one in self._contexts if one.split == split and (one.group == target) is forget
         ]
+
+    def asked(self, split: Split) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
+        """(id of the text, the text, a type, its true entities) of each question of a split."""
+        for one in self._texts:
+            for name, gold in one.marked.entities.items():
+                if one.split is split:
+                    yield one.id, one.marked.text, name, gold
 
     def passages(self, split: Split) -> dict[str, list[Passage]]:
         """General text of a split."""

@@ -14,6 +14,7 @@ from rnr_dist.release.rules import MergeStep, judge
 from rnr_dist.run.directory import RunDir, read, read_rows, write, write_rows
 from rnr_dist.tasks import ner, teaching
 from rnr_dist.tasks.ner_answers import EntityRow
+from rnr_dist.tasks.ner_files import scored_file
 from rnr_dist.tasks.task import make_task
 from rnr_dist.types import ModelRef, NamedModel, Sample, Split
 from rnr_dist.weights.checkpoints import checkpoint_digest
@@ -223,6 +224,52 @@ def test_general_text_is_a_utility_where_it_is_given(tmp_path):
     assert "perplexity/general" in task.evaluate(bench, MODEL, "base", tmp_path)
     lone = [{"source": "builtin:practical", "splits": {"retain": 1}}]
     assert "task.general: holds no text in the split search" in refused({"general": lone})
+
+
+# Answers in a file
+
+
+def answers_of(task, split=Split.DEV):
+    return [
+        {"text": text, "type": kind.upper(), "answer": json.dumps(gold)}
+        for _, text, kind, gold in task.asked(split)
+    ]
+
+
+def file_of(tmp_path, rows):
+    path = tmp_path / "answers.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def test_a_file_of_answers_is_scored_as_a_model_is(tmp_path):
+    task = made()
+    wrong = of_kind(person='["Nobody"]', date="no list")
+    own = values(task.evaluate(bench_of(task, wrong), MODEL, "base", tmp_path))
+    rows = answers_of(task)
+    for row in rows:
+        row["answer"] = wrong(None, row["type"].lower(), json.loads(row["answer"]))
+    rows[0]["text"] = f" {rows[0]['text'].upper()} "
+    assert values(scored_file(task, file_of(tmp_path, rows))) == own
+
+
+def test_an_answer_file_of_another_set_is_refused(tmp_path):
+    task = made()
+
+    def told(rows):
+        with pytest.raises(InputError) as error:
+            scored_file(task, file_of(tmp_path, rows))
+        return str(error.value)
+
+    rows = answers_of(task)
+    assert "row 1: found an answer for 'organization' on" in told(answers_of(task, Split.TRAIN)[1:])
+    assert f"is none of the {len(rows)} questions in dev; expected answers to this set" in told(
+        [{**rows[0], "type": "colour"}]
+    )
+    assert "row 3: answers a question again" in told([*rows[:2], rows[0]])
+    assert f"answers {len(rows) - 1} of {len(rows)} questions in dev, none for" in told(rows[:-1])
+    assert "row 1: has no `type`" in told([{"text": "x"}])
+    assert "row 1: `answer` is 7, expected a string" in told([{**rows[0], "answer": 7}])
 
 
 # What is trained on
