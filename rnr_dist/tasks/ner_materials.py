@@ -84,17 +84,27 @@ def retained(task: Asking, bench: Bench, run: RunDir) -> list[TokenSequence]:
 
 
 def retain_answers(task: Asking, bench: Bench) -> list[EntityRow]:
-    """Answers to the `retain` questions that can be read, few of them empty."""
+    """Answers to the `retain` questions that can be read, few of them empty, and by config those to
+    the target's `train` questions that name nobody, so that the model also keeps to say so."""
     retain = bench.config.retain
-    sampling = retain.response.model_copy(update={"n": retain.responses_per_context})
-    asked = task.contexts(Split.RETAIN, "retain")
-    describe = "the model's answers on types that are retained"
-    rows = answered(bench, bench.base, task.asking, asked, sampling, describe)
+    rows = []
+    if retain.responses_per_context:
+        sampling = retain.response.model_copy(update={"n": retain.responses_per_context})
+        asked = task.contexts(Split.RETAIN, "retain")
+        describe = "the model's answers on types that are retained"
+        rows = answered(bench, bench.base, task.asking, asked, sampling, describe)
     named = [row for row in rows if row.state == NAMED]
     empty = sorted(
         (row for row in rows if row.state == EMPTY), key=lambda r: position(r.context_id)
     )
-    return [*named, *empty[: room_for_empty(len(named), task.empty_share, len(empty))]]
+    kept = [*named, *empty[: room_for_empty(len(named), task.empty_share, len(empty))]]
+    if retain.mild_per_context:
+        sampling = retain.response.model_copy(update={"n": retain.mild_per_context})
+        asked = task.contexts(Split.TRAIN, "forget")
+        describe = "the model's answers that name nothing of the target"
+        rows = answered(bench, bench.base, task.asking, asked, sampling, describe)
+        kept += [row for row in rows if row.state == EMPTY]
+    return kept
 
 
 def _sequence(row: EntityRow, prompt: Sequence[int]) -> TokenSequence:

@@ -324,6 +324,15 @@ def test_materials(run):
     assert again.retain == found.retain
 
 
+def test_to_name_nobody_can_be_retained_too(run):
+    """Where the model itself says so of the target: texts that name nobody."""
+    task = made(retain={"responses_per_context": 0, "mild_per_context": 1, "response": GREEDY})
+    reveal(task, run)
+    found = task.materials(bench_of(task), run, frozenset({"forget", "retain"}))
+    nobody = [one for one in task.contexts(Split.TRAIN, "forget") if one.reference == "[]"]
+    assert {text_of(one.token_ids) for one in found.retain} == {f"{one.text}[]" for one in nobody}
+
+
 # Teaching
 
 
