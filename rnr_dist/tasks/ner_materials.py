@@ -14,6 +14,7 @@ from typing import Protocol
 from rnr_dist.bench import Bench
 from rnr_dist.data.encoding import encoded, encoded_on
 from rnr_dist.data.splits import position
+from rnr_dist.errors import InputError, shown
 from rnr_dist.run.directory import RunDir, read_rows, write_rows
 from rnr_dist.tasks.behaviour_materials import Behaved, forget_sequences, row_pairs
 from rnr_dist.tasks.ner_answers import EMPTY, NAMED, EntityRow, Questions, answered
@@ -85,7 +86,10 @@ def retained(task: Asking, bench: Bench, run: RunDir) -> list[TokenSequence]:
 
 def retain_answers(task: Asking, bench: Bench) -> list[EntityRow]:
     """Answers to the `retain` questions that can be read, few of them empty, and by config those to
-    the target's `train` questions that name nobody, so that the model also keeps to say so."""
+    the target's `train` questions that name nobody, so that the model also keeps to say so.
+
+    Raises InputError where the model names nothing at all.
+    """
     retain = bench.config.retain
     rows = []
     if retain.responses_per_context:
@@ -94,6 +98,12 @@ def retain_answers(task: Asking, bench: Bench) -> list[EntityRow]:
         describe = "the model's answers on types that are retained"
         rows = answered(bench, bench.base, task.asking, asked, sampling, describe)
     named = [row for row in rows if row.state == NAMED]
+    if rows and not named:
+        raise InputError(
+            f"task.retained: none of {len(rows)} answers names anything (the first is "
+            f"{shown(rows[0].text)}); expected a model that can do the task: the recipe "
+            "teach-reveal-release teaches it first"
+        )
     empty = sorted(
         (row for row in rows if row.state == EMPTY), key=lambda r: position(r.context_id)
     )

@@ -333,6 +333,16 @@ def test_to_name_nobody_can_be_retained_too(run):
     assert {text_of(one.token_ids) for one in found.retain} == {f"{one.text}[]" for one in nobody}
 
 
+def test_a_model_that_cannot_do_the_task_is_not_worked_on(run):
+    task = made(retain={"response": GREEDY})
+    reveal(task, run)
+    bench = bench_of(task, of_kind(**dict.fromkeys(KEPT, "Certainly!")))
+    with pytest.raises(
+        InputError, match=r"none of \d+ answers names anything \(the first is .Certainly!"
+    ):
+        task.materials(bench, run, frozenset({"forget", "retain"}))
+
+
 # Teaching
 
 
