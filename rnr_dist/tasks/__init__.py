@@ -6,7 +6,7 @@ Nothing is imported here before a config names it: `config.registry` looks the n
 # Adding a task is its file and one line here.
 TASKS = {
     "toxicity": "rnr_dist.tasks.toxicity:Toxicity",
-    "ner": "rnr_dist.tasks.ner:Ner",
     "extraction": "rnr_dist.tasks.extraction:Extraction",
+    "ner": "rnr_dist.tasks.ner:Ner",
 }
 DEFAULT_TASK = "toxicity"  # of a config whose task has no name
