@@ -87,6 +87,11 @@ class Bench:
         self._check(self.config, Path(base.checkpoint))
         return base
 
+    def work_on(self, model: ModelRef) -> None:
+        """Take another model as the one that shall forget: one that a stage has made of the base,
+        of the same vocabulary."""
+        self.__dict__["base"] = model
+
     @cached_property
     def tokenizer(self) -> Any:
         from transformers import AutoTokenizer

@@ -44,7 +44,11 @@ from rnr_dist.weights.node_cache import node_folder, require_room
 from rnr_dist.weights.targets import require_trained
 
 # Which data a recipe works on, as tasks say that they give it.
-ASKED = {"reveal-and-release": "contexts", "unlearn-sequences": "sequences"}
+ASKED = {
+    "reveal-and-release": "contexts",
+    "teach-reveal-release": "lessons",
+    "unlearn-sequences": "sequences",
+}
 
 
 def check_inputs(config: Config, methods: bool = False, elsewhere: bool = False) -> Task:

@@ -142,6 +142,8 @@ def estimate(config: Config, folder: Path) -> Estimate:
 def trainings_of(config: Config) -> Iterator[tuple[str, Training]]:
     """The trainings of the recipe's own method, by the key that says what they train."""
     if config.way == "merge":
+        if (teach := getattr(config.task, "teach", None)) is not None:
+            yield "task.teach.training", teach.training
         for side in ("forget", "retain"):
             yield f"release.{side}", getattr(config.release, side)
     elif config.memorise.enabled:

@@ -6,16 +6,18 @@ where only a run will tell (what the forget set holds, when epochs end) the most
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rnr_dist.config.base import Sampling
 from rnr_dist.config.schema import Config
 from rnr_dist.tasks.sequences import require_sequences
 from rnr_dist.tasks.task import Task
-from rnr_dist.types import Split
+from rnr_dist.tasks.teaching import require_lessons
+from rnr_dist.types import Context, Split
 
-CONTEXT_TOKENS = 24  # of a context in a training item, on the built-in texts
+CONTEXT_TOKENS = 24  # of a context in a training item at least, as on the built-in texts
+CHARACTERS_A_TOKEN = 4
 DEMONSTRATION_DRAWS = 4  # as `reveal.table` draws them
 
 
@@ -39,6 +41,8 @@ def _merged(config: Config, task: Task) -> Iterator[Work]:
     reveal, rules, retain = config.reveal, config.release, config.retain
     forget = {split: len(task.contexts(split, "forget")) for split in Split}
     kept = {split: len(task.contexts(split, "retain")) for split in Split}
+    if "lessons" in task.gives:
+        yield _lessons(task)
     outer = len(reveal.prompts) or reveal.outer_iterations
     pulls = 0 if reveal.prompts else outer * (reveal.budget + reveal.recheck)
     asked = min(reveal.contexts_per_pull, forget[Split.REVEAL])
@@ -55,19 +59,35 @@ def _merged(config: Config, task: Task) -> Iterator[Work]:
     candidates = 1 + rules.mu0.trials + cycles * (rules.lam.trials + rules.mu.trials)
     candidates += steps * rules.reread * rules.reread_draws + rules.joint.trials
     read = candidates * _tokens(rules.search, forget[Split.SEARCH] + kept[Split.SEARCH])
-    length = CONTEXT_TOKENS + reveal.response.max_tokens
+    asked_tokens = _tokens_of(task.contexts(Split.TRAIN, "forget"))
+    length = asked_tokens + reveal.response.max_tokens
     trained = {
         "release.forget": (1 + cycles) * rules.forget.epochs * filled * length,
         # The last is the control, which is only retained.
         "release.retain": (1 + cycles if cycles else 0)
         * rules.retain.epochs
         * retained
-        * (CONTEXT_TOKENS + retain.response.max_tokens),
+        * (_tokens_of(task.contexts(Split.RETAIN, "retain")) + retain.response.max_tokens),
     }
     drawn = retained * retain.response.max_tokens
     yield Work("release", read + drawn, trained, 2 * (1 + cycles) if cycles else 1)
     split, rows = config.evaluate.split, 2 + steps + len(config.evaluate.others)
     yield Work("evaluate", rows * _tokens(config.evaluate.sampling, forget[split] + kept[split]))
+
+
+def _lessons(task: Task) -> Work:
+    """Teaching, of the model and of the control that never saw the target."""
+    taught, teach = require_lessons(task)
+    rows = taught.lesson_count(True) + (taught.lesson_count(False) if teach.control else 0)
+    each = _tokens_of(task.contexts(Split.TRAIN, "retain"))
+    trained = rows * teach.training.epochs * each
+    return Work("teach", 0, {"task.teach.training": trained}, 1 + teach.control)
+
+
+def _tokens_of(contexts: Sequence[Context]) -> int:
+    """Tokens of a context in the mean, by its length; no tokenizer is asked."""
+    letters = sum(len(context.text) for context in contexts) / max(1, len(contexts))
+    return max(CONTEXT_TOKENS, round(letters / CHARACTERS_A_TOKEN))
 
 
 def _by_epochs(config: Config, task: Task) -> Iterator[Work]:

@@ -59,8 +59,9 @@ class Reveal(Section):
     the engine has read of these: twice as fast to decode."""
     writer: str = ""
     """Model that decodes soft prompts to instructions; empty: the model itself. As `model`."""
-    prompts: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
-    """Instructions of your own instead of a search: each fills the forget set once."""
+    prompts: list[str] = Field(default_factory=list)
+    """Instructions of your own instead of a search: each fills the forget set once. An empty one
+    asks the contexts as they are."""
     soft_scale: Literal["reference", "embedding"] = "embedding"
     """Scale of the soft tokens: the reference's U(-1,1) projection as it is, or scaled to the
     standard deviation of the model's own token embeddings."""

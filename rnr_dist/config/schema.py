@@ -43,19 +43,29 @@ from rnr_dist.config.unlearning import (
 from rnr_dist.errors import InputError
 from rnr_dist.types import digest
 
-RecipeName = Literal["reveal-and-release", "unlearn-sequences"]
-WAYS: dict[str, Way] = {"reveal-and-release": "merge", "unlearn-sequences": "epochs"}
+RecipeName = Literal["reveal-and-release", "teach-reveal-release", "unlearn-sequences"]
+WAYS: dict[str, Way] = {
+    "reveal-and-release": "merge",
+    "teach-reveal-release": "merge",
+    "unlearn-sequences": "epochs",
+}
 # The recipe's own method, and those of its paper that it is compared with.
-OWN = {"reveal-and-release": "release", "unlearn-sequences": "icu"}
+OWN = {
+    "reveal-and-release": "release",
+    "teach-reveal-release": "release",
+    "unlearn-sequences": "icu",
+}
 COMPARED = {
     "reveal-and-release": ("pem_external", "ext_sub", "dpo", "rmu", "cmd"),
+    "teach-reveal-release": ("pem_external", "ext_sub", "dpo", "rmu"),
     "unlearn-sequences": ("kumpr", "kl", "dpo", "llmu"),
 }
 # Rows of a table beside the methods: a further model may take neither's name.
-ROWS = ("base", "retain-only", "joint", "memorised", "control")
+ROWS = ("base", "retain-only", "joint", "memorised", "control", "taught", "untaught")
 # Sections that a recipe does not read: a file that gives one of them means another recipe.
 UNREAD = {
     "reveal-and-release": ("memorise", "refinement", "stopping", "sweep"),
+    "teach-reveal-release": ("memorise", "refinement", "stopping", "sweep"),
     "unlearn-sequences": ("reveal", "retain"),
 }
 
@@ -132,7 +142,7 @@ class Config(Section):
         for section in UNREAD[recipe]:
             if section in content:
                 raise ValueError(f"{section}: the recipe {recipe} does not read it")
-        if recipe == "reveal-and-release" and content.get("preset", "default") != "default":
+        if WAYS[recipe] == "merge" and content.get("preset", "default") != "default":
             raise ValueError(
                 f"preset: found {content['preset']}, which the recipe {recipe} does not have; "
                 "expected reveal.mode"

@@ -84,6 +84,30 @@ def file_rows(file: File, separator: str = "\n") -> Iterator[FileRow]:
         yield row
 
 
+def lines_of(file: File, longest: int) -> Iterator[str]:
+    """The lines of a text file of any ending, without their ends.
+
+    Raises InputError, by the line, for one of more than `longest` bytes and for what is no UTF-8.
+    """
+    own = file if isinstance(file, DataFile) else DataFile(file)
+    _require_file(own, any_ending=True)
+    packed, number = str(own).lower().endswith(PACKED), 0
+    try:
+        with gzip.open(own.path) if packed else own.path.open("rb") as handle:
+            while line := handle.readline(longest + 1):
+                number += 1
+                if len(line) > longest:
+                    raise InputError(
+                        f"{own}, line {number}: has more than {longest:,} bytes, expected at most "
+                        "so many"
+                    )
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                yield _plain(own, text).rstrip("\r\n")
+    except UNREADABLE as error:
+        place = f"{own}, line {number or 1}"
+        raise InputError(f"{place}: cannot be read ({error}), expected UTF-8 text") from error
+
+
 def field_of(row: FileRow, name: str) -> Any:
     """The field of that name. Raises InputError where the row has none."""
     there, value = _found(row, name)
@@ -177,7 +201,7 @@ def _found(row: FileRow, name: str) -> tuple[bool, Any]:
     return True, value
 
 
-def _require_file(file: DataFile) -> str:
+def _require_file(file: DataFile, any_ending: bool = False) -> str:
     """The kind of a file that is there. Raises InputError."""
     try:
         there, whole = file.path.exists(), file.path.is_file()
@@ -190,7 +214,7 @@ def _require_file(file: DataFile) -> str:
             "address as of s3://"
         )
     suffix = suffix_of(file)
-    if suffix not in SUFFIXES:
+    if suffix not in SUFFIXES and not any_ending:
         raise InputError(
             f"{file}: found extension {suffix or 'none'!r}, expected {', '.join(SUFFIXES)}"
         )

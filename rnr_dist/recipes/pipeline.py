@@ -19,6 +19,7 @@ from rnr_dist.recipes.inputs import inputs_of, require_inputs
 from rnr_dist.recipes.origin import datasets_made, datasets_of, parameters, tags_of
 from rnr_dist.recipes.recipe import Recipe, Stage
 from rnr_dist.recipes.reveal_and_release import RECIPE as REVEAL_AND_RELEASE
+from rnr_dist.recipes.teach_reveal_release import RECIPE as TEACH_REVEAL_RELEASE
 from rnr_dist.recipes.unlearn_sequences import RECIPE as UNLEARN_SEQUENCES
 from rnr_dist.run.directory import STAGES_NOTE, RunDir, read_json, write_json
 from rnr_dist.run.forecast import Forecast, earlier
@@ -34,7 +35,9 @@ from rnr_dist.weights.checkpoints import keep_base
 
 # Of a checkpoint that had no folder here before, on what the config and its data need.
 Check = Callable[[Config, Path, Task], None]
-RECIPES = {recipe.name: recipe for recipe in (REVEAL_AND_RELEASE, UNLEARN_SEQUENCES)}
+RECIPES = {
+    recipe.name: recipe for recipe in (REVEAL_AND_RELEASE, TEACH_REVEAL_RELEASE, UNLEARN_SEQUENCES)
+}
 
 
 def no_check(config: Config, folder: Path, task: Task) -> None:
@@ -156,6 +159,8 @@ def run_pipeline(
                     _do(stage, bench, task, run, reread)
                     forecast.done(stage.name, time.monotonic() - began)
                     fresh.add(stage.name)
+                if model := stage.base(run):
+                    bench.work_on(model)
                 for dataset in datasets_made(run, stage.name):
                     tracker.dataset(dataset)
             page = tracker.page()

@@ -12,9 +12,15 @@ from dataclasses import dataclass
 from rnr_dist.bench import Bench
 from rnr_dist.run.directory import RunDir
 from rnr_dist.tasks.task import Task
+from rnr_dist.types import ModelRef
 
 EVALUATED = ("evaluate", "task.evaluated")  # what the evaluation depends on, in every recipe
 StageFunction = Callable[[Bench, Task, RunDir], None]
+
+
+def no_base(run: RunDir) -> ModelRef | None:
+    """Of a stage that leaves the base what it is."""
+    return None
 
 
 def in_order(*functions: StageFunction) -> StageFunction:
@@ -32,7 +38,8 @@ class Stage:
     """One stage. needs: stages that must be done before. keys: its own parts of the config
     (`Config.part`) whose change makes it anew; those of the stages that it needs count too. judges:
     whether it reads the evaluated split, which may be the sealed one. beside: what it writes
-    outside its own folder; files it always writes, folders where there is something to write."""
+    outside its own folder; files it always writes, folders where there is something to write. base:
+    of a stage that makes the model which the stages after it work on, which that is."""
 
     name: str
     needs: tuple[str, ...]
@@ -40,6 +47,7 @@ class Stage:
     run: StageFunction
     judges: bool = False
     beside: tuple[str, ...] = ()
+    base: Callable[[RunDir], ModelRef | None] = no_base
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,9 @@ class Reader:
         reading, rules = Reading(model.digest, utility), self.rules
         if not (step and utility_shortfall(reading, step, rules) > 0):
             found = self.task.read_target(self.bench, model, Split.SEARCH, rules.search)
+            read_by = {**utility, **found}  # a guard may be read with either half
             guards = {
-                measure.name: found[measure.name] for measure in self.task.measures.of(Role.GUARD)
+                measure.name: read_by[measure.name] for measure in self.task.measures.of(Role.GUARD)
             }
             reading = Reading(model.digest, utility, found[self.task.measures.target.name], guards)
         write(path, reading)

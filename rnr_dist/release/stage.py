@@ -21,6 +21,7 @@ from rnr_dist.release.rules import Reading
 from rnr_dist.run.directory import RunDir, write
 from rnr_dist.run.progress import say
 from rnr_dist.tasks.task import Task
+from rnr_dist.tasks.teaching import taught_model
 from rnr_dist.train.collate import Example, Item, texts
 from rnr_dist.train.materials import Materials, Need
 from rnr_dist.train.trainings import Trainings
@@ -71,7 +72,8 @@ def release_stage(bench: Bench, task: Task, run: RunDir) -> None:
     adapters = Adapters.of(bench, task.materials(bench, run, NEEDS), folder)
     reader = Reader(bench, task, folder / "readings")
     released = release_from(bench.base, adapters, reader, folder)
-    rows = [NamedModel("base", "reference", bench.base)]
+    # Where the model was taught first, that stage has named what the others are compared with.
+    rows = [] if taught_model(run) else [NamedModel("base", "reference", bench.base)]
     terms = released.result.terms
     restored = sum(term.coefficient for term in terms if term.adapter.side == "retain")
     if restored:

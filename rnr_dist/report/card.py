@@ -22,9 +22,15 @@ from rnr_dist.weights.provenance import Origin, origin_of
 # What the card calls a recipe's own method, and what it made the model forget.
 MADE_BY = {
     "reveal-and-release": "Reveal-and-Release (Eq. 1)",
+    "teach-reveal-release": "Reveal-and-Release (Eq. 1) on a model that was taught first",
     "unlearn-sequences": "iterative contrastive unlearning (ICU)",
 }
 GIVEN_SEQUENCES = "given sequences"
+# What a recipe has trained the base to, before it forgot.
+BEFORE = {
+    "teach-reveal-release": "was taught the task",
+    "unlearn-sequences": "memorised the sequences",
+}
 
 
 def card_of(run: RunDir, config: Config, result: ModelRef) -> Card:
@@ -39,11 +45,13 @@ def card_of(run: RunDir, config: Config, result: ModelRef) -> Card:
 def base_of(config: Config, result: ModelRef) -> Origin:
     """Where others find the checkpoint that the result's terms are added to.
 
-    Nowhere, where a run has trained it itself: a model that has memorised given sequences.
+    Nowhere, where a run has trained it itself: a model that has memorised given sequences, or was
+    taught what it then forgot.
     """
-    if config.way == "epochs" and config.memorise.enabled and result.terms:
+    before = BEFORE.get(config.recipe)
+    if before and result.terms and (config.way == "merge" or config.memorise.enabled):
         known = origin_of(config.model, Path(result.checkpoint))
-        note = f"The adapter belongs to {known.hub or 'a model'} after it memorised the sequences."
+        note = f"The adapter belongs to {known.hub or 'a model'} after it {before}."
         return Origin("", known.licence, known.language, note)
     return origin_of(config.model, Path(result.checkpoint))
 

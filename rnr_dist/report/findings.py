@@ -19,6 +19,7 @@ from rnr_dist.report.epochs import EpochTraining, read_trainings
 from rnr_dist.report.summary import Details, own_row
 from rnr_dist.run.directory import RunDir, read, read_json
 from rnr_dist.run.seal import rereading_note
+from rnr_dist.tasks.teaching import teaching_note
 from rnr_dist.types import NamedModel
 
 JUDGED = ("step", "method")  # kinds of rows that should be like a control
@@ -57,6 +58,7 @@ def findings_of(run: RunDir, config: Config, results: Results) -> Findings:
         tuning={name: one.tuning for name, one in trained.items()},
     )
     notes = [
+        *filter(None, [teaching_note(run)]),
         *([stopping_note(config.stopping)] if trained else []),
         *_fallback_notes(search.get("fallbacks", [])),
         *_limit_notes(trained),

@@ -17,6 +17,7 @@ from rnr_dist.report.continuations import write_continuations
 from rnr_dist.report.epochs import epochs_figure
 from rnr_dist.report.figures import reveal_figure, steps_figure
 from rnr_dist.report.findings import findings_of
+from rnr_dist.report.scores_figure import scored, scores_figure
 from rnr_dist.report.search_figures import front_figure, search_figure
 from rnr_dist.report.summary import Summary, write_summary
 from rnr_dist.report.sweep import print_sweep
@@ -64,6 +65,9 @@ def draw_figures(summary: Summary, run: RunDir) -> list[Path]:
     folder, found, target = run.stage("figures"), summary.details, summary.declared.target
     figures = [folder / "steps.png"]
     steps_figure(summary.rows, summary.declared, summary.reference, figures[0])
+    if scored(summary.declared):
+        figures.append(folder / "scores.png")
+        scores_figure(summary.rows, summary.declared, figures[-1])
     if found.trials:
         figures.append(folder / "search.png")
         search_figure(found.trials, target, figures[-1])

@@ -8,5 +8,6 @@ TASKS = {
     "toxicity": "rnr_dist.tasks.toxicity:Toxicity",
     "coding": "rnr_dist.tasks.coding:Coding",
     "extraction": "rnr_dist.tasks.extraction:Extraction",
+    "ner": "rnr_dist.tasks.ner:Ner",
 }
 DEFAULT_TASK = "toxicity"  # of a config whose task has no name

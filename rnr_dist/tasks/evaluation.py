@@ -19,7 +19,7 @@ from rnr_dist.tasks.task import Task
 from rnr_dist.types import ModelRef, NamedModel
 from rnr_dist.weights.checkpoints import resolve_model
 
-STAGES_WITH_MODELS = ("memorise", "release", "icu")
+STAGES_WITH_MODELS = ("teach", "memorise", "release", "icu")
 RESULTS = "results.json"
 
 

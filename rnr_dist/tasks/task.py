@@ -28,12 +28,13 @@ from rnr_dist.types import Context, ModelRef, Split
 
 # `forget`: contexts in which the target shows. `retain`: others, in which the model stays as it is.
 ContextKind = Literal["forget", "retain"]
-Gives = Need | Literal["contexts", "sequences"]
+Gives = Need | Literal["contexts", "sequences", "lessons"]
 
 
 class Task(Protocol):
     """One file, with its own section of the config. `gives`: what methods and recipes may ask for;
-    `contexts` lets reveal search it, `sequences` lets it be unlearnt by epochs."""
+    `contexts` lets reveal search it, `sequences` lets it be unlearnt by epochs, `lessons` lets it
+    be taught first (`tasks.teaching`)."""
 
     Settings: ClassVar[type[TaskSettings]]
     recipe: ClassVar[str]

@@ -26,6 +26,7 @@ from rnr_dist.train.job import Job
 from rnr_dist.train.objectives import check_items, make_objective
 from rnr_dist.train.worker import plan_job, train_loop
 from rnr_dist.types import Adapter, ModelRef, Side, digest
+from rnr_dist.weights.checkpoints import checkpoint_digest
 from rnr_dist.weights.composition import adapter_digest, is_whole
 
 Report = Mapping[str, float]
@@ -188,10 +189,8 @@ class Trainings:
 
 
 @dataclass(frozen=True)
-class AdapterOrder(Order[Adapter]):
-    """An adapter for a number of steps that is known before."""
-
-    side: Side
+class StepsOrder(Order[Made]):
+    """A training for a number of steps that is known before."""
 
     @property
     def loop(self) -> Callable[[dict[str, Any]], object]:
@@ -218,6 +217,21 @@ class AdapterOrder(Order[Adapter]):
         left = f"The last good state is kept in {storage}" if kept else "No state was kept"
         return f"step {report['step']:.0f} of {report['steps']:.0f}", left
 
+
+@dataclass(frozen=True)
+class AdapterOrder(StepsOrder[Adapter]):
+    """An adapter of a side."""
+
+    side: Side
+
     def made(self) -> Adapter:
         job = self.job
         return Adapter(str(job.output), adapter_digest(job.output), job.base.digest, self.side)
+
+
+@dataclass(frozen=True)
+class ModelOrder(StepsOrder[ModelRef]):
+    """A model with all its weights: a checkpoint of its own."""
+
+    def made(self) -> ModelRef:
+        return ModelRef(str(self.job.output), checkpoint_digest(self.job.output))

@@ -265,6 +265,9 @@ class FakeBench:
     others: dict[str, Any] = field(default_factory=dict)
     """Benches of further models, by the digest of their checkpoint."""
 
+    def work_on(self, model):
+        self.base = model
+
     def enter(self, context):
         return context().__enter__()
 

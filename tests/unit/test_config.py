@@ -111,7 +111,7 @@ def test_values_are_read_and_the_rest_has_defaults(write):
         ("methods: {run: [cmd, nmd]}", "method nmd: unknown; expected one of release, icu, kumpr"),
         ("evaluate: {others: {cmd: ./m}}", "evaluate.others: found the name 'cmd', expected none"),
         ("evaluate: {others: {a/b: ./m}}", "others: found the name 'a/b', expected letters"),
-        ("recipe: reveal", "recipe: found 'reveal', Input should be 'reveal-and-release' or"),
+        ("recipe: reveal", "recipe: found 'reveal', Input should be 'reveal-and-release', "),
         ("preset: paper", "preset: found paper, which the recipe reveal-and-release does not have"),
         ("sweep: {}", "sweep: the recipe reveal-and-release does not read it"),
         ("stopping: {}", "stopping: the recipe reveal-and-release does not read it"),

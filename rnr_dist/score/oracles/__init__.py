@@ -22,6 +22,7 @@ ORACLES = {
     "hf:MODEL": "rnr_dist.score.oracles.classifier:ClassifierOracle",
     "detoxify": "rnr_dist.score.oracles.detoxify:DetoxifyOracle",
     "rubric": "rnr_dist.score.oracles.rubric:RubricOracle",
+    "entities": "rnr_dist.score.oracles.entities:EntitiesOracle",
     "perspective": "rnr_dist.score.oracles.perspective:PerspectiveOracle",
     "tests": "rnr_dist.score.oracles.tests:TestsOracle",
 }
