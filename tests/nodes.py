@@ -44,8 +44,6 @@ class Nodes:
         # A short folder: Ray's sockets may not have long paths.
         self._scratch = tempfile.mkdtemp(prefix="rnr-nodes-", dir="/tmp")
         known = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        # A busy machine takes longer than Ray's 30 s for a node.
-        known["RAY_raylet_start_wait_time_s"] = str(START_SECONDS)
         self.environment = {**os.environ, "PYTHONPATH": str(ROOT), **known, **environment}
         self._nodes: list[subprocess.Popen] = []
 
@@ -64,14 +62,21 @@ class Nodes:
 
     def worker(self, **resources: float) -> subprocess.Popen:
         """One that has joined."""
-        node = self._start("worker", [f"--address={self.address}"], resources)
-        log = self._logs / f"worker-{len(self._nodes) - 1}.txt"
         deadline = time.monotonic() + START_SECONDS
-        while "Ray runtime started" not in log.read_text(encoding="utf-8"):
-            alive = node.poll() is None and time.monotonic() < deadline
-            assert alive, log.read_text(encoding="utf-8")[-2000:]
-            time.sleep(0.5)
+        joining = [f"--address={self.address}"]
+        while not self._joined(node := self._start("worker", joining, dict(resources))):
+            assert time.monotonic() < deadline, f"no worker joins, see {self._logs}"
+            self._nodes.remove(node)
         return node
+
+    def _joined(self, node: subprocess.Popen) -> bool:
+        """Whether it has come up: Ray 2.60 gives a node 30 s, which a busy machine may not."""
+        log = self._logs / f"worker-{len(self._nodes) - 1}.txt"
+        while "Ray runtime started" not in log.read_text(encoding="utf-8"):
+            if node.poll() is not None:
+                return False
+            time.sleep(0.5)
+        return True
 
     def _start(self, name, options, resources) -> subprocess.Popen:
         cpus = resources.pop("cpus", 0)
