@@ -66,7 +66,10 @@ def test_nan_and_iterators_keep_what_they_are():
     assert found != ["1", "2"] and list(found) == ["1", "2"]
 
 
-@pytest.mark.parametrize("value", [object(), len, int, iter(int, 1), [object()]], ids=str)
+OTHER = {"object": object(), "len": len, "int": int, "iterator": iter(int, 1), "list": [object()]}
+
+
+@pytest.mark.parametrize("value", OTHER.values(), ids=OTHER)
 def test_other_values_do_not_leave(value):
     with pytest.raises(values.NoPlainValue):
         values.written(value)
