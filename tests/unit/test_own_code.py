@@ -124,7 +124,7 @@ def test_what_is_wrong_with_ones_own_code_is_one_sentence(own, refused, case, co
 def test_a_task_that_is_not_there_is_named(place, refused):
     for name, told in {
         "nowhere.to_be:Found": "nowhere.to_be cannot be imported (ModuleNotFoundError",
-        "extractoin": "task extractoin: unknown; expected one of toxicity, extraction, or package",
+        "extractoin": "task extractoin: unknown; expected one of toxicity, coding, extraction",
     }.items():
         assert told in refused("run", "config.yaml", "--set", f"task.name={name}")
 
