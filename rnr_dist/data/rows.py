@@ -93,7 +93,7 @@ def lines_of(file: File, longest: int) -> Iterator[str]:
     _require_file(own, any_ending=True)
     packed, number = str(own).lower().endswith(PACKED), 0
     try:
-        with gzip.open(own.path) if packed else own.path.open("rb") as handle:
+        with gzip.open(own.path, "rb") if packed else own.path.open("rb") as handle:
             while line := handle.readline(longest + 1):
                 number += 1
                 if len(line) > longest:

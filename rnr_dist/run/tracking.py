@@ -282,8 +282,7 @@ class Tracker:
     def _keep(self, entries: Sequence[dict[str, Any]]) -> None:
         """The spool with these entries alone."""
         with replacing(self._spool.path) as aside:
-            if entries:
-                EventLog(aside).append(*entries)
+            EventLog(aside).append(*entries)
 
     def _connect(self) -> None:
         self._delivery.connect()

@@ -18,7 +18,6 @@ from rnr_dist.run.directory import RunDir, read, write
 from rnr_dist.run.progress import say
 from rnr_dist.tasks.task import Task
 from rnr_dist.train.collate import Example, texts
-from rnr_dist.train.trainings import ModelOrder, Trainings
 from rnr_dist.types import ModelRef, NamedModel
 
 BASE, TAUGHT, CONTROL = "base", "taught", "untaught"
@@ -98,6 +97,9 @@ def teaching_note(run: RunDir) -> str:
 def _teach(
     bench: Bench, run: RunDir, name: str, lessons: Sequence[Example], teach: Teach
 ) -> ModelRef:
+    # Here: what a config asks for is checked before torch is loaded.
+    from rnr_dist.train.trainings import ModelOrder, Trainings
+
     trainings = Trainings(bench, run.stage(STAGE))
     job = trainings.job(trainings.folder / "models" / name, teach.training, bench.base)
     return trainings.once(ModelOrder(job, texts(lessons)))

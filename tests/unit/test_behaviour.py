@@ -308,7 +308,7 @@ def test_a_task_that_is_none_is_one_sentence(config, name, sentence):
         ("OfNameless", "oracle tests.unit.own_tasks:Nameless: has no `version`; expected one, to "
          "stand beside scores"),
         ("OfNobody", "oracle hearsay: unknown; expected one of profanity, lexicon, hf:MODEL, "
-         "detoxify, rubric, perspective, tests, or package.module:Class"),
+         "detoxify, rubric, entities, perspective, tests, or package.module:Class"),
     ],
 )  # fmt: skip
 def test_an_oracle_that_answers_wrongly_is_one_sentence(config, name, sentence):

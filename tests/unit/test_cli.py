@@ -98,7 +98,8 @@ BAD_INPUTS = {
         ["task.oracle=prof"],
         [
             "oracle prof: unknown",
-            "profanity, lexicon, hf:MODEL, detoxify, rubric, perspective, or package.module:Class",
+            "profanity, lexicon, hf:MODEL, detoxify, rubric, entities, perspective, tests, or "
+            "package.module:Class",
         ],
     ),
     "folder that is no model": (

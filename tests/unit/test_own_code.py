@@ -90,7 +90,8 @@ BROKEN = {
     ),
     "an unknown recipe": (
         TASK + "    recipe = 'reveal'\n" + ORACLE.replace("{answer}", GOOD),
-        "recipe: found 'reveal', Input should be 'reveal-and-release' or 'unlearn-sequences'",
+        "recipe: found 'reveal', Input should be 'reveal-and-release', 'teach-reveal-release' or "
+        "'unlearn-sequences'",
     ),
     "measures without a target": (
         TASK

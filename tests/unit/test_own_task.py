@@ -75,8 +75,8 @@ def test_what_a_run_writes_down_is_read_again(elsewhere):
 @pytest.mark.parametrize(
     ("task", "sentence"),
     [
-        ("figures", "task figures: unknown; expected one of toxicity, coding, extraction, or "
-         "package.module:Class"),
+        ("figures", "task figures: unknown; expected one of toxicity, coding, extraction, ner, "
+         "or package.module:Class"),
         ("no_such_module:Task", "task no_such_module:Task: no_such_module cannot be imported "
          "(ModuleNotFoundError: No module named 'no_such_module'); expected a module that holds "
          "the class Task"),

@@ -96,7 +96,7 @@ def _grown(found: Any) -> Any:
     if kind == "iterator":
         return iter([_grown(item) for item in content])
     if kind == "bytes":
-        return content.encode("latin-1")
+        return bytes(content, "latin-1")
     if kind == "complex":
         return complex(content)
     return getattr(__import__(WRITTEN[kind]), kind)(content)
