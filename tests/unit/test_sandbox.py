@@ -211,6 +211,13 @@ def test_what_keeps_verdicts_goes_to_other_processes(tmp_path):
     assert pickle.loads(pickle.dumps(kept)).get("key") == Verdict((FAILED,), "why")
 
 
+@pytest.mark.parametrize(("load", "passes"), [(1000.0, True), (0.0, False)])
+def test_on_a_busy_machine_a_late_program_has_a_second_try(load, passes, monkeypatch):
+    monkeypatch.setattr("os.getloadavg", lambda: (load,) * 3)
+    check = Check("import time\ntime.sleep(1.5)\ndef f():\n    return 1", ("assert f() == 1",))
+    assert Sandbox(strongest(), Limits(wall=1.0)).check(check).passed is passes
+
+
 def test_what_a_busy_machine_decided_is_not_kept(tmp_path):
     kept = Kept(tmp_path / "kept.sqlite")
     check, limits = Check("import time\ntime.sleep(60)", ("f()",)), Limits(cpu=1, wall=0.2)
