@@ -16,7 +16,8 @@ from rnr_dist.measures.measure import Measure, Role
 from rnr_dist.stats import ClusterMean
 
 FOUND = "F1 of the entities that were found"
-SAID_NOTHING = "Answers that are an empty list, or none that can be read"
+BY_TYPE = "F1 of each type that stays"
+EMPTY, UNREAD = "Answers that are an empty list", "Answers that cannot be read"
 FAMILY, KEPT = "entities", "retained"
 
 
@@ -69,7 +70,7 @@ class EntityMeasures:
                 name,
                 cluster="text",
                 style=".3f",
-                table=FOUND,
+                table=FOUND if name == self.target else BY_TYPE,
             )
             for name in (self.target, *self.retained)
         }
@@ -79,7 +80,7 @@ class EntityMeasures:
         """Micro F1 over all retained types: the utility."""
         return Measure(
             f"{FAMILY}/{KEPT}/f1",
-            "all retained, F1",
+            "retained F1",
             "score",
             "higher",
             Role.UTILITY,
@@ -93,7 +94,7 @@ class EntityMeasures:
     def unread(self) -> dict[str, Measure]:
         """Share of answers that are no list. A model that says something else has not forgotten."""
         return {
-            name: self._share("unread", f"{name}, unread", name, Role.GUARD)
+            name: self._share("unread", UNREAD, name, Role.GUARD)
             for name in (self.target, *self.retained)
         }
 
@@ -104,7 +105,7 @@ class EntityMeasures:
         return {
             name: self._share(
                 "empty",
-                f"{name}, empty",
+                EMPTY,
                 name,
                 Role.INFORMATION if name == self.target else Role.GUARD,
             )
@@ -134,10 +135,10 @@ class EntityMeasures:
             found[self.kept.name] = _f1(self.kept, _by_text(kept, order))
         return found
 
-    def _share(self, name: str, title: str, group: str, role: Role) -> Measure:
+    def _share(self, name: str, table: str, group: str, role: Role) -> Measure:
         return Measure(
             f"{FAMILY}/{group}/{name}",
-            title,
+            f"{group} {name}",
             "share",
             "lower",
             role,
@@ -145,7 +146,7 @@ class EntityMeasures:
             adds="share",
             cluster="text",
             style=".1%",
-            table=SAID_NOTHING,
+            table=table,
         )
 
 

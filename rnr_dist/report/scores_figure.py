@@ -20,11 +20,10 @@ LEAST = 2  # measures beside the target that are worth a picture
 
 
 def scored(measures: Measures) -> tuple[Measure, ...]:
-    """The target and what stands beside it in its table in the same unit; nothing where the target
-    is no score, or stands alone."""
+    """The target and the other scores that tables show; nothing where the target is no score, or
+    all but alone."""
     target = measures.target
-    found = [one for one in measures.tables().get(target.table, ()) if one.unit == target.unit]
-    beside = [one for one in found if one is not target]
+    beside = [one for one in measures if one.table and one.unit == "score" and one is not target]
     return (target, *beside) if target.unit == "score" and len(beside) >= LEAST else ()
 
 
@@ -46,7 +45,7 @@ def scores_figure(rows: Sequence[SummaryRow], measures: Measures, path: Path) ->
     axes.set_xticks(x, [row.label.replace(" ", "\n") for row in passed])
     axes.set_xlabel("steps, in order")
     axes.set_ylabel("score (95% interval)")
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, 1.02)
     axes.grid(axis="y", alpha=0.25)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9)
     save(figure, path)

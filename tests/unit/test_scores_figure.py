@@ -43,7 +43,7 @@ def test_each_score_is_a_line_over_the_steps(tmp_path, monkeypatch):
     assert imread(tmp_path / "scores.png").std() > 0.01
     [axes] = held[0].axes
     lines = {line.get_label(): line.get_ydata() for line in axes.lines}
-    assert [*lines] == ["person F1", "all retained, F1", "place F1", "day F1"]
+    assert [*lines] == ["person F1", "retained F1", "place F1", "day F1"]
     np.testing.assert_allclose(lines["person F1"], [0.9, 0.2])
     np.testing.assert_allclose(lines["place F1"], [0.9, 0.8])
     assert [label.get_text() for label in axes.get_xticklabels()] == ["taught", "−5·f0"]
