@@ -39,6 +39,7 @@ def later(module: str, function: str) -> Part:
 
 
 PARTS: dict[str, Part] = {
+    "entities": later("entities", "published"),
     "throughput": later("sandbox", "throughput"),
     "hostile": later("sandbox", "hostile"),
     "canonical": later("coding", "canonical"),

@@ -12,6 +12,9 @@ from typing import Any
 
 from rnr_dist.config.training import Training, Workers
 
+# Numbers that are reduced, or gathered, at once. DeepSpeed holds a buffer for as many, on each GPU;
+# its own 500 million are 2 GB, for a LoRA that has a few millions.
+BUCKET = 50_000_000
 # DeepSpeed's sections of what `workers.offload` keeps in the machine's memory.
 OFFLOADED = {
     "nothing": (),
@@ -47,6 +50,8 @@ def deepspeed_config(workers: Workers, training: Training) -> dict[str, Any]:
         "zero_optimization": {
             "stage": workers.zero_stage,
             "overlap_comm": False,
+            "reduce_bucket_size": BUCKET,
+            "allgather_bucket_size": BUCKET,
             **{part: memory for part in OFFLOADED[workers.offload]},
         },
     }
