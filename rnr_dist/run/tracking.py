@@ -282,6 +282,7 @@ class Tracker:
     def _keep(self, entries: Sequence[dict[str, Any]]) -> None:
         """The spool with these entries alone."""
         with replacing(self._spool.path) as aside:
+            aside.touch()  # nothing may be left
             if entries:
                 EventLog(aside).append(*entries)
 
