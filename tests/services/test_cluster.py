@@ -56,11 +56,12 @@ def submit(cluster, folder, name, *arguments):
 
 def status(cluster, name):
     done = cluster.job("status", name)
-    [found] = [one for one in ENDED if one in done.stdout + done.stderr] or ["RUNNING"]
+    told = done.stdout + done.stderr
+    [found] = [one for one in ENDED if f"'{name}' {one}" in told] or [""]
     return found
 
 
-ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+ENDED = ("succeeded", "failed", "was stopped")  # as `ray job status` says it
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def run(cluster, tracking, tmp_path_factory):
     )
     events = (path / "reveal" / "events.jsonl").read_bytes()
     cluster.job("stop", "first")
-    ended("first", "STOPPED")
+    ended("first", "was stopped")
     submit(cluster, shared, "second", *tracked, "--resume", path)
     held = lambda: [node for node in cluster.workers if generators(node)]  # noqa: E731
     wait_until(lambda: held() or status(cluster, "second") in ENDED, LONG, "no generator starts")
@@ -90,7 +91,7 @@ def run(cluster, tracking, tmp_path_factory):
     [lost] = held()
     cluster.kill(lost)
     cluster.workers.remove(lost)
-    ended("second", "SUCCEEDED")
+    ended("second", "succeeded")
     return path, told, events
 
 

@@ -16,6 +16,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from rnr_dist.config.file import load_config
+from rnr_dist.machine.ending import GRACE_SECONDS
 from rnr_dist.machine.placement import Node, generators_with_room, place
 
 ROOT = Path(__file__).parents[2]
@@ -211,6 +212,12 @@ def test_both_ways_name_a_tracking_server():
     assert submits
     for command in submits:
         assert "tracking.uri=http://127.0.0.1:5000" in command
+
+
+def test_a_job_that_is_stopped_has_time_to_end_in_good_order():
+    """Ray 2.60 kills after 3 s unless the job's environment says else."""
+    given = int(content("runtime_env.yaml")["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"])
+    assert given > GRACE_SECONDS
 
 
 # Placement and growth

@@ -221,7 +221,9 @@ def test_what_is_unpacked_from_the_wheel_finds_them(wheel, tmp_path):
 
 
 def test_every_import_is_a_declared_dependency():
-    declared = {canonicalize_name(Requirement(text).name) for text in required("cpu-vllm", "demo", "nf4")}
+    declared = {
+        canonicalize_name(Requirement(text).name) for text in required("cpu-vllm", "demo", "nf4")
+    }
     providers = packages_distributions()
     imported: set[str] = set()
     for path in (ROOT / "rnr_dist").rglob("*.py"):
