@@ -16,6 +16,7 @@ from rnr_dist.tasks import ner, teaching
 from rnr_dist.tasks.ner_answers import EntityRow
 from rnr_dist.tasks.ner_files import scored_file
 from rnr_dist.tasks.task import make_task
+from rnr_dist.train import trainings
 from rnr_dist.types import ModelRef, NamedModel, Sample, Split
 from rnr_dist.weights.checkpoints import checkpoint_digest
 from tests.unit.fakes import MODEL, Characters, Direct, FakeBench, FakeEndpoint
@@ -383,7 +384,7 @@ class Trained:
 @pytest.mark.parametrize("control", [True, False])
 def test_the_stage_teaches_and_says_who_is_who(run, monkeypatch, control):
     trained, task = Trained(), taught(control=control)
-    monkeypatch.setattr(teaching.Trainings, "once", lambda own, order: trained.once(own, order))
+    monkeypatch.setattr(trainings.Trainings, "once", lambda own, order: trained.once(own, order))
     assert teaching.taught_model(run) is None and teaching.teaching_note(run) == ""
     teaching.teach_stage(FakeBench(config=task.config), task, run)
     models = read(run.path / "teach" / "models.json", list[NamedModel])
