@@ -29,7 +29,7 @@ from rnr_dist.weights.shape import shape_of
 STEPS = 6
 MEMORY = "memory.json"  # beside a training's summary
 GPU_TOKENS = 8192  # of a micro-batch, as GPUs have it by default
-NEVER = Limits(0, 0, 0, 0)  # met by nothing: all epochs are run
+NEVER = Limits(0, 0, -1, -1)  # met by nothing, so all epochs are run: a random model recalls 0
 
 
 def lora(place: Place) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from rnr_dist.types import Pull
 
 ATTEMPTS = 2  # of a pull whose scores are not usable
 BANDIT_RESTARTS = 3
+TOGETHER = 16  # arms that are asked for at once
 
 
 class AsyncBandit(Protocol):
@@ -189,10 +190,13 @@ async def inner_loop(
                 room = min(limit, reveal.budget - history.spent(outer)) - len(flight)
                 wanted = 0 if exhausted else max(0, room)
                 if told or wanted:
-                    taken = await bandit.exchange(told, wanted)
-                    exhausted |= len(taken) < wanted
+                    asked = min(wanted, TOGETHER)
+                    taken = await bandit.exchange(told, asked)
+                    told, exhausted = [], exhausted or len(taken) < asked
                     for one in taken:
                         flight.begin(pull(*one))
+                if wanted > TOGETHER and not exhausted:
+                    continue  # the first generators need not wait for the last one's arm
                 if not len(flight):
                     break
                 # All that arrived while others were dealt with is committed and told at once.

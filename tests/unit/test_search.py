@@ -139,6 +139,29 @@ def test_a_bandit_that_dies_is_restored_from_the_log(setting):
     assert len({pull.id for pull in history.pulls}) == len(history.pulls) == 12
 
 
+def test_the_first_pulls_begin_before_the_last_arm_is_chosen(setting, monkeypatch):
+    """With many generators choosing an arm for each would take longer than a pull."""
+    monkeypatch.setattr("rnr_dist.reveal.search.TOGETHER", 2)
+    wanted = []
+
+    @contextlib.contextmanager
+    def listening(features, reveal, seed):
+        with local_bandit(features, reveal, seed) as bandit:
+            exchange = bandit.exchange
+
+            async def heard(told, many):
+                wanted.append((len(told), many))
+                return await exchange(told, many)
+
+            bandit.exchange = heard
+            yield bandit
+
+    found = search(setting(in_flight=5, outer_iterations=1, budget=6), Listeners(), listening)
+    assert len({pull.id for pull in found.pulls}) == 6
+    assert wanted[:3] == [(0, 2), (0, 2), (0, 1)]  # five in flight, before a score is told
+    assert sum(told for told, _ in wanted) == 6 and max(many for _, many in wanted) == 2
+
+
 def test_a_repeated_arm_is_told_again_without_a_model_call(setting):
     """`paper` mode with a reward that one arm wins by far: the literal arg max comes back."""
     endpoint = FakeEndpoint()
