@@ -124,7 +124,7 @@ class Bench:
             _ = self.ray
             self._serving = None
             self._engines.close()
-            say(f"starting {self.config.engines.count} generators")
+            say(f"starting generators: {self.config.engines.count}")
             pool = self._engines.enter_context(generator_pool(self.config, checkpoint))
             self._serving = checkpoint.checkpoint_digest, pool
         return self._serving[1]

@@ -24,6 +24,7 @@ from rnr_dist.machine.cost import (
     training_seconds,
 )
 from rnr_dist.machine.placement import Actor, engines_of, workers_of
+from rnr_dist.run.forecast import duration
 from rnr_dist.train.objectives import make_objective
 from rnr_dist.weights.node_cache import KEPT
 from rnr_dist.weights.shape import Shape, shape_of, trained_of
@@ -100,11 +101,11 @@ class Estimate:
             total += seconds
             tokens = sum(stage.trained.values())
             yield (
-                f"time    {stage.stage}: about {_told(seconds)} at most, for {stage.generated:,} "
-                f"generated and {tokens:,} trained tokens"
+                f"time    {stage.stage}: about {duration(seconds)} at most, "
+                f"for {stage.generated:,} generated and {tokens:,} trained tokens"
             )
         if work:
-            yield f"time    in all about {_told(total)} at most, within a factor of two"
+            yield f"time    in all about {duration(total)} at most, within a factor of two"
 
     def seconds(self, work: Work, yielding: bool) -> float:
         """What a stage takes, with the starts of engines and of trainings."""
@@ -150,7 +151,3 @@ def trainings_of(config: Config) -> Iterator[tuple[str, Training]]:
         yield "memorise.training", config.memorise.training
     if (settings := config.methods.found(config.own_method)) is not None:
         yield from settings.trainings(f"methods.{config.own_method}").items()
-
-
-def _told(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

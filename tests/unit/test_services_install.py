@@ -73,6 +73,12 @@ def test_what_apt_says_is_told(machine):
     assert "(E: Could not resolve host)" in sentence(done)
 
 
-def test_what_is_needed_is_installed_before_the_tests():
+def test_continuous_integration_calls_both():
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line.startswith("make ")] == [
+        "make test",
+        "make test-services",
+    ]
+    assert "set -euo pipefail" in lines
     rule = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\ntest-services:")[2]
     assert rule.index("tests/services/install") < rule.index("pytest tests/services")
