@@ -29,8 +29,8 @@ def _says(text: str) -> Reached:
 # In the order in which a run comes to them; each is interrupted where the one before left off.
 PHASES: dict[str, tuple[signal.Signals, Reached]] = {
     "Ray starts": (signal.SIGINT, _says("starting Ray")),
-    "engines start": (signal.SIGINT, _says("starting 1 generators")),
-    "engines start, SIGTERM": (signal.SIGTERM, _says("starting 1 generators")),
+    "engines start": (signal.SIGINT, _says("starting generators: 1")),
+    "engines start, SIGTERM": (signal.SIGTERM, _says("starting generators: 1")),
     "reveal": (signal.SIGINT, lambda running, scene: scene.events >= 1),
     "training": (signal.SIGINT, lambda running, scene: running.of_name(RANK)),
     "training, SIGTERM": (signal.SIGTERM, lambda running, scene: running.of_name(RANK)),

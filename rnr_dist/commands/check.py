@@ -30,7 +30,7 @@ from rnr_dist.run.extras import BRINGS, RUN, asked_for, lacking, require_package
 from rnr_dist.run.places import check_temporary_folder
 from rnr_dist.run.precision import compute_dtype
 from rnr_dist.score.oracles import ORACLE_PACKAGES
-from rnr_dist.tasks.prompts import require_chat_template, require_tokenizer
+from rnr_dist.tasks.prompts import NoTokenizerError, require_chat_template, require_tokenizer
 from rnr_dist.tasks.task import Task, make_task
 from rnr_dist.weights.architecture import require_reloadable
 from rnr_dist.weights.checkpoints import (
@@ -203,7 +203,7 @@ def told_of(config: Config, origin: str, described: Described = Described()) -> 
 def data_lines(config: Config, task: Task | None) -> list[str]:
     """What data was found, and which methods can run on it."""
     if task is None:
-        return ["data    was not looked at: it is counted in tokens, and no tokenizer is here"]
+        return ["data    was not looked at: it needs a tokenizer, and none is here"]
     lines = task.describe()
     lines += [f"row     {name}: {model}" for name, model in config.evaluate.others.items()]
     try:
@@ -272,15 +272,16 @@ def described_model(path: Path) -> Path:
 def check_described(config: Config, folder: Path) -> Task | None:
     """The task, and as much of the model as its config.json tells. Raises InputError.
 
-    None where the task counts in tokens and no tokenizer lies beside the file.
+    None where the task needs a tokenizer and none lies beside the file.
     """
     _check_cpu_weights(config)
     backend_of(config.engines, folder, config.trust_remote_code)
-    tokenizer = (folder / "tokenizer_config.json").exists()
-    if config.way == "epochs" and not tokenizer:
+    if config.way == "epochs" and not (folder / "tokenizer_config.json").exists():
         return None
-    named = config.model_copy(update={"model": str(folder)}) if tokenizer else config
-    task = _task(named)
+    try:
+        task = _task(config.model_copy(update={"model": str(folder)}))
+    except NoTokenizerError:
+        return None
     _require_served(config, task, [config.own_method])
     return task
 

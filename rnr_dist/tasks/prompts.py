@@ -117,10 +117,21 @@ def require_chat_template(tokenizer: Any, checkpoint: Path) -> None:
         )
 
 
+class NoTokenizerError(InputError):
+    """A folder of this disk holds a model without its tokenizer."""
+
+
 def tokenizer_of(model: str, trust_remote_code: bool) -> Any:
-    """The tokenizer of a model of the config; one that lies on this disk is not read for it."""
+    """The tokenizer of a model of the config; one that lies on this disk is not read for it.
+
+    Raises NoTokenizerError for a folder without one.
+    """
     from transformers import AutoTokenizer
 
     here = checkpoint_here(model)
+    if here and not (here / "tokenizer_config.json").exists():
+        raise NoTokenizerError(
+            f"model: found no tokenizer_config.json in {here}; expected a tokenizer beside the model"
+        )
     checkpoint = str(here or resolve_model(model, trust_remote_code).checkpoint)
     return AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
