@@ -1,4 +1,4 @@
-"""Configs of the paper's own experiments: each reads data in the published forms and fits its GPU."""
+"""Configs of the paper's own experiments: each reads data as it is published and fits its GPU."""
 
 import json
 import random
@@ -53,7 +53,7 @@ def published(tmp_path, monkeypatch):
         "plus_input": [[-3]],
         "atol": 1e-6,
     }
-    numbers = (*range(11, 31), *range(511, 541), *range(601, 661))
+    numbers = (*range(11, 16), *range(511, 529), *range(601, 631))
     rows = {
         "mbpp/mbpp.jsonl": [solved(number) for number in numbers],
         "evalplus/MbppPlus.jsonl": [plus],
