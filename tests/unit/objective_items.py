@@ -34,6 +34,11 @@ TARGETS = [
     Item.of(forget=[E], learn=[C]),
     Item.of(forget=[NOTHING], learn=[A]),
 ]
+FORGOTTEN = [
+    Item.of(forget=[A], retain=[B]),
+    Item.of(forget=[E]),
+    Item.of(forget=[NOTHING], retain=[C]),
+]
 ITEMS = {
     "causal": texts(PROMPTED),
     "orthogonal": texts(PROMPTED),
@@ -42,11 +47,8 @@ ITEMS = {
     "icu": TARGETS,
     "kl": TARGETS,
     "kumpr": [Item.of(forget=[A]), Item.of(forget=[NOTHING]), Item.of(forget=[E])],
-    "npo": [
-        Item.of(forget=[A], retain=[B]),
-        Item.of(forget=[E]),
-        Item.of(forget=[NOTHING], retain=[C]),
-    ],
+    "npo": FORGOTTEN,
+    "simnpo": FORGOTTEN,
     "llmu": [
         Item.of(forget=[A], mismatch=[B, C], learn=[E]),
         Item.of(forget=[E], mismatch=[A], learn=[B, C]),
@@ -62,6 +64,7 @@ ITEMS = {
 SETTINGS = {
     "dpo": {"name": "dpo", "beta": 0.3, "retain_weight": 0.7},
     "npo": {"name": "npo", "beta": 0.3, "retain_weight": 0.7},
+    "simnpo": {"name": "simnpo", "beta": 1.5, "gamma": 0.4},
     "rmu": {"name": "rmu", "layer": LAYER, "coefficient": 2.0, "alpha": 50.0},
     "cmd": {"name": "cmd", "temperature": 0.5},
 }

@@ -5,6 +5,8 @@ from functools import partial
 import pytest
 import torch
 
+from rnr_dist.config.registry import METHODS, method_class
+from rnr_dist.config.training import PLAIN
 from rnr_dist.train.collate import collate
 from rnr_dist.train.objectives import check_items, make_objective
 from tests.unit.objective_items import ITEMS, moved_from, reference, run, training, weights_of
@@ -18,6 +20,11 @@ every_objective = pytest.mark.parametrize("name", ITEMS)
 @pytest.fixture(scope="module")
 def make(tmp_path_factory):
     return partial(moved_from, llama(layers=4).eval(), reference(tmp_path_factory.mktemp("terms")))
+
+
+def test_every_objective_that_a_config_can_name_has_items():
+    of_methods = {name for name in METHODS if method_class(name).Objective}
+    assert set(ITEMS) == of_methods | set(PLAIN)
 
 
 @every_objective
