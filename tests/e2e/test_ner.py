@@ -56,7 +56,7 @@ def test_the_rows_are_the_model_before_the_one_that_was_taught_and_the_result(su
         assert row["split"] == "final" and row["scores"].keys() == declared.keys()
         for score in row["scores"].values():
             assert 0 <= score["ci95"][0] <= score["value"] <= score["ci95"][1] <= 1
-    assert any("taught the task first, on 28 rows" in note for note in summary["notes"])
+    assert any("taught the task first, on 48 rows" in note for note in summary["notes"])
 
 
 def test_who_was_taught_can_be_read_and_names_what_is_asked(summary):
@@ -117,7 +117,7 @@ def test_verify_finds_it_as_it_was_left(finished):
     run, *_ = finished
     done = rnr(["verify", str(run)], run.parent)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "all is as it was left" in done.stdout.splitlines()[-1]
+    assert "all as they were left" in done.stdout.splitlines()[-1]
 
 
 def test_a_type_that_no_text_has_is_refused_before_anything_starts(tmp_path):
