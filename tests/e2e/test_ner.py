@@ -96,7 +96,8 @@ def test_the_forget_set_is_what_the_taught_model_said_of_persons(finished):
     models = json.loads((run / "teach" / "models.json").read_text(encoding="utf-8"))
     assert [one["name"] for one in models] == ["base", "taught"]
     retained = pq.read_table(run / "release" / "retain_answers.parquet").to_pylist()
-    assert retained and {row["group"] for row in retained} == {"location"}
+    said = [json.loads(row["text"]) for row in retained]
+    assert said and sum(not names for names in said) <= len(said) / 4
 
 
 def test_tables_and_figures_show_it(finished):

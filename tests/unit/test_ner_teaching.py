@@ -2,6 +2,7 @@
 
 import pytest
 
+from rnr_dist.commands.verify import verify_run
 from rnr_dist.config.file import validate
 from rnr_dist.errors import InputError
 from rnr_dist.recipes.pipeline import RECIPES
@@ -106,3 +107,8 @@ def test_later_stages_work_on_the_model_that_was_taught(tmp_path, monkeypatch):
     went(config, "evaluate")
     first, second = str(tmp_path / "model"), str(tmp_path / "taught")
     assert bases == {"teach": first, "reveal": second, "release": second, "evaluate": second}
+    assert verify_run(tmp_path / "run").problems == []
+    # What the taught model is cannot be known: that file is named, not the stages after it.
+    (tmp_path / "run" / "teach" / "models.json").write_text("[", encoding="utf-8")
+    told = verify_run(tmp_path / "run").problems
+    assert {one.path.name for one in told} == {"models.json"}
