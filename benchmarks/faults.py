@@ -12,7 +12,6 @@ null. Aims: `tracebacks`, `wrong_in_silence`, `faults_lost`, `secrets_found` and
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import signal
@@ -23,15 +22,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.fault_parts.rows import Rows  # noqa: E402
+from benchmarks.parts import Benchmark, later  # noqa: E402
 
 SOAK_MINUTES = 30.0
-Part = Callable[[Path], dict[str, Any]]
 
 
 def soak(folder: Path) -> dict[str, Any]:
@@ -45,17 +42,6 @@ def soak(folder: Path) -> dict[str, Any]:
 
     [row] = Rows(folder, "soak").measure([("soak", measured)])
     return {key: value for key, value in row.items() if key.startswith("soak_")}
-
-
-def later(module: str, function: str) -> Part:
-    """A part whose module is loaded when it is asked for."""
-
-    def part(folder: Path) -> dict[str, Any]:
-        found = importlib.import_module(f"benchmarks.fault_parts.{module}")
-        measured: dict[str, Any] = getattr(found, function)(folder)
-        return measured
-
-    return part
 
 
 def in_a_place(
@@ -83,14 +69,14 @@ def secrets(folder: Path) -> dict[str, Any]:
 
 
 # Quick ones first; the soak, which nobody has to wait for, last.
-PARTS: dict[str, Part] = {
-    "bad-inputs": later("inputs", "bad_inputs"),
+PARTS = {
+    "bad-inputs": later("fault_parts.inputs", "bad_inputs"),
     "models": matrix,
-    "damaged": later("damaged", "damaged"),
+    "damaged": later("fault_parts.damaged", "damaged"),
     "secrets": secrets,
-    "faults": later("injected", "faults"),
-    "signals": later("pressed", "signals"),
-    "digests": later("digests", "digest_share"),
+    "faults": later("fault_parts.injected", "faults"),
+    "signals": later("fault_parts.pressed", "signals"),
+    "digests": later("fault_parts.digests", "digest_share"),
     "soak": soak,
 }
 HEADLINES = (
@@ -99,35 +85,32 @@ HEADLINES = (
 )
 
 
-def headline(found: dict[str, Any]) -> dict[str, Any]:
-    """The figures of the issue, from those of the parts."""
-    told: dict[str, Any] = dict.fromkeys(HEADLINES)
+def follows(found: dict[str, Any]) -> dict[str, Any]:
+    """The figures that several parts add to."""
+    told: dict[str, Any] = {}
     if "bad_inputs" in found or "damaged" in found:
         refused = sum(found.get("bad_inputs_not_refused", {}).values())
         told["tracebacks"] = refused + len(found.get("damaged_tracebacks", []))
     if "damaged" in found or "models_silent" in found:
         unseen = {*found.get("damaged_silent", []), *found.get("damaged_unseen_by_verify", [])}
         told["wrong_in_silence"] = len(unseen) + found.get("models_silent", 0)
-    return {**told, **found}
+    return told
+
+
+BENCHMARK = Benchmark(
+    name="faults",
+    description="Inject faults and count what they cost.",
+    folder_of="the rows",
+    parts=PARTS,
+    headlines=HEADLINES,
+    follows=follows,
+)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Inject faults and count what they cost.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    cache = Path(platformdirs.user_cache_dir("rnr_dist")) / "benchmarks" / "faults"
-    parser.add_argument("--folder", type=Path, default=cache, help=f"of the rows ({cache})")
-    given = parser.parse_args()
-    if unknown := set(given.parts) - set(PARTS):
-        parser.error(f"found {', '.join(sorted(unknown))}; expected some of {', '.join(PARTS)}")
-    folder = given.folder.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
     # What a part has started, and mounted, ends with it when the benchmark is told to end.
     signal.signal(signal.SIGTERM, lambda *told: sys.exit(143))
-    found: dict[str, Any] = {}
-    for name, part in PARTS.items():
-        if name in (given.parts or PARTS):
-            found |= part(folder)
-    print(json.dumps(headline(found)))
+    BENCHMARK.main()
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ why a part did not run. Exit code 1 where a part failed, 2 where there is no GPU
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import json
 import subprocess
 import sys
@@ -24,28 +22,20 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.gpu_parts.place import Place, Skipped  # noqa: E402
+from benchmarks.parts import asked, later, parser_of  # noqa: E402
 
-# Part -> its module and function in `benchmarks.gpu_parts`.
 PARTS = {
-    "demo": ("demo", "demo"),
-    "lora": ("trainings", "lora"),
-    "icu": ("trainings", "icu"),
-    "exchange": ("engines", "exchange"),
-    "greedy": ("engines", "greedy"),
+    "demo": later("gpu_parts.demo", "demo"),
+    "lora": later("gpu_parts.trainings", "lora"),
+    "icu": later("gpu_parts.trainings", "icu"),
+    "exchange": later("gpu_parts.engines", "exchange"),
+    "greedy": later("gpu_parts.engines", "greedy"),
 }
 NO_GPU = "gpu: found no GPU that torch can use; expected one, or --shrink"
 
 
-def measure(name: str, place: Place) -> dict[str, Any]:
-    """A part's figures, in this process. Raises Skipped where it cannot run here."""
-    module, function = PARTS[name]
-    part = getattr(importlib.import_module(f"benchmarks.gpu_parts.{module}"), function)
-    found: dict[str, Any] = part(place)
-    return found
-
-
 def apart(name: str, place: Place) -> dict[str, Any]:
-    """`measure` in a process of its own, which gives its memory back: what it prints last."""
+    """`told` by a process of its own, which gives its memory back: what that prints last."""
     command = [sys.executable, __file__, name, "--here", "--folder", str(place.folder)]
     command += ["--shrink"] if place.shrink else []
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
@@ -64,22 +54,18 @@ def merged(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Measure rnr_dist on a GPU.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser = parser_of("Measure rnr_dist on a GPU.", PARTS)
     parser.add_argument("--shrink", action="store_true", help="tiny models on a CPU")
     parser.add_argument("--folder", type=Path, help="of models and runs (a temporary one)")
     parser.add_argument("--here", action="store_true", help="in this process")
-    given = parser.parse_args(words)
-    if unknown := set(given.parts) - set(PARTS):
-        parser.error(f"found {', '.join(sorted(unknown))}; expected some of {', '.join(PARTS)}")
+    given = asked(parser, PARTS, words)
     if not (given.shrink or gpu_here()):
         print(NO_GPU, file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="rnr-gpu-") as temporary:
         place = Place((given.folder or Path(temporary)).absolute(), given.shrink)
         place.folder.mkdir(parents=True, exist_ok=True)
-        names = [name for name in PARTS if name in (given.parts or PARTS)]
-        found = merged([(told if given.here else apart)(name, place) for name in names])
+        found = merged([(told if given.here else apart)(name, place) for name in given.parts])
     print(json.dumps(found))
     return int(any("failed" in value for value in found.values()))
 
@@ -87,7 +73,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def told(name: str, place: Place) -> dict[str, Any]:
     """What a part came to, under its name; or why it was skipped."""
     try:
-        return {name: measure(name, place)}
+        return {name: PARTS[name](place)}
     except Skipped as error:
         return {"skipped": {name: str(error)}}
 

@@ -11,57 +11,28 @@ for is null. Aims: `head_ms_per_pull` at most 4, `efficiency_256` at least .97,
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import platformdirs
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-Part = Callable[[Path], dict[str, Any]]
+from benchmarks.parts import Benchmark, later  # noqa: E402
 
-
-def later(module: str, function: str) -> Part:
-    """A part whose module is loaded when it is asked for."""
-
-    def part(folder: Path) -> dict[str, Any]:
-        found = importlib.import_module(f"benchmarks.operate_parts.{module}")
-        measured: dict[str, Any] = getattr(found, function)(folder)
-        return measured
-
-    return part
-
-
-PARTS: dict[str, Part] = {
-    "head": later("head", "head"),
-    "memory": later("memory", "measure"),
-    "tracking": later("tracking", "tracking"),
+PARTS = {
+    "head": later("operate_parts.head", "head"),
+    "memory": later("operate_parts.memory", "measure"),
+    "tracking": later("operate_parts.tracking", "tracking"),
 }
 HEADLINES = ("efficiency_256", "head_ms_per_pull", "memory_estimate_error", "tracking_overhead")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure what operating a run costs.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    cache = Path(platformdirs.user_cache_dir("rnr_dist")) / "benchmarks" / "operate"
-    parser.add_argument("--folder", type=Path, default=cache, help=f"of the rows ({cache})")
-    given = parser.parse_args()
-    if unknown := set(given.parts) - set(PARTS):
-        parser.error(f"found {', '.join(sorted(unknown))}; expected some of {', '.join(PARTS)}")
-    folder = given.folder.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Any] = dict.fromkeys(HEADLINES)
-    for name, part in PARTS.items():
-        if name in (given.parts or PARTS):
-            found |= part(folder)
-    print(json.dumps(found))
+BENCHMARK = Benchmark(
+    name="operate",
+    description="Measure what operating a run costs.",
+    folder_of="the rows",
+    parts=PARTS,
+    headlines=HEADLINES,
+)
 
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -11,59 +11,30 @@ for is null. Aims: `checks_per_second` at least 40 on two cores, `hostile_contai
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import platformdirs
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-Part = Callable[[Path], dict[str, Any]]
+from benchmarks.parts import Benchmark, later  # noqa: E402
 
-
-def later(module: str, function: str) -> Part:
-    """A part whose module is loaded when it is asked for."""
-
-    def part(folder: Path) -> dict[str, Any]:
-        found = importlib.import_module(f"benchmarks.task_parts.{module}")
-        measured: dict[str, Any] = getattr(found, function)(folder)
-        return measured
-
-    return part
-
-
-PARTS: dict[str, Part] = {
-    "entities": later("entities", "published"),
-    "throughput": later("sandbox", "throughput"),
-    "hostile": later("sandbox", "hostile"),
-    "canonical": later("coding", "canonical"),
-    "verdicts": later("coding", "verdicts"),
+PARTS = {
+    "entities": later("task_parts.entities", "published"),
+    "throughput": later("task_parts.sandbox", "throughput"),
+    "hostile": later("task_parts.sandbox", "hostile"),
+    "canonical": later("task_parts.coding", "canonical"),
+    "verdicts": later("task_parts.coding", "verdicts"),
 }
 HEADLINES = ("checks_per_second", "hostile_contained", "canonical_pass", "ner_f1_error")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure what tasks count.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    cache = Path(platformdirs.user_cache_dir("rnr_dist")) / "benchmarks" / "tasks"
-    parser.add_argument("--folder", type=Path, default=cache, help=f"of what is made ({cache})")
-    given = parser.parse_args()
-    if unknown := set(given.parts) - set(PARTS):
-        parser.error(f"found {', '.join(sorted(unknown))}; expected some of {', '.join(PARTS)}")
-    folder = given.folder.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Any] = dict.fromkeys(HEADLINES)
-    for name, part in PARTS.items():
-        if name in (given.parts or PARTS):
-            found |= part(folder)
-    print(json.dumps(found))
+BENCHMARK = Benchmark(
+    name="tasks",
+    description="Measure what tasks count.",
+    folder_of="what is made",
+    parts=PARTS,
+    headlines=HEADLINES,
+)
 
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rnr_dist.config.schema import Config
 from rnr_dist.errors import InputError
@@ -32,6 +32,9 @@ from rnr_dist.run.manifests import MANIFEST, Manifest, Problem, cut_short, probl
 from rnr_dist.run.seal import NOTE, final_readings
 from rnr_dist.run.tracking import SPOOL
 from rnr_dist.types import ModelRef, NamedModel
+
+if TYPE_CHECKING:
+    from rnr_dist.recipes.recipe import Recipe, Stage
 
 # What lies in a run directory itself, and folders in it that several stages share.
 OWN_FILES = {"config.json", LAYOUT_NOTE, BASE_NOTE, NOTE, STAGES_NOTE, "summary.json"}
@@ -133,17 +136,28 @@ def _check_inputs(run: RunDir, config: Config, base: ModelRef, found: Findings) 
     from rnr_dist.recipes.inputs import STAGE, inputs_of
     from rnr_dist.recipes.pipeline import RECIPES
 
-    for stage in RECIPES[config.recipe].stages:
+    for stage, model in _worked_on(RECIPES[config.recipe], base, run):
         begun, place = run.begun(stage.name), run.path / stage.name
         if begun is None or begun.inputs is None:
             continue
-        now = found.asked(place, partial(inputs_of, config, stage, base, run)) or {}
+        now = found.asked(place, partial(inputs_of, config, stage, model, run)) or {}
         for name, known in begun.inputs.items():
             if now.get(name) != known:
                 kind = "stale" if name.startswith(STAGE) else "changed"
                 is_now = f"{now[name][:16]} now" if name in now else "gone now"
                 told = f"made from the {name} of digest {known[:16]}, {is_now}"
                 found.problems.append(Problem(kind, place, told))
+
+
+def _worked_on(recipe: Recipe, base: ModelRef, run: RunDir) -> Iterator[tuple[Stage, ModelRef]]:
+    """The stages, each with the model that it works on: the base, or what a stage before made of
+    it. None after a stage whose model cannot be known; `_check_models` names that file."""
+    for stage in recipe.stages:
+        yield stage, base
+        try:
+            base = stage.base(run) or base
+        except InputError:
+            return
 
 
 def _check_models(run: RunDir, found: Findings) -> None:

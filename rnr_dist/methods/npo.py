@@ -39,8 +39,8 @@ class NpoSettings(ObjectiveSettings):
 class NpoObjective:
     """Makes the target less likely than theta0 has it, the less eagerly the further it is."""
 
-    Settings = NpoSettings
-    remembered = ("forget",)
+    Settings: type[NpoSettings] = NpoSettings
+    remembered: tuple[str, ...] = ("forget",)
 
     def __init__(self, settings: NpoSettings):
         self.settings = settings
@@ -49,7 +49,8 @@ class NpoObjective:
             self.parts["retain"] = (0, settings.retain)
 
     def counts(self, items: Sequence[Item]) -> dict[str, int]:
-        counts = {"npo": sum(x.labels > 0 for item in items for x in item["forget"])}
+        sequences = sum(x.labels > 0 for item in items for x in item["forget"])
+        counts: dict[str, int] = {self.settings.name: sequences}
         if "retain" in self.parts:
             counts["retain"] = sum(text.labels for item in items for text in item["retain"])
         return counts
@@ -57,19 +58,24 @@ class NpoObjective:
     def terms(
         self, trained: Trained, batch: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, tuple[Any, int]]:
-        from torch.nn.functional import softplus
-
-        rows, beta = batch["forget"], self.settings.beta
-        # theta0 first: nothing of the trained model's graph exists yet while it is switched off.
-        before = log_probability(trained.reference_nll, rows)
-        gained = log_probability(lambda rows: token_nll(trained, rows)[:2], rows) - before
+        rows = batch["forget"]
         told = has_response(rows)
-        loss = 2 / beta * softplus(beta * gained)[told].sum()
-        terms = {"npo": (loss, int(told.sum()))}
+        lost = self.losses(trained, rows)[told].sum()
+        terms: dict[str, tuple[Any, int]] = {self.settings.name: (lost, int(told.sum()))}
         if "retain" in self.parts:
             nll, _, _ = token_nll(trained, batch["retain"])
             terms["retain"] = (self.settings.retain_weight * nll.sum(), len(nll))
         return terms
+
+    def losses(self, trained: Trained, rows: Mapping[str, Any]) -> Any:
+        """(B,) loss of each sequence, nats."""
+        from torch.nn.functional import softplus
+
+        beta = self.settings.beta
+        # theta0 first: nothing of the trained model's graph exists yet while it is switched off.
+        before = log_probability(trained.reference_nll, rows)
+        gained = log_probability(lambda rows: token_nll(trained, rows)[:2], rows) - before
+        return 2 / beta * softplus(beta * gained)
 
 
 class Npo:

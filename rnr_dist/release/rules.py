@@ -101,13 +101,14 @@ def utility(reading: Reading, base: Reading, measures: Measures) -> float:
 
 
 def utility_draws(reading: Reading, base: Reading, measures: Measures) -> np.ndarray:
-    """(B,) draws of u, paired by cluster within each measure."""
+    """(B,) draws of u, paired by cluster within each measure; NaN where the base has nothing."""
     drawn = []
     for measure in measures.of(Role.UTILITY):
         own, other = reading.utility[measure.name], base.utility[measure.name]
         weights = resampling_counts(other.n_contexts)
         found, reference = own.draws(weights), other.draws(weights)
-        drawn.append(reference / found if measure.better == "lower" else found / reference)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            drawn.append(reference / found if measure.better == "lower" else found / reference)
     return np.min(drawn, axis=0)
 
 
@@ -128,7 +129,14 @@ def utility_shortfall(reading: Reading, step: MergeStep, rules: Release) -> floa
         before = utility_draws(step.before, step.base, measures)
         floor = rules.keep_share * before - rules.restorable
     margin = utility_draws(reading, step.base, measures) - floor
-    return float(-np.quantile(margin, 1 - rules.confidence))
+    return -_quantile(margin, 1 - rules.confidence, nothing=-1.0)
+
+
+def _quantile(draws: np.ndarray, level: float, nothing: float) -> float:
+    """Of the draws that say something; `nothing` where none does. A draw of texts on which the base
+    has none of a utility, names of a type say, cannot tell how much of it is left."""
+    told = draws[~np.isnan(draws)]
+    return float(np.quantile(told, level)) if len(told) else nothing
 
 
 def judge(reading: Reading, step: MergeStep, rules: Release) -> Verdict:
@@ -166,7 +174,7 @@ def _subtraction_rule(reading: Reading, step: MergeStep, rules: Release) -> tupl
     base, measures = step.base, step.measures
     lost = utility_draws(step.before, base, measures) - utility_draws(reading, base, measures)
     # Contexts and windows are independent texts, so their draws may be paired as they come.
-    second = float(np.quantile(lost - gained, rules.confidence))
+    second = _quantile(lost - gained, rules.confidence, nothing=1.0)
     if first <= 0:
         return "1", 0.0
     return ("2", 0.0) if second < 0 else ("", min(first / scale, second))

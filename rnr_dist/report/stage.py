@@ -71,10 +71,10 @@ def draw_figures(summary: Summary, run: RunDir) -> list[Path]:
     if found.trials:
         figures.append(folder / "search.png")
         search_figure(found.trials, target, figures[-1])
-    pulls = run.path / "reveal" / "pulls.json"
-    if pulls.exists():
+    path = run.path / "reveal" / "pulls.json"
+    if pulls := read_json(path) if path.exists() else []:  # none where prompts were given
         figures.append(folder / "reveal.png")
-        reveal_figure(read_json(pulls), figures[-1])
+        reveal_figure(pulls, figures[-1])
     if found.front:
         figures.append(folder / "front.png")
         front_figure(found.front, target, figures[-1])

@@ -1,7 +1,7 @@
-"""DPO, RMU, CMD and the orthogonal regulariser against their formulas, and what all must keep."""
+"""DPO, NPO, RMU, CMD and the orthogonal regulariser against their formulas."""
 
-import copy
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -9,73 +9,27 @@ import torch
 from rnr_dist.config.training import Training
 from rnr_dist.errors import InputError
 from rnr_dist.methods.rmu import direction
-from rnr_dist.train.collate import Example, Item, collate, texts
+from rnr_dist.train.collate import Item, collate, texts
 from rnr_dist.train.objectives import check_items, make_objective
-from rnr_dist.train.trainable import make_trained
-from rnr_dist.types import ModelRef
-from rnr_dist.weights.composition import load_adapter, save_adapter
+from rnr_dist.weights.composition import load_adapter
+from tests.unit.objective_items import (
+    ITEMS,
+    LAYER,
+    PAIRS,
+    PROMPTED,
+    SEED,
+    A,
+    B,
+    C,
+    E,
+    moved_from,
+    reference,
+    run,
+    weights_of,
+)
 from tests.unit.tiny_models import llama
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-SEED = 5
-LAYER = 2  # of RMU, of 4 layers
-PROMPTED = [
-    Example((3, 9, 4, 1, 8, 2), 2),
-    Example((5, 5, 7), 0),
-    Example((11, 2, 6, 2), 3),
-    Example((4, 4), 2),  # no response
-    Example((21, 8, 30, 7, 7, 19, 2), 4),
-]
-A, B, C, NOTHING, E = PROMPTED
-PAIRS = [
-    Item.of(chosen=[A], rejected=[B], retain=[C]),
-    Item.of(chosen=[C], rejected=[E]),
-    Item.of(chosen=[B], rejected=[NOTHING], retain=[A]),
-]
-TARGETS = [
-    Item.of(forget=[A], learn=[B, E]),
-    Item.of(forget=[E], learn=[C]),
-    Item.of(forget=[NOTHING], learn=[A]),
-]
-ITEMS = {
-    "causal": texts(PROMPTED),
-    "orthogonal": texts(PROMPTED),
-    "dpo": PAIRS,
-    "rmu": [Item.of(forget=[A], retain=[B]), Item.of(forget=[C], retain=[E])],
-    "icu": TARGETS,
-    "kl": TARGETS,
-    "kumpr": [Item.of(forget=[A]), Item.of(forget=[NOTHING]), Item.of(forget=[E])],
-    "npo": [
-        Item.of(forget=[A], retain=[B]),
-        Item.of(forget=[E]),
-        Item.of(forget=[NOTHING], retain=[C]),
-    ],
-    "llmu": [
-        Item.of(forget=[A], mismatch=[B, C], learn=[E]),
-        Item.of(forget=[E], mismatch=[A], learn=[B, C]),
-        Item.of(forget=[NOTHING]),
-    ],
-    "cmd": [
-        Item.of(positive=[A], negative=[B, C, E]),
-        Item.of(positive=[E]),
-        Item.of(positive=[C], negative=[NOTHING, A]),
-        Item.of(positive=[B], negative=[NOTHING]),
-    ],
-}
-SETTINGS = {
-    "dpo": {"name": "dpo", "beta": 0.3, "retain_weight": 0.7},
-    "npo": {"name": "npo", "beta": 0.3, "retain_weight": 0.7},
-    "rmu": {"name": "rmu", "layer": LAYER, "coefficient": 2.0, "alpha": 50.0},
-    "cmd": {"name": "cmd", "temperature": 0.5},
-}
-
-
-def training(name, **more):
-    chosen = {"rank": 2, "alpha": 4, "target_modules": ["q_proj", "down_proj"]}
-    if name == "rmu":
-        chosen |= {"parameters": "matrices", "target_modules": ["down_proj"], "layers": [0, 1, 2]}
-    return Training(objective=SETTINGS.get(name, {"name": name}), **(chosen | more))
 
 
 @pytest.fixture(scope="module")
@@ -85,49 +39,12 @@ def theta0():
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A reference with two forget adapters, one of them twice, and a retain adapter."""
-    folder, ref = tmp_path_factory.mktemp("terms"), ModelRef("checkpoint", "digest")
-    torch.manual_seed(1)
-    layers = {"forget": ["down_proj", "q_proj"], "again": ["q_proj"], "retain": ["q_proj"]}
-    for name, ends in layers.items():
-        factors = {
-            f"model.layers.{layer}.{'mlp' if end == 'down_proj' else 'self_attn'}.{end}": (
-                torch.randn(3, 24 if end == "down_proj" else 16),
-                torch.randn(16, 3),
-            )
-            for layer in (0, 3)
-            for end in ends
-        }
-        side = "retain" if name == "retain" else "forget"
-        adapter = save_adapter(folder / name, factors, alpha=3, base="", trained_on="", side=side)
-        ref = ref.plus(0.5, adapter)
-    return ref.plus(-0.1, ref.terms[0].adapter)
+    return reference(tmp_path_factory.mktemp("terms"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def make(theta0, base):
-    """A `Trained` of a copy of theta0 that has moved away from it, in training mode."""
-
-    def made(name, moved=True, **more):
-        torch.manual_seed(2)
-        trained = make_trained(copy.deepcopy(theta0), training(name, **more), base, SEED)
-        with torch.no_grad():
-            for weight in weights_of(trained) if moved else ():
-                weight.add_(0.2 * torch.randn_like(weight))
-        trained.model.train()
-        return trained
-
-    return made
-
-
-def weights_of(trained):
-    return [weight for weight in trained.model.parameters() if weight.requires_grad]
-
-
-def run(trained, name, items=None, **more):
-    objective = make_objective(training(name, **more).objective)
-    items = ITEMS[name] if items is None else items
-    return objective.terms(trained, collate(items, objective.parts))
+    return partial(moved_from, theta0, base)
 
 
 def assert_same(terms, wanted, weights):
@@ -161,9 +78,6 @@ def outputs(model, example, layer):
     model(input_ids=torch.tensor([example.token_ids]))
     hook.remove()
     return states[0][0].double()
-
-
-# --- each against its formula ---
 
 
 def test_dpo_is_the_formula(make, theta0):
@@ -317,99 +231,3 @@ def test_orthogonal_directions_do_not_overlap(make, base):
                 _, _, directions = torch.linalg.svd(torch.cat(rows))
                 weight.copy_(directions[-2:])  # 16 or 24 of them; the rows span at most 6
     assert run(trained, "orthogonal")["overlap"][0].item() == pytest.approx(0, abs=1e-3)
-
-
-# --- what all of them keep ---
-
-every_objective = pytest.mark.parametrize("name", ITEMS)
-
-
-@every_objective
-def test_counts_are_known_before_the_model_runs(name, make):
-    objective = make_objective(training(name).objective)
-    check_items(objective, ITEMS[name], "here")
-    terms = run(make(name), name)
-    assert objective.counts(ITEMS[name]) == {key: count for key, (_, count) in terms.items()}
-    assert objective.counts([]) == dict.fromkeys(terms, 0)
-
-
-@every_objective
-def test_a_batch_is_the_sum_of_its_items(name, make):
-    trained = make(name)
-    parts = [run(trained, name, part) for part in ([item] for item in ITEMS[name])]
-    for key, (numerator, count) in run(trained, name).items():
-        total = sum(part[key][0] for part in parts)
-        assert numerator.item() == pytest.approx(total.item(), rel=1e-5, abs=1e-6)
-        assert count == sum(part[key][1] for part in parts)
-
-
-@every_objective
-def test_an_idle_rank_has_a_gradient_of_0_and_as_many_passes(name, make):
-    trained = make(name)
-    passes = []
-    trained.model.get_input_embeddings().register_forward_hook(lambda *_: passes.append(1))
-    run(trained, name)
-    usual = len(passes)
-    terms = run(trained, name, [])
-    assert len(passes) == 2 * usual
-    assert all((numerator.item(), count) == (0, 0) for numerator, count in terms.values())
-    sum(numerator for numerator, _ in terms.values()).backward()
-    gradients = [weight.grad for weight in weights_of(trained)]
-    assert all(gradient is not None and not gradient.any() for gradient in gradients)
-
-
-@every_objective
-def test_padding_has_no_say(name, make):
-    trained, objective = make(name), make_objective(training(name).objective)
-    batch = collate(ITEMS[name], objective.parts)
-    before = objective.terms(trained, batch)
-    for rows in batch.values():
-        rows["input_ids"][rows["attention_mask"] == 0] = 17
-    for key, (numerator, _) in objective.terms(trained, batch).items():
-        assert torch.equal(numerator, before[key][0])
-
-
-@every_objective
-def test_checkpoints_change_nothing(name, make):
-    gradients = []
-    for checkpointing in (False, True):
-        trained = make(name, gradient_checkpointing=checkpointing)
-        terms = run(trained, name)
-        recomputed = []
-        trained.model.get_decoder().layers[0].self_attn.register_forward_pre_hook(
-            lambda *_, recomputed=recomputed: recomputed.append(1)
-        )
-        loss = sum(numerator for numerator, _ in terms.values())
-        gradients.append(torch.autograd.grad(loss, weights_of(trained), allow_unused=True))
-        assert bool(recomputed) == checkpointing
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other)
-
-
-# The regulariser asks for a LoRA; RMU trains matrices.
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        *((name, None) for name in sorted(ITEMS)),
-        *((name, "full") for name in sorted(ITEMS.keys() - {"orthogonal", "rmu"})),
-    ],
-)
-def test_logits_in_parts_give_the_losses_and_gradients_of_all_at_once(make, name, parameters):
-    chosen = {"parameters": parameters} if parameters else {}
-    found = []
-    for parts in (1, 3):
-        trained = make(name, moved=False, **chosen)
-        trained.head_parts = parts
-        trained.remember(example for item in ITEMS[name] for _, example in item.members)
-        torch.manual_seed(3)
-        with torch.no_grad():
-            for weight in weights_of(trained):
-                weight.add_(0.1 * torch.randn_like(weight))
-        loss = sum(numerator for numerator, _ in run(trained, name, **chosen).values())
-        gradients = torch.autograd.grad(loss, weights_of(trained), allow_unused=True)
-        found.append((loss, gradients))
-    (whole, wanted), (parted, gradients) = found
-    torch.testing.assert_close(parted, whole, atol=0, rtol=1e-6)
-    for one, other in zip(gradients, wanted, strict=True):
-        if other is not None:
-            torch.testing.assert_close(one, other, atol=2e-5 * float(other.abs().max()), rtol=1e-5)

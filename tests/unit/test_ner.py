@@ -1,64 +1,21 @@
-"""The task of entities: its questions, what is trained on, what is read; teaching before it."""
+"""The task of entities: its questions, what is trained on, what is read."""
 
 import json
 from types import SimpleNamespace
 
 import pytest
 
-from rnr_dist.config.file import validate
 from rnr_dist.data.entity_questions import plain
 from rnr_dist.errors import InputError
 from rnr_dist.measures.measure import Role
-from rnr_dist.recipes.pipeline import RECIPES
 from rnr_dist.release.rules import MergeStep, judge
-from rnr_dist.run.directory import RunDir, read, read_rows, write, write_rows
-from rnr_dist.tasks import ner, teaching
+from rnr_dist.run.directory import RunDir, read_rows, write_rows
+from rnr_dist.tasks import ner
 from rnr_dist.tasks.ner_answers import EntityRow
 from rnr_dist.tasks.ner_files import scored_file
-from rnr_dist.tasks.task import make_task
-from rnr_dist.train import trainings
-from rnr_dist.types import ModelRef, NamedModel, Sample, Split
-from rnr_dist.weights.checkpoints import checkpoint_digest
-from tests.unit.fakes import MODEL, Characters, Direct, FakeBench, FakeEndpoint
-from tests.unit.run_fakes import checkpoint, replaced, runner
-
-KEPT = ("organization", "location", "date", "product")
-GREEDY = {"n": 1, "max_tokens": 64, "temperature": 0}
-PLAIN = {"name": "ner", "asks": {"chat": False}}
-
-
-def content(task=None, **more):
-    settings = {"release": {"search": GREEDY, "reread": 0}, "evaluate": {"split": "dev"}}
-    settings["evaluate"]["sampling"] = GREEDY
-    return {"name": "x", "task": {**PLAIN, **(task or {})}, **settings, **more}
-
-
-def made(task=None, **more):
-    return make_task(validate(content(task, **more), ""))
-
-
-def refused(task=None, **more):
-    with pytest.raises(InputError) as error:
-        made(task, **more)
-    return str(error.value)
-
-
-class Knowing(FakeEndpoint):
-    """Answers each question of a task as `of` says, given its true entities."""
-
-    def __init__(self, task, of=lambda model, kind, gold: json.dumps(gold)):
-        self.known = {
-            one.text: (one.group, json.loads(one.reference))
-            for kind in ("forget", "retain")
-            for split in Split
-            for one in task.contexts(split, kind)
-        }
-        super().__init__(say=lambda model, prompt: of(model, *self.known[prompt]))
-
-
-def bench_of(task, of=lambda model, kind, gold: json.dumps(gold)):
-    return FakeBench(config=task.config, endpoint=Knowing(task, of))
-
+from rnr_dist.types import ModelRef, Sample, Split
+from tests.unit.fakes import MODEL, Characters, Direct
+from tests.unit.ner_fakes import GREEDY, KEPT, bench_of, made, refused, text_of
 
 # Questions
 
@@ -294,10 +251,6 @@ def run(tmp_path):
     return RunDir.open(tmp_path / "run", {}, resume=False)
 
 
-def text_of(ids):
-    return "".join(map(chr, ids))
-
-
 def test_materials(run):
     task = made(retain={"responses_per_context": 1, "response": GREEDY})
     bench = bench_of(task, of_kind(date="no list"))
@@ -342,95 +295,3 @@ def test_a_model_that_cannot_do_the_task_is_not_worked_on(run):
         InputError, match=r"none of \d+ answers names anything \(the first is .Certainly!"
     ):
         task.materials(bench, run, frozenset({"forget", "retain"}))
-
-
-# Teaching
-
-
-TAUGHT = {"recipe": "teach-reveal-release"}
-
-
-def taught(**teach):
-    return made({"teach": {"source": {"first": 100_000, "count": 120}, **teach}}, **TAUGHT)
-
-
-def test_lessons_are_other_texts_and_few_of_them_say_nothing():
-    task = taught()
-    lessons = [text_of(one.token_ids[:-1]) for one in task.lessons(Characters(), True)]
-    ends = {one.token_ids[-1] for one in task.lessons(Characters(), True)}
-    assert ends == {Characters.eos_token_id}  # it learns to stop
-    empty = sum(one.endswith("Output:\n[]") for one in lessons)
-    assert 0.2 < empty / len(lessons) <= 0.25
-    asked = {one.text for s in Split for k in ("forget", "retain") for one in task.contexts(s, k)}
-    assert not any(lesson[: lesson.index("Output:\n") + 8] in asked for lesson in lessons)
-    control = [text_of(one.token_ids[:-1]) for one in task.lessons(Characters(), False)]
-    assert control == [one for one in lessons if "What describes person" not in one]
-    assert 0 < task.lesson_count(False) < task.lesson_count(True) == len(lessons)
-    assert len(taught(most=50).lessons(Characters(), True)) == 50
-    assert taught(source={"first": 0, "count": 600}).lessons(Characters(), True) == []
-
-
-class Trained:
-    """Notes what each model is taught."""
-
-    def __init__(self):
-        self.seen = {}
-
-    def once(self, trainings, order):
-        self.seen[order.name] = [text_of(item["text"][0].token_ids) for item in order.items]
-        return ModelRef(f"/{order.name}", order.name)
-
-
-@pytest.mark.parametrize("control", [True, False])
-def test_the_stage_teaches_and_says_who_is_who(run, monkeypatch, control):
-    trained, task = Trained(), taught(control=control)
-    monkeypatch.setattr(trainings.Trainings, "once", lambda own, order: trained.once(own, order))
-    assert teaching.taught_model(run) is None and teaching.teaching_note(run) == ""
-    teaching.teach_stage(FakeBench(config=task.config), task, run)
-    models = read(run.path / "teach" / "models.json", list[NamedModel])
-    kinds = {one.name: one.kind for one in models}
-    wanted = {"base": "other", "taught": "reference", "untaught": "control"}
-    assert kinds == {name: wanted[name] for name in [*wanted][: 2 + control]}
-    assert any("What describes person" in one for one in trained.seen["taught"])
-    assert all("What describes person" not in one for one in trained.seen.get("untaught", ()))
-    assert teaching.taught_model(run).checkpoint_digest == "taught"
-    note = teaching.teaching_note(run)
-    assert note.startswith(
-        f"the model was taught the task first, on {task.lesson_count(True)} rows"
-    )
-
-
-def test_the_recipe_wants_lessons_and_a_task_that_teaches_that_recipe():
-    with pytest.raises(InputError, match=r"task\.teach: found nothing, which the recipe"):
-        teaching.require_lessons(made())
-    assert "lessons" in taught().gives and "lessons" not in made().gives
-    told = refused({"teach": {"training": {"parameters": "lora"}}}, **TAUGHT)
-    assert "task.teach: training: found parameters lora and objective causal" in told
-    settings = taught(training={"epochs": 3}).config.task.teach.training
-    assert (settings.epochs, settings.parameters, settings.learning_rate) == (3, "full", 1e-4)
-
-
-def test_later_stages_work_on_the_model_that_was_taught(tmp_path, monkeypatch):
-    """Also those of a run that goes on with a model that it was taught before."""
-    monkeypatch.chdir(tmp_path)
-    checkpoint(tmp_path / "model", 0)
-    checkpoint(tmp_path / "taught", 1)
-    made_of = ModelRef(str(tmp_path / "taught"), checkpoint_digest(tmp_path / "taught"))
-    bases = {}
-
-    def teach(bench, task, run):
-        bases["teach"] = bench.base.checkpoint
-        write(run.stage("teach") / "models.json", [NamedModel("taught", "reference", made_of)])
-
-    def noted(name):
-        return lambda bench, task, run: bases.update({name: bench.base.checkpoint})
-
-    recipe = RECIPES["teach-reveal-release"]
-    functions = {one.name: noted(one.name) for one in recipe.stages} | {"teach": teach}
-    recipes = {recipe.name: replaced(recipe, functions)}
-    went = runner(tmp_path / "run", monkeypatch, recipes=recipes)
-    config = validate(content({"teach": {}}, model="./model", **TAUGHT), "")
-    went(config, "reveal")
-    went(config, "evaluate")
-    first, second = str(tmp_path / "model"), str(tmp_path / "taught")
-    assert bases == {"teach": first, "reveal": second, "release": second, "evaluate": second}

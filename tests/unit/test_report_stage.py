@@ -129,6 +129,16 @@ def test_the_report_of_a_release(tmp_path, capsys):
     assert validate(dict(summary.config), "x") == bench.config
 
 
+def test_a_run_with_prompts_of_its_own_has_no_figure_of_a_search(tmp_path):
+    bench, run = a_run(tmp_path, "toxicity")
+    write(run.path / "evaluate" / "results.json", behaviour_results())
+    write_json(run.path / "reveal" / "fills.json", FILLS)
+    write_json(run.path / "reveal" / "pulls.json", [])
+    report_stage(bench, SimpleNamespace(), run)
+    assert [path.name for path in bench.tracker.files] == ["summary.json", "steps.png"]
+    assert not (run.path / "figures" / "reveal.png").exists()
+
+
 def test_the_report_of_given_sequences(tmp_path, capsys):
     bench, run = a_run(tmp_path, "extraction")
     unlearned(run)

@@ -55,6 +55,27 @@ def test_a_utility_of_which_more_is_better_counts_the_other_way():
     assert utility_shortfall(base, step, RULES) < 0
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_draw_of_texts_that_hold_nothing_cannot_hide_a_loss():
+    """F1 of names that stand in two of four texts: one draw in sixteen has none of these two."""
+    names = Measure("names", "names", "share", "higher", Role.UTILITY)
+    both = Measures((SHARES.fraction, names))
+    held = np.array([2.0, 2.0, 0.0, 0.0])
+
+    def found(share):
+        return replace(BASE, utility={names.name: names.of(share * held, held)})
+
+    for kind in ("add", "subtract"):
+        step = MergeStep(both, kind, found(1), found(1), found(1), last=True)
+        assert utility_shortfall(found(0), step, RULES) == pytest.approx(0.95)
+        assert "utility" in judge(found(0), step, RULES).broken
+        assert utility_shortfall(found(1), step, RULES) == pytest.approx(-0.05)
+        # Of a utility that the base has not, nothing can be said to be kept.
+        unable = MergeStep(both, kind, found(0), found(0), found(0), last=True)
+        assert utility_shortfall(found(0), unable, RULES) == 1
+        assert not judge(found(0), unable, RULES).feasible
+
+
 # Subtractions
 
 
