@@ -131,12 +131,24 @@ def _check_served(config: Config, key: str, model: str) -> None:
 
 def check_checkpoint(config: Config, folder: Path, task: Task) -> None:
     """Raises InputError where a checkpoint on this disk is not what config and data need."""
+    _check_space(config, folder)
+    check_architecture(config, folder)
+    require_texts_fit(config, task, folder)
+
+
+def check_engine(config: Config, folder: Path) -> None:
+    """Raises InputError where no engine takes a checkpoint, or where this machine has no room."""
+    _check_cpu_weights(config)
+    backend_of(config.engines, folder, config.trust_remote_code)
+    _check_space(config, folder)
+
+
+def _check_space(config: Config, folder: Path) -> None:
+    """Raises InputError where this machine lacks memory for the engines, or disk."""
     size = _weights_bytes(folder)
     check_room(config, size)
     if config.engines.weights == "reload" and not os.environ.get("RAY_ADDRESS"):
         require_room(node_folder("weights"), size)
-    check_architecture(config, folder)
-    require_texts_fit(config, task, folder)
 
 
 def check_architecture(config: Config, folder: Path) -> None:
