@@ -13,16 +13,17 @@ from pathlib import Path
 
 from rnr_dist.commands.estimate import estimate, trainings_of
 from rnr_dist.commands.lengths import require_texts_fit
+from rnr_dist.commands.trainings import check_sweep, require_costs, require_full, require_trainings
 from rnr_dist.commands.work import work_of
 from rnr_dist.config.file import load_cluster, load_config
 from rnr_dist.config.methods import way_of
 from rnr_dist.config.schema import Config
-from rnr_dist.config.unlearning import Pairing
+from rnr_dist.config.unlearning import Pairing, Sweep
 from rnr_dist.data.sources import load_contexts
 from rnr_dist.errors import InputError
 from rnr_dist.generate.backend import backend_of
 from rnr_dist.machine.cluster import check_room, cluster_joined, joined_nodes, this_node
-from rnr_dist.machine.placement import Node, place, require_host, require_memory, workers_of
+from rnr_dist.machine.placement import Node, place
 from rnr_dist.machine.placement import described as placement_of
 from rnr_dist.methods.method import make_method, require_served, require_trainable
 from rnr_dist.reveal.embeddings import require_embeddings
@@ -32,7 +33,6 @@ from rnr_dist.run.precision import compute_dtype
 from rnr_dist.score.oracles import ORACLE_PACKAGES
 from rnr_dist.tasks.prompts import NoTokenizerError, require_chat_template, require_tokenizer
 from rnr_dist.tasks.task import Task, make_task
-from rnr_dist.weights.architecture import require_reloadable
 from rnr_dist.weights.checkpoints import (
     check_model,
     checkpoint_here,
@@ -41,7 +41,6 @@ from rnr_dist.weights.checkpoints import (
 )
 from rnr_dist.weights.embedded import EMBEDDERS, MODELS, converted_folder
 from rnr_dist.weights.node_cache import node_folder, require_room
-from rnr_dist.weights.targets import require_trained
 
 # Which data a recipe works on, as tasks say that they give it.
 ASKED = {
@@ -106,7 +105,7 @@ def check_methods(config: Config, task: Task) -> None:
             settings = config.methods.found(name)
             for key, training in settings.trainings(f"methods.{name}").items() if settings else ():
                 if training.parameters == "full":
-                    _require_full(config, here, key)
+                    require_full(config, here, key)
 
 
 def _require_served(config: Config, task: Task, methods: Iterable[str]) -> None:
@@ -131,12 +130,33 @@ def _check_served(config: Config, key: str, model: str) -> None:
 
 def check_checkpoint(config: Config, folder: Path, task: Task) -> None:
     """Raises InputError where a checkpoint on this disk is not what config and data need."""
+    _check_space(config, folder)
+    check_architecture(config, folder)
+    require_texts_fit(config, task, folder)
+
+
+def check_swept(config: Config, folder: Path | None, task: Task) -> None:
+    """`check_checkpoint` for who wants the sweep here. folder: None where the model comes later."""
+    if folder:
+        check_checkpoint(config, folder, task)
+    # Of a cluster's memory nobody tells.
+    there = None if os.environ.get("RAY_ADDRESS") else nodes_here(config)
+    check_sweep(config, task, folder, there)
+
+
+def check_engine(config: Config, folder: Path) -> None:
+    """Raises InputError where no engine takes a checkpoint, or where this machine has no room."""
+    _check_cpu_weights(config)
+    backend_of(config.engines, folder, config.trust_remote_code)
+    _check_space(config, folder)
+
+
+def _check_space(config: Config, folder: Path) -> None:
+    """Raises InputError where this machine lacks memory for the engines, or disk."""
     size = _weights_bytes(folder)
     check_room(config, size)
     if config.engines.weights == "reload" and not os.environ.get("RAY_ADDRESS"):
         require_room(node_folder("weights"), size)
-    check_architecture(config, folder)
-    require_texts_fit(config, task, folder)
 
 
 def check_architecture(config: Config, folder: Path) -> None:
@@ -144,11 +164,7 @@ def check_architecture(config: Config, folder: Path) -> None:
     trusted = config.trust_remote_code
     backend = backend_of(config.engines, folder, trusted).backend
     tokenizer = require_tokenizer(folder, trusted)
-    for key, training in trainings_of(config):
-        if training.parameters == "full":
-            _require_full(config, folder, key)
-        else:
-            require_trained(folder, training, key, trusted)
+    require_trainings(config, folder, trainings_of(config))
     if config.way == "epochs":
         from rnr_dist.icu.torch_reader import require_readable  # loads torch
 
@@ -197,6 +213,8 @@ def told_of(config: Config, origin: str, described: Described = Described()) -> 
     grown = f" to {engines.greatest}" if engines.greatest > engines.count else ""
     lines.append(f"engines {engines.count}{grown} of {kind}, {dtype}")
     there = nodes_here(config) if nodes is None else (str(described.cluster), nodes)
+    if config.sweep != Sweep():  # who writes one wants it
+        check_sweep(config, task, folder, there)
     return [*lines, *cost_lines(config, task, folder, there), *_lacks(config, task)]
 
 
@@ -232,8 +250,7 @@ def cost_lines(
     if folder is None:
         return [*lines, "memory  is told once the model's config.json is here"]
     cost = estimate(config, folder)
-    require_memory(nodes, cost.needs, where)
-    require_host(nodes, workers_of(config), cost.on_machines, where)
+    require_costs(cost, there)
     work = work_of(config, task) if task else []
     return [*lines, *cost.lines(work, placed.yielding)]
 
@@ -310,17 +327,6 @@ def needed_packages(config: Config, task: Task) -> list[str]:
 def require_installed(config: Config, task: Task) -> None:
     """Raises InputError where this machine lacks a package that a run works with."""
     require_packages(needed_packages(config, task), config.name)
-
-
-def _require_full(config: Config, folder: Path, key: str) -> None:
-    """Raises InputError where engines of the model could not take weights that the training under
-    `key` makes of all of its own."""
-    if config.engines.weights == "lora":
-        raise InputError(
-            f"engines.weights: found lora, but {key} trains all weights, of which nothing lies "
-            "beside the base's; expected reload"
-        )
-    require_reloadable(folder, key, config.trust_remote_code)
 
 
 def _check_cpu_weights(config: Config) -> None:

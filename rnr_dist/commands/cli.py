@@ -195,11 +195,16 @@ def compare(
     prompt: Annotated[str, typer.Argument(help="Text to continue.")],
     n: Annotated[int, typer.Option(help="Continuations of each model.", min=1)] = 3,
     show: Annotated[bool, typer.Option("--show", help="Do not mask offensive words.")] = False,
+    overrides: Overrides = [],  # noqa: B006
 ) -> None:
-    """Continue a prompt with the base and with the result of a run, side by side."""
+    """Continue a prompt with the base and with the result of a run, side by side.
+
+    One engine answers for both, with the run's settings, also on a cluster (RAY_ADDRESS). On a
+    machine without GPUs it runs on the cores.
+    """
     from rnr_dist.commands.result import compare_models
 
-    compare_models(run, prompt, n, masked=not show)
+    compare_models(run, prompt, n, not show, overrides)
 
 
 @app.command()

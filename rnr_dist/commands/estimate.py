@@ -6,7 +6,7 @@ what each actor needs of a GPU. Invariant: loads no weights and starts nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,12 +120,16 @@ class Estimate:
         return took
 
 
-def estimate(config: Config, folder: Path) -> Estimate:
-    """The estimate for the model in `folder`, of which its config.json is enough."""
+def estimate(
+    config: Config, folder: Path, trainings: Mapping[str, Training] | None = None
+) -> Estimate:
+    """The estimate for the model in `folder`, of which its config.json is enough.
+
+    trainings: by key; left out, those of the recipe's own method."""
     trusted = config.trust_remote_code
     shape = shape_of(folder, trusted)
     found, hosts = {}, {}
-    for key, training in trainings_of(config):
+    for key, training in (trainings or dict(trainings_of(config))).items():
         parts = make_objective(training.objective).parts
         pairs = {"learn": config.pairing.k}  # of a part that may take more
         sequences = sum(pairs.get(part, most) for part, (_, most) in parts.items())

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from rnr_dist.config.reveal import Reveal
 from rnr_dist.config.schema import Config
+from rnr_dist.config.training import Workers
 from rnr_dist.errors import InputError
+from rnr_dist.generate.requests import Generate
 from rnr_dist.run.directory import RunDir, read_json
-from rnr_dist.types import ModelRef
+from rnr_dist.run.progress import say
+from rnr_dist.types import ModelRef, SamplingSettings
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,12 @@ class FinishedRun:
     after: ModelRef
 
 
-def open_result(path: Path) -> FinishedRun:
-    """A run that has released or unlearnt.
+def open_result(path: Path, overrides: Sequence[str] = ()) -> FinishedRun:
+    """A run that has released or unlearnt; `overrides` stand above its config.
 
     Raises InputError, also where the run's base checkpoint is gone or another one.
     """
-    from rnr_dist.config.file import validate
+    from rnr_dist.config.file import validate, with_overrides
     from rnr_dist.tasks.evaluation import STAGES_WITH_MODELS, run_models
     from rnr_dist.weights.checkpoints import find_base, require_content
 
@@ -42,7 +45,7 @@ def open_result(path: Path) -> FinishedRun:
         raise InputError(
             f"{path}: no released model; expected a run directory after `rnr release` or `rnr icu`"
         )
-    config = validate(read_json(run.marker), str(run.marker))
+    config = validate(with_overrides(read_json(run.marker), overrides), str(run.marker))
     find_base(run.path, config.model, config.trust_remote_code)
     [before] = [named.model for named in run_models(run) if named.kind == "reference"]
     after = [named.model for named in run_models(run) if named.kind == "step"][-1]
@@ -53,13 +56,16 @@ def open_result(path: Path) -> FinishedRun:
     return FinishedRun(run, config, before, after)
 
 
-def compare_models(path: Path, prompt: str, n: int, masked: bool) -> None:
+def compare_models(
+    path: Path, prompt: str, n: int, masked: bool, overrides: Sequence[str] = ()
+) -> None:
     """Print `n` continuations of the prompt by the model before and by the result.
 
-    Beside them the oracle's scores, where the task has an oracle.
+    Beside them the oracle's scores, where the task has an oracle. Both models are asked of one
+    engine as the run had them. overrides: of the run's config, as of `load_config`.
     """
-    # Read when torch loads OpenMP, whose threads else spin at every barrier of every token: where
-    # anything else needs their cores a few tokens take minutes.
+    # Read when torch loads OpenMP, here and in the engine, which inherits it: threads else spin at
+    # every barrier of every token, and where anything else needs their cores a few take minutes.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     from rnr_dist.report.narrow import WholeTable
     from rnr_dist.report.table import literal
@@ -67,14 +73,14 @@ def compare_models(path: Path, prompt: str, n: int, masked: bool) -> None:
     from rnr_dist.score.oracles import make_oracle
     from rnr_dist.tasks.task import oracle_of
 
-    found = open_result(path)
-    ids = _prompt_ids(found, prompt)
-    name = oracle_of(found.config)  # the task's data are not needed, and may be gone
+    found = open_result(path, overrides)
+    config = _of_one_engine(found.config)
+    request = _request(config, found.before.checkpoint, prompt, n)
+    name = oracle_of(config)  # the task's data are not needed, and may be gone
     oracle = make_oracle(name) if name else None
     table = WholeTable("before", "score", "after", "score", show_lines=True)
     columns: list[list[object]] = []
-    for model in (found.before, found.after):
-        texts = _continued(found, model, ids, n)
+    for texts in _continued(config, found, request):
         scores = oracle.score([prompt] * n, texts) if oracle else [None] * n
         columns.append([literal(mask(text) if masked else text) for text in texts])
         columns.append(["" if score is None else f"{score:.2f}" for score in scores])
@@ -83,68 +89,58 @@ def compare_models(path: Path, prompt: str, n: int, masked: bool) -> None:
     terminal().print(table)
 
 
-def _prompt_ids(found: FinishedRun, prompt: str) -> tuple[int, ...]:
-    """The prompt's tokens. Raises InputError where there is none, or no room behind them."""
-    from transformers import AutoConfig
+def _of_one_engine(config: Config) -> Config:
+    """The config with one engine, and with nothing beside it that would want a place.
 
+    A run of GPUs is compared on the cores of a machine that has none. Wherever the run leaves the
+    choice on cores, transformers answers: for a few texts it is ready sooner than vLLM.
+    """
+    from rnr_dist.machine.cluster import this_node
+
+    engines = config.engines.model_copy(update={"count": 1, "most": None})
+    cores = len(os.sched_getaffinity(0))
+    changed: dict[str, object] = {}
+    if not os.environ.get("RAY_ADDRESS"):
+        changed["cpus_each"] = min(cores, engines.cpus_each)
+        if engines.gpus_each and not this_node(config).gpus:
+            say(f"no GPU here, of which the run's engines have {engines.gpus_each:g}: on its cores")
+            changed |= {"gpus_each": 0, "cpus_each": cores, "backend": "auto", "weights": "reload"}
+    engines = engines.model_copy(update=changed)
+    if not engines.gpus_each and engines.backend == "auto":
+        engines = engines.model_copy(update={"backend": "transformers"})
+    alone = {"workers": Workers(cpus_each=1), "reveal": Reveal()}
+    return config.model_copy(update={"engines": engines, **alone})
+
+
+def _request(config: Config, checkpoint: str, prompt: str, n: int) -> Generate:
+    """What both models are asked. Raises InputError where the prompt holds nothing, or leaves no
+    room behind it, and where this machine has none for an engine of the model."""
+    from rnr_dist.commands.check import check_engine
+    from rnr_dist.commands.lengths import Window
     from rnr_dist.data.encoding import encoded
 
-    loaded = {"trust_remote_code": found.config.trust_remote_code}
-    ids = encoded(_tokenizer(found), prompt)
-    count, new = len(ids), _new_tokens(found)
-    if not prompt.strip() or not count:
+    window = Window(config, Path(checkpoint))
+    ids = encoded(window.tokenizer, prompt)
+    if not prompt.strip() or not ids:
         raise InputError(f"compare: found the prompt {prompt!r}; expected a text to continue")
-    described = AutoConfig.from_pretrained(found.before.checkpoint, **loaded)
-    window = getattr(described, "max_position_embeddings", None)
-    if window and count + new > window:
-        raise InputError(
-            f"compare: found a prompt of {count} tokens; expected at most {window - new}, so that "
-            f"{new} more fit into the model's {window}"
-        )
-    return ids
-
-
-def _tokenizer(found: FinishedRun) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(
-        found.before.checkpoint, trust_remote_code=found.config.trust_remote_code
-    )
-
-
-def _new_tokens(found: FinishedRun) -> int:
-    return 2 * found.config.evaluate.sampling.max_tokens
-
-
-def _continued(found: FinishedRun, model: ModelRef, ids: Sequence[int], n: int) -> list[str]:
-    """Continuations by one model, in this process, in fp32, on as many cores as an engine has."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from rnr_dist.weights.composition import add_to_model
-
-    config, prompt_ids = found.config, torch.tensor([ids])
-    if not config.engines.gpus_each:
-        torch.set_num_threads(config.engines.cpus_each)
-    loaded = AutoModelForCausalLM.from_pretrained(
-        model.checkpoint, dtype=torch.float32, trust_remote_code=config.trust_remote_code
-    ).eval()
-    add_to_model(loaded, model.terms)
-    torch.manual_seed(config.seed)
     sampling = config.evaluate.sampling
-    with torch.inference_mode():
-        output = loaded.generate(
-            input_ids=prompt_ids,
-            attention_mask=torch.ones_like(prompt_ids),
-            do_sample=True,
-            top_p=sampling.top_p,
-            temperature=sampling.temperature or 1.0,
-            max_new_tokens=_new_tokens(found),
-            num_return_sequences=n,
-        )
-    new = output[:, prompt_ids.shape[1] :]
-    texts: list[str] = _tokenizer(found).batch_decode(new, skip_special_tokens=True)
-    return texts
+    drawn = SamplingSettings(
+        n, 2 * sampling.max_tokens, sampling.temperature or 1.0, sampling.top_p
+    )
+    window.require(prompt, drawn.max_tokens, lambda: "compare: the prompt")
+    check_engine(config, Path(checkpoint))
+    return Generate(drawn, token_ids=ids)
+
+
+def _continued(config: Config, found: FinishedRun, request: Generate) -> list[list[str]]:
+    """Continuations by the model before and by the result."""
+    from rnr_dist.bench import Bench
+
+    plain = replace(found.before, terms=())
+    with Bench(config) as bench:
+        endpoint = bench.endpoint_of(plain)
+        answers = [endpoint.run(model, [request])[0] for model in (found.before, found.after)]
+    return [[one.text for one in answer.continuations] for answer in answers]
 
 
 def mask(text: str) -> str:

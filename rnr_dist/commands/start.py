@@ -66,17 +66,23 @@ def start(
     from rnr_dist.commands.check import (
         check_checkpoint,
         check_inputs,
+        check_swept,
         first_lines,
         require_installed,
     )
     from rnr_dist.run.lock import held
     from rnr_dist.run.places import require_writable
     from rnr_dist.run.progress import say
+    from rnr_dist.weights.checkpoints import checkpoint_here
 
     if command not in STAGES:
         raise InputError(f"run: found {command!r}, expected one of {', '.join(STAGES)}")
     where.require_one()
     task = check_inputs(config, methods=command == "baselines")
+    check = check_checkpoint
+    if command == "sweep":
+        check = check_swept
+        check(config, checkpoint_here(config.model), task)
     require_installed(config, task)
     # Only now: the stages of all recipes load torch and Ray.
     from rnr_dist.recipes.pipeline import open_run, recipe_of, run_folder, run_pipeline
@@ -91,7 +97,7 @@ def start(
         say(f"run directory {directory.path}")
         for line in first_lines(config, task):
             say(line)
-        page = run_pipeline(config, task, directory, stage, check_checkpoint, where.reread)
+        page = run_pipeline(config, task, directory, stage, check, where.reread)
     return directory.path, page
 
 

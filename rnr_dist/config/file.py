@@ -50,13 +50,7 @@ def load_config(
     """
     path = config_path(path)
     content = with_settings(_mapping(path), settings or {})
-    for override in overrides or []:
-        key, separator, text = override.partition("=")
-        if not separator:
-            raise InputError(f"--set {override}: expected KEY=VALUE")
-        place = f"--set {override}"
-        _set(content, key, read_override(text, place), place)
-    return validate(content, str(path))
+    return validate(with_overrides(content, overrides or []), str(path))
 
 
 def with_settings(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,6 +58,19 @@ def with_settings(content: Mapping[str, Any], settings: Mapping[str, Any]) -> di
     changed = copy.deepcopy(dict(content))
     for key, value in settings.items():
         _set(changed, key, value, key)
+    return changed
+
+
+def with_overrides(content: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of plain values in which those of the overrides, `a.b=value`, stand. Raises
+    InputError."""
+    changed = copy.deepcopy(dict(content))
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise InputError(f"--set {override}: expected KEY=VALUE")
+        place = f"--set {override}"
+        _set(changed, key, read_override(text, place), place)
     return changed
 
 

@@ -54,21 +54,33 @@ class MethodSettings(Section):
         assert isinstance(found, Training)
         return found
 
-    def trainings(self, key: str) -> dict[str, Training]:
-        """The trainings of the grid by the key that a sentence names: `key`.training, and each
-        place that trains other weights than that."""
-        found: dict[str, Training] = {}
-        for number, overrides in enumerate(self.grid):
+    def trainings(
+        self, key: str, places: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> dict[str, Training]:
+        """The trainings of the grid, or of other `places`, by the key that a sentence names:
+        `key`.training, and each place that asks for other weights or memory than that. Of places
+        that ask for the same the first stands for all."""
+        if places is None:
+            places = {f"{key}.grid.{number}": one for number, one in enumerate(self.grid)}
+        found: dict[tuple[Any, ...], tuple[str, Training]] = {}
+        own = _asked_by(self.training)
+        for place, overrides in places.items():
             training = self.trained_with(overrides)
-            own = _weights_of(training) != _weights_of(self.training)
-            found.setdefault(f"{key}.grid.{number}" if own else f"{key}.training", training)
-        return found
+            asked = _asked_by(training)
+            found.setdefault(asked, (f"{key}.training" if asked == own else place, training))
+        return dict(found.values())
 
 
-def _weights_of(training: Training) -> tuple[Any, ...]:
-    """Which weights it trains and asks for."""
-    steered = getattr(training.objective, "layer", None)
-    return training.parameters, training.target_modules, training.layers, steered
+def _asked_by(training: Training) -> tuple[Any, ...]:
+    """What decides which weights a training asks for, and how much memory."""
+    objective, layers = training.objective, tuple(training.layers or ())
+    return (
+        *(training.parameters, training.frozen, tuple(training.target_modules), layers),
+        training.rank if training.parameters == "lora" else None,
+        *(getattr(objective, key, None) for key in ("layer", "retain")),
+        *(training.batch_size, training.micro_batch_tokens, training.max_tokens),
+        training.gradient_checkpointing,
+    )
 
 
 def by_merge(training: Training, rates: Sequence[float], low: float, high: float) -> MethodSettings:
@@ -182,14 +194,18 @@ def complete_methods(content: Mapping[str, Any], way: Way, used: set[str]) -> di
     return given
 
 
+def require_same(training: Training, method: Training, key: str) -> None:
+    """Raises ValueError, which `key` begins, for another objective than the method's."""
+    if training.objective.name != method.objective.name:
+        raise ValueError(
+            f"{key}training.objective.name: found {training.objective.name}, "
+            f"expected {method.objective.name}"
+        )
+
+
 def _require_fit(name: str, own: MethodSettings, defaults: MethodSettings, way: Way) -> None:
-    wanted = defaults.training.objective.name
     for training in map(own.trained_with, own.grid):
-        if training.objective.name != wanted:
-            raise ValueError(
-                f"methods.{name}.training.objective.name: found {training.objective.name}, "
-                f"expected {wanted}"
-            )
+        require_same(training, defaults.training, f"methods.{name}.")
         if way == "epochs":
             require_constant(training, f"methods.{name}.")
         elif training.parameters == "full":

@@ -22,6 +22,7 @@ from rnr_dist.config.methods import (
     Methods,
     Way,
     complete_methods,
+    require_same,
     trained_by_itself,
     way_of,
 )
@@ -31,7 +32,7 @@ from rnr_dist.config.registry import METHODS, task_class
 from rnr_dist.config.release import Release, Retain
 from rnr_dist.config.reveal import Reveal
 from rnr_dist.config.secrets import to_be_kept
-from rnr_dist.config.training import Workers
+from rnr_dist.config.training import Training, Workers
 from rnr_dist.config.unlearning import (
     Memorise,
     Pairing,
@@ -201,7 +202,9 @@ class Config(Section):
                 raise ValueError(f"sweep.method: found {name}, which is not trained by epochs")
             settings = self.methods.of(name)
             for place in self.sweep.places():
-                require_constant(settings.trained_with(place, ("sweep", "over")), "sweep.over: ")
+                training = settings.trained_with(place, ("sweep", "over"))
+                require_same(training, settings.training, "sweep.over: ")
+                require_constant(training, "sweep.over: ")
         return self
 
     @model_validator(mode="after")
@@ -211,10 +214,11 @@ class Config(Section):
         trainings = {
             f"release.{side}": getattr(self.release, side) for side in ("forget", "retain")
         }
-        for name in self.methods.run or ():
+        trainings["memorise.training"] = self.memorise.training
+        for name in (self.own_method, *self.compared):
             if settings := self.methods.found(name):
-                trainings[f"methods.{name}.training"] = settings.training
-        for key, training in trainings.items():
+                trainings |= settings.trainings(f"methods.{name}")
+        for key, training in {**trainings, **self.swept}.items():
             if training.frozen == "nf4":
                 raise ValueError(
                     f"{key}.frozen nf4: found workers.zero_stage 3, which divides plain weights "
@@ -236,6 +240,15 @@ class Config(Section):
     def compared(self) -> list[str]:
         """The methods that `rnr baselines` puts beside it."""
         return list(self.methods.run or ())
+
+    @property
+    def swept(self) -> dict[str, Training]:
+        """The trainings that `rnr sweep` tries, as `MethodSettings.trainings` names them; none
+        where the recipe has no sweep."""
+        if self.way != "epochs":
+            return {}
+        name = self.sweep.method
+        return self.methods.of(name).trainings(f"methods.{name}", self.sweep.named_places())
 
     @property
     def embedder(self) -> str:

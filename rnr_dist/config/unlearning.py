@@ -158,3 +158,8 @@ class Sweep(Section):
         return [
             dict(zip(self.over, values, strict=True)) for values in product(*self.over.values())
         ]
+
+    def named_places(self) -> dict[str, dict[str, Any]]:
+        """The places by what a sentence calls each: sweep.over[rank=4 learning_rate=1e-05]."""
+        told = (" ".join(f"{key}={value}" for key, value in one.items()) for one in self.places())
+        return {f"sweep.over[{one}]": place for one, place in zip(told, self.places(), strict=True)}

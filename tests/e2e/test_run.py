@@ -1,10 +1,11 @@
 """The whole picture through the public command: real vLLM, DeepSpeed, Ray, MLflow, 135M model."""
 
 import json
+import time
 
 import pytest
 
-from tests.e2e.command import TINY, alive, rnr
+from tests.e2e.command import TINY, alive, engines_of, rnr, start
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -127,12 +128,18 @@ def test_the_log_ends_with_a_verdict_and_holds_nobody_else_s_bars(killed_and_res
     assert "release: stage 2 of 5" in log
 
 
-def test_compare_shows_both_models(killed_and_resumed):
+def test_compare_asks_both_models_of_one_engine_that_ends(killed_and_resumed, tmp_path):
     run, *_ = killed_and_resumed
-    shown = rnr(["compare", str(run), "The weather today is", "--n", "1"], run.parent)
-    assert shown.returncode == 0, shown.stderr
-    assert "before" in shown.stdout
-    assert "after" in shown.stdout
+    log, engines = tmp_path / "compare.txt", []
+    comparing = start(["compare", str(run), "The weather today is", "--n", "1"], log)
+    while comparing.poll() is None:
+        engines = engines_of(comparing.pid) or engines
+        time.sleep(0.2)
+    shown = log.read_text(encoding="utf-8")
+    assert comparing.returncode == 0, shown
+    assert "before" in shown
+    assert "after" in shown
+    assert engines and not alive(engines)
 
 
 def test_exports_load_and_agree(killed_and_resumed, tmp_path):

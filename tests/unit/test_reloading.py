@@ -182,11 +182,13 @@ def test_each_training_of_all_weights_is_asked_for_before_a_start(
     tmp_path, monkeypatch, sections, key
 ):
     """By the checks of the recipe, and of the methods beside it."""
-    from rnr_dist.commands import check
+    from rnr_dist.commands import trainings
 
     folder = tiny.write(KINDS["Llama"], tmp_path / "model")
     asked = []
-    monkeypatch.setattr(check, "require_reloadable", lambda folder, key, trusted: asked.append(key))
+    monkeypatch.setattr(
+        trainings, "require_reloadable", lambda folder, key, trusted: asked.append(key)
+    )
     config = config_of(folder, **sections)
     check_architecture(config, folder)
     check_methods(config, make_task(config))
@@ -207,11 +209,13 @@ WHOLE = {"parameters": "full"}
     ],
 )
 def test_the_places_of_a_grid_are_asked_for_what_they_train(tmp_path, monkeypatch, icu, asked):
-    from rnr_dist.commands import check
+    from rnr_dist.commands import trainings
 
     folder = tiny.write(KINDS["Llama"], tmp_path / "model")
     found = []
-    monkeypatch.setattr(check, "require_reloadable", lambda folder, key, trusted: found.append(key))
+    monkeypatch.setattr(
+        trainings, "require_reloadable", lambda folder, key, trusted: found.append(key)
+    )
     config = config_of(folder, memorise={"enabled": False}, methods={"icu": icu, "run": ["icu"]})
     check_architecture(config, folder)
     assert found == asked
