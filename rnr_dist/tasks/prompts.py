@@ -130,8 +130,6 @@ def tokenizer_of(model: str, trust_remote_code: bool) -> Any:
 
     here = checkpoint_here(model)
     if here and not (here / "tokenizer_config.json").exists():
-        raise NoTokenizerError(
-            f"model: found no tokenizer_config.json in {here}; expected a tokenizer with it"
-        )
+        raise NoTokenizerError(f"found no tokenizer in {here}; expected one beside it")
     checkpoint = str(here or resolve_model(model, trust_remote_code).checkpoint)
     return AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
