@@ -44,11 +44,11 @@ class TransformersEngine:
 
     async def add(self, model: str, folder: Path) -> None:
         """No adapters beside the weights; `backend_of` refuses `engines.weights: lora` before."""
-        raise NotImplementedError("engines of transformers hold one model at a time")
+        raise RuntimeError("engines of transformers hold one model at a time")
 
     def forget(self, model: str) -> None:
         """Nothing is ever held beside the weights."""
-        raise NotImplementedError("engines of transformers hold one model at a time")
+        raise RuntimeError("engines of transformers hold one model at a time")
 
     def shutdown(self) -> None:
         """Wait for what is under way."""
