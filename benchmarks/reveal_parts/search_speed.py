@@ -79,9 +79,10 @@ def ours(folder: Path) -> dict[str, float]:
 def _rows(folder: Path, names: list[str]) -> list:
     from rnr_dist.types import Sample
 
-    return [
-        row for name in names for row in read_rows(folder / "pulls" / f"{name}.parquet", Sample)
-    ]
+    wanted = set(names)
+    paths = [path for path in (folder / "pulls").glob("*.parquet") if path.name[:5] != "fill-"]
+    found = [row for path in paths for row in read_rows(path, Sample)]
+    return [row for row in found if row.pull_id in wanted]
 
 
 def instinct(folder: Path) -> dict[str, float]:

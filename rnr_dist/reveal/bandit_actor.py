@@ -28,7 +28,7 @@ Told = tuple[int, float | None]  # an arm and its score; None: its pull failed f
 Taken = tuple[int, np.ndarray]  # an arm and its pick
 
 NEWS = 0.1  # share of all scores that must be new before the next training beside the pulls
-BUSY = 0.2  # at most so much of the time does a training run beside the pulls
+BUSY = 0.1  # at most so much of the time does a training run beside the pulls
 
 
 class BanditActor:

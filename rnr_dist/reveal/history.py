@@ -2,7 +2,8 @@
 
 In: finished pulls, failures and fills. Out: all history, rescored under any forget set without a
 model call ("Scores are recomputed, responses never", docs/design.md). Invariant: the event log is
-the only commit point; a file without its line does not count.
+the only commit point; a file without its line does not count. What is committed together shares
+its files, which are named after the first of it and written before the lines that name them.
 """
 
 from __future__ import annotations
@@ -61,6 +62,16 @@ class Move:
     cause: str = ""
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What a commit brings: its line of the log, and what its files hold under its name."""
+
+    name: str
+    line: dict[str, Any]
+    samples: Sequence[Sample]
+    arrays: dict[str, np.ndarray]
+
+
 Event = Pull | Move | Fill
 # What each event of the log holds, under the kind's name.
 KINDS: dict[str, type[Event]] = {
@@ -78,8 +89,9 @@ class History:
     def __init__(self, folder: Path, reveal: Reveal, dimension: int):
         self._folder, self._reveal = folder, reveal
         self._log = EventLog(folder / "events.jsonl")
-        self._waiting: list[dict] | None = None
-        self._files: dict[str, dict[str, np.ndarray]] = {}
+        self._waiting: list[Kept] | None = None
+        self._arrays: dict[str, dict[str, np.ndarray]] = {}  # by name
+        self._files: dict[str, str] = {}  # by name, where it is not the file's
         self._pulls: dict[str, Pull] = {}
         self.moves: list[Move] = []
         self._spent: Counter[int] = Counter()
@@ -87,7 +99,10 @@ class History:
         self.fills: list[Fill] = []
         self.moment = SecondMoment(dimension)
         for event in self._log.read():
-            self._take(event.get("event", ""), self._what(event))
+            what = self._what(event)
+            if "file" in event:
+                self._files[_name(what)] = event["file"]
+            self._take(event.get("event", ""), what)
 
     @property
     def pulls(self) -> list[Pull]:
@@ -123,37 +138,34 @@ class History:
         """Commit a finished pull. pick: the bandit's, of the time when it chose the arm."""
         if pull.id in self._pulls:
             return  # issued twice, counted once
-        self._keep(pull.id, samples, embeddings, pick)
-        self._commit("pull", pull)
+        self._commit("pull", pull, samples, _arrays(embeddings, pick))
 
     def add_repeat(self, pull: Pull, arm: int, pick: np.ndarray) -> None:
         """Commit that the bandit chose what had been evaluated: its score was told again."""
         move = Move(pull.outer, arm, f"{pull.id}-again-{len(self.moves)}", pull.score)
-        self._save(move.pull_id, np.zeros((0, 0)), pick)
-        self._commit("repeat", move)
+        self._commit("repeat", move, arrays=_arrays(np.zeros((0, 0)), pick))
 
     def add_failure(self, outer: int, arm: int, pull_id: str, cause: str) -> None:
         self._commit("failure", Move(outer, arm, pull_id, None, cause))
 
     def add_recheck(self, pull: Pull, samples: Sequence[Sample], embeddings: np.ndarray) -> None:
         """Commit an evaluation on fresh contexts; the bandit is not told of it."""
-        self._keep(pull.id, samples, embeddings, np.zeros(0))
-        self._commit("recheck", pull)
+        self._commit("recheck", pull, samples, _arrays(embeddings))
 
     def add_fill(self, fill: Fill, rows: Sequence[Sample], embeddings: np.ndarray) -> None:
-        self._keep(f"fill-{fill.outer}", rows, embeddings, np.zeros(0))
-        self._commit("fill", fill)
+        assert self._waiting is None, "a fill's rows stand in a file of their own"
+        self._commit("fill", fill, rows, _arrays(embeddings))
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """What the block commits reaches the log in one write when it ends, by an error too."""
+        """What the block commits is written when it ends, by an error too: two files for all of
+        it, then the log in one write."""
         self._waiting = []
         try:
             yield
         finally:
             waiting, self._waiting = self._waiting, None
-            if waiting:
-                self._log.append(*waiting)
+            self._write(waiting)
 
     def rescored(self) -> list[Pull]:
         """The latest pull of each arm, scored under the forget set of now."""
@@ -207,44 +219,74 @@ class History:
                 self._told(what)
             case Fill():
                 self.fills.append(what)
-                self.moment.add(self.embeddings(f"fill-{what.outer}"))
+                self.moment.add(self.embeddings(_name(what)))
 
     def _told(self, move: Move) -> None:
         self.moves.append(move)
         self._spent[move.outer] += move.score is not None
 
-    def _commit(self, event: str, what: Event) -> None:
-        line = {"event": event, type(what).__name__.lower(): to_plain(what)}
+    def _commit(
+        self,
+        event: str,
+        what: Event,
+        samples: Sequence[Sample] = (),
+        arrays: dict[str, np.ndarray] | None = None,
+    ) -> None:
+        name, line = _name(what), {"event": event, type(what).__name__.lower(): to_plain(what)}
+        kept = Kept(name, line, samples, arrays or {})
         if self._waiting is None:
-            self._log.append(line)
+            self._write([kept])
         else:
-            self._waiting.append(line)
+            self._waiting.append(kept)
+        if kept.arrays:
+            self._arrays[name] = kept.arrays
         self._take(event, what)
 
-    def _keep(
-        self, name: str, samples: Sequence[Sample], embeddings: np.ndarray, pick: np.ndarray
-    ) -> None:
-        if samples:
-            write_rows(self._path(name, "parquet"), samples)
-        self._save(name, embeddings, pick)
-
-    def _save(self, name: str, embeddings: np.ndarray, pick: np.ndarray) -> None:
-        with replacing(self._path(name, "npz")) as aside, aside.open("wb") as handle:
-            np.savez(handle, embeddings=embeddings, pick=pick)
-        self._files[name] = {"embeddings": embeddings, "pick": pick}
+    def _write(self, group: Sequence[Kept]) -> None:
+        """The group's files, then its lines: from then on it is committed."""
+        filed = [kept for kept in group if kept.arrays]
+        file = filed[0].name if filed else ""
+        if samples := [sample for kept in filed for sample in kept.samples]:
+            write_rows(self._path(file, "parquet"), samples)
+        if filed:
+            # Each file of a run costs the driver about a millisecond: what lands together shares.
+            held = {f"{kept.name}/{key}": of for kept in filed for key, of in kept.arrays.items()}
+            with replacing(self._path(file, "npz")) as aside, aside.open("wb") as handle:
+                np.savez(handle, **held)
+        for kept in filed:
+            self._files[kept.name] = kept.line["file"] = file
+        if group:
+            self._log.append(*(kept.line for kept in group))
 
     def _load(self, name: str) -> dict[str, np.ndarray]:
-        if name not in self._files:
-            path = self._path(name, "npz")
+        if name not in self._arrays:
+            path = self._path(self._files.get(name, name), "npz")
+            # Before pulls shared files, each had one of its own, and no line named it.
+            prefix = f"{name}/" if name in self._files else ""
             try:
                 with np.load(path) as file:
-                    self._files[name] = {key: file[key] for key in ("embeddings", "pick")}
+                    self._arrays[name] = {key: file[prefix + key] for key in ("embeddings", "pick")}
             except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
                 raise InputError(
                     f"{path}: found no whole embeddings ({error}); expected those of {name}: "
                     f"restore the file, or remove {self._folder} and --resume searches anew"
                 ) from None
-        return self._files[name]
+        return self._arrays[name]
 
     def _path(self, name: str, suffix: str) -> Path:
         return self._folder / "pulls" / f"{name}.{suffix}"
+
+
+def _name(what: Event) -> str:
+    """Under which its samples and arrays are kept."""
+    match what:
+        case Pull():
+            return what.id
+        case Move():
+            return what.pull_id
+        case Fill():
+            return f"fill-{what.outer}"
+
+
+def _arrays(embeddings: np.ndarray, pick: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    return {"embeddings": embeddings, "pick": np.zeros(0) if pick is None else pick}

@@ -16,7 +16,7 @@ from rnr_dist.generate.pool import EngineDiedError
 from rnr_dist.measures.continuations import answers_of, sample_rows, settings_of
 from rnr_dist.reveal.history import History
 from rnr_dist.reveal.setting import Setting
-from rnr_dist.score.batching import Gather
+from rnr_dist.score.batching import Gate, Gather
 from rnr_dist.score.oracles import usable_scores
 from rnr_dist.types import Context, ModelRef, Pull, Sample, SamplingSettings, digest
 
@@ -78,6 +78,8 @@ class Evaluator:
             return await scorer.submit_embed(texts)
 
         self._oracle, self._embedder = Gather(ask_oracle), Gather(ask_embedder)
+        # Half of the spare pulls may wait for each other: the generators take the other half.
+        self._gate = Gate(setting.spare // 2)
 
     def name(self, instruction: str) -> str:
         """Id of this instruction's pull."""
@@ -100,6 +102,7 @@ class Evaluator:
             responses = await setting.bench.endpoint.submit(setting.bench.base, requests)
             answers = answers_of(contexts, responses)
             told = [text for _, text in answers if text.strip()]
+            await self._gate.passed()
             scores, embeddings = await asyncio.gather(self._oracle(answers), self._embed(told))
             scores = usable_scores(scores, len(answers))
             embeddings = usable_rows(embeddings, len(told))

@@ -169,7 +169,6 @@ async def inner_loop(
     """
     reveal = setting.reveal
     evaluator = Evaluator(setting, history, pull_contexts(setting, outer)[0], outer)
-    limit = reveal.in_flight if reveal.mode == "default" else 1
     flight, live = Flight(), Live(history, outer)
 
     async def pull(row: int, pick: np.ndarray) -> Arrival:
@@ -187,7 +186,7 @@ async def inner_loop(
         exhausted = False
         try:
             while True:
-                room = min(limit, reveal.budget - history.spent(outer)) - len(flight)
+                room = min(setting.at_once, reveal.budget - history.spent(outer)) - len(flight)
                 wanted = 0 if exhausted else max(0, room)
                 if told or wanted:
                     asked = min(wanted, TOGETHER)

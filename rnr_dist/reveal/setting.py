@@ -29,6 +29,17 @@ class Setting:
         """The config's section."""
         return self.bench.config.reveal
 
+    @property
+    def at_once(self) -> int:
+        """Pulls under way; what is not `default` mode waits for each."""
+        return self.reveal.in_flight if self.reveal.mode == "default" else 1
+
+    @property
+    def spare(self) -> int:
+        """Pulls under way beyond those that generators can hold."""
+        engines = self.bench.config.engines
+        return max(0, self.at_once - engines.greatest * engines.in_flight)
+
     @cached_property
     def reveal_contexts(self) -> Sequence[Context]:
         """Contexts that arms are evaluated on."""

@@ -1,7 +1,8 @@
 """Many callers, one scoring actor: what arrives while it works is asked together.
 
 In: lists of items from concurrent callers. Out: to each, the rows of its own items. Invariant: a
-caller's items that the actor cannot answer are that caller's error alone.
+caller's items that the actor cannot answer are that caller's error alone. A `Gate` makes a group of
+callers that would come one by one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 Item = TypeVar("Item")
 
 TOGETHER = 1024  # items of one call, unless a single caller brings more
+LINGER = 0.1  # seconds that a caller waits at a gate, at most
 
 
 class Gather(Generic[Item]):
@@ -77,3 +79,36 @@ class Gather(Generic[Item]):
             return
         if not answer.done():
             answer.set_result(rows)
+
+
+class Gate:
+    """Lets callers through in groups, so that what each group costs is paid once for all in it.
+
+    enough: callers who open it; fewer wait `LINGER` seconds, and 1 never waits. Belongs to one
+    event loop.
+    """
+
+    def __init__(self, enough: int):
+        self._enough = enough
+        self._waiting: list[asyncio.Future[None]] = []
+        self._opens: asyncio.TimerHandle | None = None
+
+    async def passed(self) -> None:
+        """Wait for the group; a caller that gives up leaves the others where they are."""
+        if self._enough < 2:
+            return
+        loop = asyncio.get_running_loop()
+        self._waiting.append(mine := loop.create_future())
+        if len(self._waiting) >= self._enough:
+            self._open()
+        elif self._opens is None:
+            self._opens = loop.call_later(LINGER, self._open)
+        await mine
+
+    def _open(self) -> None:
+        if self._opens:
+            self._opens.cancel()
+        waiting, self._waiting, self._opens = self._waiting, [], None
+        for caller in waiting:
+            if not caller.done():
+                caller.set_result(None)

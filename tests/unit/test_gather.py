@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rnr_dist.score import batching as module
-from rnr_dist.score.batching import Gather
+from rnr_dist.score.batching import Gate, Gather
 
 
 class Actor:
@@ -94,3 +94,46 @@ def test_it_works_again_after_it_fell_idle(turns):
         return [(await gather([turn]))[0, 1] for turn in range(turns)]
 
     assert asyncio.run(main()) == [turn**2 for turn in range(turns)]
+
+
+def passing(enough, *arrivals):
+    """Seconds at which callers who arrive at these seconds go through a gate."""
+
+    async def caller(gate, second):
+        await asyncio.sleep(second)
+        await gate.passed()
+        return round(asyncio.get_running_loop().time() - began, 1)
+
+    async def main():
+        nonlocal began
+        began = asyncio.get_running_loop().time()
+        gate = Gate(enough)
+        return await asyncio.gather(*(caller(gate, second) for second in arrivals))
+
+    began = 0.0
+    return asyncio.run(main())
+
+
+def test_a_gate_opens_when_enough_wait_and_for_fewer_after_a_while(monkeypatch):
+    monkeypatch.setattr(module, "LINGER", 0.6)
+    assert passing(2, 0, 0.2, 0.4) == [0.2, 0.2, 1.0]
+
+
+@pytest.mark.parametrize("enough", [0, 1])
+def test_a_gate_for_one_never_waits(monkeypatch, enough):
+    monkeypatch.setattr(module, "LINGER", 60)
+    assert passing(enough, 0, 0.2) == [0.0, 0.2]
+
+
+def test_a_caller_that_gave_up_at_a_gate_leaves_the_others_there(monkeypatch):
+    monkeypatch.setattr(module, "LINGER", 0.2)
+
+    async def main():
+        gate = Gate(3)
+        lost, left = (asyncio.create_task(gate.passed()) for _ in range(2))
+        await asyncio.sleep(0)
+        lost.cancel()
+        await left
+        return lost.cancelled()
+
+    assert asyncio.run(main())

@@ -8,6 +8,8 @@ from rnr_dist.errors import InputError
 from rnr_dist.reveal.history import Fill, History
 from rnr_dist.reveal.scoring import score_batch
 from rnr_dist.reveal.vendi import SecondMoment
+from rnr_dist.run.directory import read_rows
+from rnr_dist.run.events import EventLog
 from rnr_dist.types import Pull, Sample, Split
 
 DIMENSION = 6
@@ -105,6 +107,102 @@ def test_commits_made_together_stand_in_the_log_when_the_block_ends(opened, tmp_
     assert len(opened().pulls) == 4
 
 
+def add_group(history, numbers, again=None):
+    """Commit pulls together, and that one of them was chosen again."""
+    with history.together():
+        for number in numbers:
+            history.add_pull(*pull(history, number, arm=number))
+        if again is not None:
+            history.add_repeat(history.get(f"p{again}"), 90 + again, np.array([again, 90.0]))
+
+
+def names_of(folder):
+    return sorted(path.name for path in (folder / "pulls").iterdir())
+
+
+def require_whole(history, numbers):
+    """These pulls and no others, each once, with what it brought."""
+    assert [found.id for found in history.pulls] == [f"p{number}" for number in numbers]
+    for number in numbers:
+        assert np.array_equal(history.embeddings(f"p{number}"), embeddings(number))
+        assert history.pick(f"p{number}").tolist() == [number, number]
+
+
+def test_what_is_committed_together_shares_two_files(opened, tmp_path):
+    history = opened()
+    add_group(history, [3, 1, 2], again=1)
+    history.add_failure(0, 9, "p9", "no answer")
+    assert names_of(tmp_path) == ["p3.npz", "p3.parquet"]
+    rows = read_rows(tmp_path / "pulls" / "p3.parquet", Sample)
+    assert rows == [row for number in (3, 1, 2) for row in samples(f"p{number}")]
+    again = opened()
+    require_whole(again, [3, 1, 2])
+    assert [again.pick(move.pull_id).tolist() for move in again.moves[:4]] == [
+        [3, 3],
+        [1, 1],
+        [2, 2],
+        [1, 90],
+    ]
+    assert again.rescored() == history.rescored()
+
+
+def test_a_crash_amid_a_group_loses_no_line_that_is_whole_and_doubles_none(opened, tmp_path):
+    """Wherever the log ends, what its whole lines say is there; the rest is done again."""
+    history, log = opened(), tmp_path / "events.jsonl"
+    add_group(history, [0, 1])
+    first = len(log.read_bytes())
+    add_group(history, [2, 3, 4])
+    whole = log.read_bytes()
+    for end in range(first, len(whole), 97):
+        log.write_bytes(whole[:end])
+        again = opened()
+        there = range(whole[:end].count(b"\n"))
+        require_whole(again, there)
+        # In another order and other groups, over the files that lie there.
+        left = [number for number in (4, 3, 2) if number not in there]
+        add_group(again, [*there, *left])
+        require_whole(opened(), [*there, *left])
+
+
+def test_files_whose_lines_were_never_written_do_not_count(opened, tmp_path, monkeypatch):
+    history = opened()
+    add_group(history, [0])
+    with monkeypatch.context() as patched, pytest.raises(OSError):
+        patched.setattr(EventLog, "append", lambda log, *events: open("/nowhere/at/all"))
+        add_group(history, [1, 2])
+    assert names_of(tmp_path) == ["p0.npz", "p0.parquet", "p1.npz", "p1.parquet"]
+    again = opened()
+    require_whole(again, [0])
+    add_group(again, [2, 1])
+    require_whole(opened(), [0, 2, 1])
+
+
+def test_a_line_of_a_group_that_is_damaged_later_leaves_the_ones_before(opened, tmp_path):
+    history, log = opened(), tmp_path / "events.jsonl"
+    add_group(history, [0, 1, 2])
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(lines[0] + lines[1].replace(b"Say", b"say") + lines[2])
+    again = opened()
+    require_whole(again, [0])
+    add_group(again, [1, 2])
+    require_whole(opened(), [0, 1, 2])
+
+
+def test_a_search_whose_pulls_had_files_of_their_own_is_read(opened, tmp_path):
+    history, log = opened(), EventLog(tmp_path / "events.jsonl")
+    for number in range(2):
+        history.add_pull(*pull(history, number, arm=number))
+    events = log.read()
+    log.path.unlink()
+    log.append(*({key: of for key, of in event.items() if key != "file"} for event in events))
+    for number in range(2):
+        arrays = {"embeddings": embeddings(number), "pick": np.array([number, number])}
+        np.savez(tmp_path / "pulls" / f"p{number}.npz", **arrays)
+    again = opened()
+    add_group(again, [2, 3])
+    require_whole(opened(), [0, 1, 2, 3])
+
+
 @pytest.mark.parametrize("mode", ["weighted", "union"])
 def test_rescoring_equals_scoring_afresh_under_the_forget_set_of_now(opened, mode):
     history = opened(diversity=mode, alpha=0.4, batch_weight=0.3)
@@ -184,3 +282,14 @@ def test_damaged_embeddings_are_one_sentence(opened, tmp_path, damage):
         path.write_bytes(content[:middle] + rest)
     with pytest.raises(InputError, match=r"p0\.npz: found no whole embeddings .* searches anew"):
         opened().embeddings("p0")
+
+
+def test_embeddings_that_a_groups_file_lacks_are_one_sentence(opened, tmp_path):
+    history = opened()
+    add_group(history, [0, 1])
+    arrays = {"p0/embeddings": embeddings(0), "p0/pick": np.zeros(2)}
+    np.savez(tmp_path / "pulls" / "p0.npz", **arrays)
+    again = opened()
+    assert np.array_equal(again.embeddings("p0"), embeddings(0))
+    with pytest.raises(InputError, match=r"p0\.npz: found no whole .*; expected those of p1: "):
+        again.embeddings("p1")

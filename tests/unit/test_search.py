@@ -1,5 +1,6 @@
 """Algorithm 1 with a pretended model, oracle and embedder: what a search promises."""
 
+import asyncio
 import contextlib
 import re
 from dataclasses import replace
@@ -160,6 +161,42 @@ def test_the_first_pulls_begin_before_the_last_arm_is_chosen(setting, monkeypatc
     assert len({pull.id for pull in found.pulls}) == 6
     assert wanted[:3] == [(0, 2), (0, 2), (0, 1)]  # five in flight, before a score is told
     assert sum(told for told, _ in wanted) == 6 and max(many for _, many in wanted) == 2
+
+
+class OneByOne(FakeEndpoint):
+    """Each answer comes a while after the one before."""
+
+    async def submit(self, model, requests):
+        turn, self.turns = self.turns, self.turns + 1
+        while self.submitted < turn:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.005)
+        return await super().submit(model, requests)
+
+    turns = 0
+
+
+@pytest.mark.parametrize(("spare", "files"), [(8, ARMS // 4), (0, ARMS)])
+def test_spare_pulls_wait_for_each_other_and_others_for_none(setting, monkeypatch, spare, files):
+    """A group is scored, filed and told together; no generator may wait for one."""
+    monkeypatch.setattr("rnr_dist.score.batching.LINGER", 60)
+    engines = setting().bench.config.engines
+    made = setting(
+        OneByOne(),
+        in_flight=engines.count * engines.in_flight + spare,
+        **{"budget": ARMS, "outer_iterations": 1, "recheck": 0},
+    )
+    assert made.spare == spare
+    history = run(made)
+    assert len({pull.id for pull in history.pulls}) == len(history.pulls) == ARMS
+    assert len(list((made.folder / "pulls").glob("*.npz"))) - len(history.fills) == files
+    again = run(setting(in_flight=4, budget=ARMS, outer_iterations=1, recheck=0))
+    assert state(again) == state(history)
+
+
+@pytest.mark.parametrize("mode", ["paper", "instinct"])
+def test_where_each_pull_is_waited_for_none_is_spare(setting, mode):
+    assert setting(mode=mode, in_flight=99).spare == 0
 
 
 def test_a_repeated_arm_is_told_again_without_a_model_call(setting):
