@@ -250,7 +250,9 @@ class History:
             write_rows(self._path(file, "parquet"), samples)
         if filed:
             # Each file of a run costs the driver about a millisecond: what lands together shares.
-            held = {f"{kept.name}/{key}": of for kept in filed for key, of in kept.arrays.items()}
+            held: dict[str, Any] = {
+                f"{kept.name}/{key}": of for kept in filed for key, of in kept.arrays.items()
+            }
             with replacing(self._path(file, "npz")) as aside, aside.open("wb") as handle:
                 np.savez(handle, **held)
         for kept in filed:

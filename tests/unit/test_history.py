@@ -165,10 +165,13 @@ def test_a_crash_amid_a_group_loses_no_line_that_is_whole_and_doubles_none(opene
 
 
 def test_files_whose_lines_were_never_written_do_not_count(opened, tmp_path, monkeypatch):
+    def full(log, *events):
+        raise OSError("no space left")
+
     history = opened()
     add_group(history, [0])
-    with monkeypatch.context() as patched, pytest.raises(OSError):
-        patched.setattr(EventLog, "append", lambda log, *events: open("/nowhere/at/all"))
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="no space left"):
+        patched.setattr(EventLog, "append", full)
         add_group(history, [1, 2])
     assert names_of(tmp_path) == ["p0.npz", "p0.parquet", "p1.npz", "p1.parquet"]
     again = opened()
