@@ -96,22 +96,37 @@ def test_it_works_again_after_it_fell_idle(turns):
     assert asyncio.run(main()) == [turn**2 for turn in range(turns)]
 
 
+class Simulated(asyncio.SelectorEventLoop):
+    """Its clock jumps to what is due next, so that no busy machine makes anybody late."""
+
+    def __init__(self):
+        super().__init__()
+        self.now, select = 0.0, self._selector.select
+
+        def jump(timeout):
+            self.now += timeout or 0.0
+            return select(0)
+
+        self._selector.select = jump
+
+    def time(self):
+        return self.now
+
+
 def passing(enough, *arrivals):
     """Seconds at which callers who arrive at these seconds go through a gate."""
 
     async def caller(gate, second):
         await asyncio.sleep(second)
         await gate.passed()
-        return round(asyncio.get_running_loop().time() - began, 1)
+        return round(asyncio.get_running_loop().time(), 1)
 
     async def main():
-        nonlocal began
-        began = asyncio.get_running_loop().time()
         gate = Gate(enough)
         return await asyncio.gather(*(caller(gate, second) for second in arrivals))
 
-    began = 0.0
-    return asyncio.run(main())
+    with asyncio.Runner(loop_factory=Simulated) as runner:
+        return runner.run(main())
 
 
 def test_a_gate_opens_when_enough_wait_and_for_fewer_after_a_while(monkeypatch):
