@@ -20,8 +20,9 @@ from typing import NoReturn
 
 import psutil
 
-from rnr_dist.machine.processes import become_heir, end, with_descendants
+from rnr_dist.machine.processes import end, with_descendants
 from rnr_dist.machine.semaphores import remove_orphans
+from rnr_dist.run.heir import become_heir
 from rnr_dist.run.scratch import sweep
 
 GRACE_SECONDS = 12.0  # for generators, Ray and MLflow; a user shall wait 15 s at most

@@ -7,7 +7,6 @@ none runs.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import threading
@@ -17,7 +16,6 @@ import psutil
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NODE = ("raylet", "gcs_server")  # Ray cannot do without; all workers descend from the first
-SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux' prctl
 GONE_SECONDS = 2.0  # for a process to end by itself once its node has
 TRACKER_SECONDS = 10.0  # for a tracker to clear up after the killed, on a machine that is busy
 
@@ -48,12 +46,6 @@ def nodes() -> set[psutil.Process]:
             if process.name() in NODE:
                 found.add(process)
     return found
-
-
-def become_heir() -> None:
-    """From now on, what a child of this process leaves when it dies is a child of this one."""
-    with contextlib.suppress(AttributeError, OSError):  # no Linux: they go to the first process
-        ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
 
 
 def watch(processes: Iterable[psutil.Process], died: Callable[[str], None]) -> Callable[[], None]:

@@ -187,7 +187,7 @@ def _shared() -> tuple[str, ...]:
 def _namespaces(bwrap: str, limits: Limits) -> list[str]:
     """bwrap's part of the command: an empty world with Python in it, which nobody can write to."""
     words = [bwrap, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net"]
-    words += ["--unshare-uts", "--unshare-cgroup-try", "--die-with-parent", "--new-session"]
+    words += ["--unshare-uts", "--unshare-cgroup-try", "--die-with-parent"]
     words += ["--clearenv", "--cap-drop", "ALL", "--uid", "65534", "--gid", "65534"]
     words += ["--hostname", "sandbox"]
     for path in (*_shared(), *_library()):

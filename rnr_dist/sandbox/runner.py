@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from rnr_dist.errors import InputError
+from rnr_dist.run.heir import become_heir, reap_group
 from rnr_dist.sandbox.asked import asked
 from rnr_dist.sandbox.kept import Kept
 from rnr_dist.sandbox.layers import Layer
@@ -44,6 +45,7 @@ class Sandbox:
     def check(self, check: Check, limits: Limits | None = None) -> Verdict:
         """The verdict on one program. Raises InputError where the kernel refuses to guard it."""
         within = limits or self.limits
+        become_heir()  # bubblewrap ends before what it has started does
         key = check.key(within, self.layer.name)
         if self._kept and (known := self._kept.get(key)):
             return known
@@ -79,7 +81,7 @@ def _run(layer: Layer, check: Check, limits: Limits) -> Verdict:
         stderr=subprocess.DEVNULL,
         cwd="/",
         env={},
-        start_new_session=True,  # so that all of it can be ended at once
+        start_new_session=True,  # so that all of it is one group, ended and reaped at once
     )
     tests = [asked(check.setup, test, check.function) for test in check.tests]
     job = {"program": check.program, "tests": tests}
@@ -108,3 +110,4 @@ def _end(judge: subprocess.Popen[bytes]) -> None:
         if pipe:
             pipe.close()
     judge.wait()
+    reap_group(judge.pid)

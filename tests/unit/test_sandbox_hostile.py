@@ -23,7 +23,8 @@ HURRIED = Limits(cpu=1, wall=0.5)  # for a program that takes no CPU
 
 
 def left_behind() -> list[psutil.Process]:
-    """Processes of this one that are still there after a moment."""
+    """Processes of this one that are still there after a moment, also ended ones that keep their
+    numbers: who checks inherits what a judge leaves."""
     until = time.monotonic() + 5
     while (left := psutil.Process().children(recursive=True)) and time.monotonic() < until:
         time.sleep(0.01)
