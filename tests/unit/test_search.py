@@ -176,9 +176,9 @@ class OneByOne(FakeEndpoint):
     turns = 0
 
 
-@pytest.mark.parametrize(("spare", "files"), [(8, ARMS // 4), (0, ARMS)])
-def test_spare_pulls_wait_for_each_other_and_others_for_none(setting, monkeypatch, spare, files):
-    """A group is scored, filed and told together; no generator may wait for one."""
+@pytest.mark.parametrize("spare", [8, 0])
+def test_spare_pulls_wait_for_each_other_and_others_for_none(setting, monkeypatch, spare):
+    """A group is scored, filed and told together; no generator may wait for one, nor the end."""
     monkeypatch.setattr("rnr_dist.score.batching.LINGER", 60)
     engines = setting().bench.config.engines
     made = setting(
@@ -189,7 +189,10 @@ def test_spare_pulls_wait_for_each_other_and_others_for_none(setting, monkeypatc
     assert made.spare == spare
     history = run(made)
     assert len({pull.id for pull in history.pulls}) == len(history.pulls) == ARMS
-    assert len(list((made.folder / "pulls").glob("*.npz"))) - len(history.fills) == files
+    files = len(list((made.folder / "pulls").glob("*.npz"))) - len(history.fills)
+    # In groups of four, until no more are under way than generators hold.
+    waited = (ARMS - made.held) // 4 * 4 if spare else 0
+    assert files <= ARMS - waited + waited // 4 if spare else files == ARMS
     again = run(setting(in_flight=4, budget=ARMS, outer_iterations=1, recheck=0))
     assert state(again) == state(history)
 
