@@ -133,10 +133,10 @@ class Evaluator:
 
     @property
     def _enough(self) -> int:
-        """Pulls that wait for each other: half of the spare ones, so that the generators have the
-        other half, and none when an outer iteration ends."""
+        """Pulls that wait for each other: most of the spare ones, while the rest feed the
+        generators, and none when an outer iteration ends."""
         ending = self._under_way <= self.setting.held
-        return 1 if ending else self.setting.spare // 2
+        return 1 if ending else 3 * self.setting.spare // 4
 
     async def _embed(self, told: list[str]) -> np.ndarray:
         return await self._embedder(told) if told else np.zeros((0, 0))
