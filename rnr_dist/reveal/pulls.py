@@ -78,8 +78,7 @@ class Evaluator:
             return await scorer.submit_embed(texts)
 
         self._oracle, self._embedder = Gather(ask_oracle), Gather(ask_embedder)
-        # Half of the spare pulls may wait for each other: the generators take the other half.
-        self._gate = Gate(setting.spare // 2)
+        self._gate, self._under_way = Gate(), 0
 
     def name(self, instruction: str) -> str:
         """Id of this instruction's pull."""
@@ -98,11 +97,12 @@ class Evaluator:
         setting, contexts = self.setting, self.contexts
         asked = setting.asked(instruction, contexts, name)
         requests = asked.requests(setting.bench.tokenizer, self.sampling)
+        self._under_way += 1
         try:
             responses = await setting.bench.endpoint.submit(setting.bench.base, requests)
             answers = answers_of(contexts, responses)
             told = [text for _, text in answers if text.strip()]
-            await self._gate.passed()
+            await self._gate.passed(self._enough)
             scores, embeddings = await asyncio.gather(self._oracle(answers), self._embed(told))
             scores = usable_scores(scores, len(answers))
             embeddings = usable_rows(embeddings, len(told))
@@ -112,6 +112,8 @@ class Evaluator:
             cause = getattr(error, "cause", error)  # Ray wraps what an actor raised
             sentence = str(cause).strip().splitlines()[-1:] or [""]
             raise PullFailedError(f"{type(cause).__name__}: {sentence[0]}") from error
+        finally:
+            self._under_way -= 1
         samples = sample_rows(asked, responses, scores, setting.bench.scorer.version)
         # An empty response is none of the target, whatever an oracle makes of it.
         relevance = float(np.mean([s.score if s.text.strip() else 0.0 for s in samples]))
@@ -128,6 +130,13 @@ class Evaluator:
             len(samples),
         )
         return Evaluated(pull, samples, embeddings)
+
+    @property
+    def _enough(self) -> int:
+        """Pulls that wait for each other: most of the spare ones, while the rest feed the
+        generators, and none when an outer iteration ends."""
+        ending = self._under_way <= self.setting.held
+        return 1 if ending else 3 * self.setting.spare // 4
 
     async def _embed(self, told: list[str]) -> np.ndarray:
         return await self._embedder(told) if told else np.zeros((0, 0))

@@ -35,10 +35,15 @@ class Setting:
         return self.reveal.in_flight if self.reveal.mode == "default" else 1
 
     @property
-    def spare(self) -> int:
-        """Pulls under way beyond those that generators can hold."""
+    def held(self) -> int:
+        """Pulls that generators can hold."""
         engines = self.bench.config.engines
-        return max(0, self.at_once - engines.greatest * engines.in_flight)
+        return engines.greatest * engines.in_flight
+
+    @property
+    def spare(self) -> int:
+        """Pulls under way beyond those."""
+        return max(0, self.at_once - self.held)
 
     @cached_property
     def reveal_contexts(self) -> Sequence[Context]:

@@ -84,22 +84,20 @@ class Gather(Generic[Item]):
 class Gate:
     """Lets callers through in groups, so that what each group costs is paid once for all in it.
 
-    enough: callers who open it; fewer wait `LINGER` seconds, and 1 never waits. Belongs to one
-    event loop.
+    Fewer than enough wait `LINGER` seconds. Belongs to one event loop.
     """
 
-    def __init__(self, enough: int):
-        self._enough = enough
+    def __init__(self) -> None:
         self._waiting: list[asyncio.Future[None]] = []
         self._opens: asyncio.TimerHandle | None = None
 
-    async def passed(self) -> None:
-        """Wait for the group; a caller that gives up leaves the others where they are."""
-        if self._enough < 2:
+    async def passed(self, enough: int) -> None:
+        """Wait until so many wait; a caller that gives up leaves the others where they are."""
+        if enough < 2 and not self._waiting:
             return
         loop = asyncio.get_running_loop()
         self._waiting.append(mine := loop.create_future())
-        if len(self._waiting) >= self._enough:
+        if len(self._waiting) >= enough:
             self._open()
         elif self._opens is None:
             self._opens = loop.call_later(LINGER, self._open)

@@ -118,11 +118,11 @@ def passing(enough, *arrivals):
 
     async def caller(gate, second):
         await asyncio.sleep(second)
-        await gate.passed()
+        await gate.passed(enough)
         return round(asyncio.get_running_loop().time(), 1)
 
     async def main():
-        gate = Gate(enough)
+        gate = Gate()
         return await asyncio.gather(*(caller(gate, second) for second in arrivals))
 
     with asyncio.Runner(loop_factory=Simulated) as runner:
@@ -144,11 +144,23 @@ def test_a_caller_that_gave_up_at_a_gate_leaves_the_others_there(monkeypatch):
     monkeypatch.setattr(module, "LINGER", 0.2)
 
     async def main():
-        gate = Gate(3)
-        lost, left = (asyncio.create_task(gate.passed()) for _ in range(2))
+        gate = Gate()
+        lost, left = (asyncio.create_task(gate.passed(3)) for _ in range(2))
         await asyncio.sleep(0)
         lost.cancel()
         await left
         return lost.cancelled()
 
     assert asyncio.run(main())
+
+
+def test_who_need_not_wait_opens_a_gate_for_those_who_do(monkeypatch):
+    monkeypatch.setattr(module, "LINGER", 60)
+
+    async def main():
+        gate = Gate()
+        first = asyncio.create_task(gate.passed(3))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(asyncio.gather(first, gate.passed(1)), 5)
+
+    asyncio.run(main())

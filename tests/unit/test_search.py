@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -176,9 +177,9 @@ class OneByOne(FakeEndpoint):
     turns = 0
 
 
-@pytest.mark.parametrize(("spare", "files"), [(8, ARMS // 4), (0, ARMS)])
-def test_spare_pulls_wait_for_each_other_and_others_for_none(setting, monkeypatch, spare, files):
-    """A group is scored, filed and told together; no generator may wait for one."""
+@pytest.mark.parametrize("spare", [8, 0])
+def test_spare_pulls_wait_for_each_other_and_others_for_none(setting, monkeypatch, spare):
+    """A group is scored, filed and told together; no generator may wait for one, nor the end."""
     monkeypatch.setattr("rnr_dist.score.batching.LINGER", 60)
     engines = setting().bench.config.engines
     made = setting(
@@ -187,9 +188,15 @@ def test_spare_pulls_wait_for_each_other_and_others_for_none(setting, monkeypatc
         **{"budget": ARMS, "outer_iterations": 1, "recheck": 0},
     )
     assert made.spare == spare
+    began = time.monotonic()
     history = run(made)
+    assert time.monotonic() - began < 60
     assert len({pull.id for pull in history.pulls}) == len(history.pulls) == ARMS
-    assert len(list((made.folder / "pulls").glob("*.npz"))) - len(history.fills) == files
+    if spare:
+        files = len(list((made.folder / "pulls").glob("*.npz"))) - len(history.fills)
+        # In groups of six, until no more are under way than generators hold.
+        waited = (ARMS - made.held) // 6 * 6
+        assert files <= ARMS - waited + waited // 6
     again = run(setting(in_flight=4, budget=ARMS, outer_iterations=1, recheck=0))
     assert state(again) == state(history)
 
