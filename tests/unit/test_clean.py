@@ -128,7 +128,7 @@ def test_a_cache_of_someone_else_stays(machine, tmp_path):
 
 
 def test_sessions_and_semaphores_of_dead_processes_go_and_those_of_living_ones_stay(
-    machine, capsys
+    machine, tmp_path, capsys
 ):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
@@ -140,10 +140,10 @@ def test_sessions_and_semaphores_of_dead_processes_go_and_those_of_living_ones_s
         semaphore = machine / "shm" / f"sem.loky-{pid}-abcdefgh"
         semaphore.touch()
         group += [session, semaphore]
-    assert rnr("clean", "--dry-run") == 0
+    assert rnr("clean", "--runs", tmp_path, "--dry-run") == 0
     assert "1.0 MiB in 2 places would be removed" in capsys.readouterr().out
     assert all(path.exists() for path in (*go, *stay))
-    assert rnr("clean") == 0
+    assert rnr("clean", "--runs", tmp_path) == 0
     assert "1 semaphore(s) of killed processes" in capsys.readouterr().out
     assert not any(path.exists() for path in go)
     assert all(path.exists() for path in stay)
