@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -59,6 +60,17 @@ def to_be_kept(content: Any, key: str = "") -> Any:
     for value in _of_environment():
         content = content.replace(value, HIDDEN)
     return content
+
+
+def typed(*words: object) -> str:
+    """A command as a shell takes it, without secrets in an address, or as a key's value."""
+    return shlex.join(_without_value(without_secrets(str(word))) for word in words)
+
+
+def _without_value(word: str) -> str:
+    """`KEY=VALUE` without a value that its key calls a secret."""
+    key, equals, value = word.partition("=")
+    return f"{key}{equals}{to_be_kept(value, key.rpartition('.')[2])}" if equals else word
 
 
 def secret_of(variable: str, whose: str) -> str:

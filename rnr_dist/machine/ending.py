@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import socket
 import sys
@@ -20,6 +19,7 @@ from typing import NoReturn
 
 import psutil
 
+from rnr_dist.config.secrets import typed
 from rnr_dist.machine.processes import end, with_descendants
 from rnr_dist.machine.semaphores import remove_orphans
 from rnr_dist.run.heir import become_heir
@@ -71,7 +71,7 @@ ENDING = Ending()  # of this process
 @contextlib.contextmanager
 def going_on(*command: object) -> Iterator[None]:
     """Where something ends the block early, `command` goes on with it; an interrupt says so."""
-    ENDING.go_on = shlex.join(str(word) for word in command)
+    ENDING.go_on = typed(*command)
     try:
         yield
     except KeyboardInterrupt:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import getpass
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rnr_dist.config.schema import Config
-from rnr_dist.config.secrets import to_be_kept, without_secrets
+from rnr_dist.config.secrets import typed, without_secrets
 from rnr_dist.recipes.inputs import data_digest
 from rnr_dist.recipes.recipe import Recipe
 from rnr_dist.report.summary import package_versions
@@ -59,9 +58,8 @@ def tags_of(config: Config, run: RunDir) -> dict[str, str]:
 
 def command_line(words: Sequence[str]) -> str:
     """The command that was typed, with no secret in it: not in an address, nor as a key's value."""
-    kept = [_without_value(without_secrets(word)) for word in words[1:]]
     name = Path(words[0]).name
-    return shlex.join(["rnr" if name == "__main__.py" else name, *kept])
+    return typed("rnr" if name == "__main__.py" else name, *words[1:])
 
 
 def parameters(config: Config, recipe: Recipe, until: str) -> dict[str, Any]:
@@ -155,9 +153,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
-
-
-def _without_value(word: str) -> str:
-    """`KEY=VALUE` without a value that its key calls a secret."""
-    key, equals, value = word.partition("=")
-    return f"{key}{equals}{to_be_kept(value, key.rpartition('.')[2])}" if equals else word

@@ -6,7 +6,6 @@ not hold; commands can be pasted as they stand.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from rnr_dist.config.secrets import without_secrets
+from rnr_dist.config.secrets import typed, without_secrets
 from rnr_dist.report.summary import Summary, read_summary
 from rnr_dist.report.verdict import rows_explained, verdict
 from rnr_dist.run.shown import shown
@@ -57,7 +56,7 @@ def _where(command: Command, server: str, page: str) -> Iterator[str]:
     if server.startswith(("http:", "https:")):
         yield f"MLflow: {without_secrets(server).rstrip('/')}/{page}"
     elif not server:
-        ui = _typed("rnr", "ui", "--runs", command.run.parent)
+        ui = typed("rnr", "ui", "--runs", command.run.parent)
         yield f"MLflow: {UI}{page} (after: {ui})"
 
 
@@ -66,13 +65,9 @@ def _next(command: Command, summary: Summary | None) -> Iterator[str]:
     run, config = command.run, command.config
     go_on = (config, *command.options, "--resume", run)
     if summary is None:
-        yield f"Next: {_typed('rnr', 'run', *go_on)}"
+        yield f"Next: {typed('rnr', 'run', *go_on)}"
         return
-    yield f"Next: {_typed('rnr', 'compare', run, 'The weather today is')}"
-    yield f"      {_typed('rnr', 'export', run, '--adapter', run.name + '-adapter')}"
+    yield f"Next: {typed('rnr', 'compare', run, 'The weather today is')}"
+    yield f"      {typed('rnr', 'export', run, '--adapter', run.name + '-adapter')}"
     if command.name != "baselines":
-        yield f"      {_typed('rnr', 'baselines', *go_on)}"
-
-
-def _typed(*words: object) -> str:
-    return shlex.join(str(word) for word in words)
+        yield f"      {typed('rnr', 'baselines', *go_on)}"

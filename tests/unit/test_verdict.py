@@ -87,6 +87,19 @@ def printed(run, name="run", server="", page="#/experiments/1/runs/ab", width=80
     return console.export_text()
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_next_commands_hold_no_secret_of_the_one_that_was_typed(tmp_path, whole):
+    if whole:
+        write_summary(tmp_path / "summary.json", summary_of(behaviour_results()))
+    console = Console(width=200, record=True, file=io.StringIO())
+    typed = ("--set", "tracking.uri=http://ann:hush7Q@host:5000/base?token=hush7Q")
+    typed = (*typed, "--set", "task.judge.api_key=hush7Q")
+    close(Command("run", Path("own.yaml"), typed, tmp_path), "", "", console)
+    told = console.export_text()
+    assert "hush7Q" not in told
+    assert "--set tracking.uri=http://host:5000/base --set 'task.judge.api_key=***'" in told
+
+
 def test_the_end_of_a_run_names_its_page_and_the_next_commands(tmp_path):
     run = tmp_path / "my runs" / "one"
     run.mkdir(parents=True)
