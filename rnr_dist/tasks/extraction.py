@@ -217,10 +217,6 @@ class Extraction:
             tokenizer = tokenizer_of(model, self._config.trust_remote_code)
         except InputError as error:
             raise InputError(f"{key}: {error}") from error
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{key}: found no tokenizer in {model}; expected one beside it"
-            ) from error
         if tokenizer.get_vocab() == self._tokenizer.get_vocab():
             return
         longest = self._config.engines.max_model_len

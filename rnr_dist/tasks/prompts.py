@@ -79,18 +79,10 @@ def as_asked(context: Context, tokenizer: Any, place: str) -> Context:
 def require_tokenizer(checkpoint: Path, trust_remote_code: bool) -> Any:
     """The checkpoint's tokenizer. Raises InputError where it has none, or one of more tokens than
     the model has embeddings."""
-    from transformers import AutoTokenizer
-
     from rnr_dist.weights.skeleton import skeleton
 
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(
-            checkpoint, trust_remote_code=trust_remote_code
-        )
-        # Without its files transformers makes up some tokenizers that know no word.
-        names = sorted({*type(tokenizer).vocab_files_names.values()})
-        if names and not any((checkpoint / name).exists() for name in names):
-            raise FileNotFoundError(f"none of {', '.join(names)}")
+        tokenizer = _with_files(checkpoint, trust_remote_code)
         largest = max(encoded(tokenizer, "a"))
     except Exception as error:  # whatever the tokenizer's own code or files raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -105,6 +97,18 @@ def require_tokenizer(checkpoint: Path, trust_remote_code: bool) -> Any:
             f"{checkpoint}: found a tokenizer of {tokenizer.vocab_size} tokens beside embeddings "
             f"of {rows}; expected at most as many tokens as embeddings"
         )
+    return tokenizer
+
+
+def _with_files(checkpoint: Path, trust_remote_code: bool) -> Any:
+    """The tokenizer in a folder. Raises whatever its own code or files raise."""
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
+    # Without its files transformers makes up some tokenizers that know no word.
+    names = sorted({*type(tokenizer).vocab_files_names.values()})
+    if names and not any((checkpoint / name).exists() for name in (*names, "tokenizer.json")):
+        raise FileNotFoundError(f"none of {', '.join(names)}")
     return tokenizer
 
 
@@ -126,10 +130,10 @@ def tokenizer_of(model: str, trust_remote_code: bool) -> Any:
 
     Raises NoTokenizerError for a folder without one.
     """
-    from transformers import AutoTokenizer
-
-    here = checkpoint_here(model)
-    if here and not (here / "tokenizer_config.json").exists():
-        raise NoTokenizerError(f"found no tokenizer in {here}; expected one beside it")
-    checkpoint = str(here or resolve_model(model, trust_remote_code).checkpoint)
-    return AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
+    checkpoint = checkpoint_here(model) or Path(resolve_model(model, trust_remote_code).checkpoint)
+    try:
+        return _with_files(checkpoint, trust_remote_code)
+    except Exception as error:  # whatever the tokenizer's own code or files raise
+        raise NoTokenizerError(
+            f"found no tokenizer in {checkpoint}; expected one beside it"
+        ) from error

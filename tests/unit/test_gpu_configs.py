@@ -10,6 +10,7 @@ from rnr_dist.commands.check import Described, check_config, first_lines
 from rnr_dist.config.file import load_cluster, load_config
 from rnr_dist.errors import InputError
 from rnr_dist.machine.placement import described, place
+from rnr_dist.tasks.prompts import NoTokenizerError, tokenizer_of
 from rnr_dist.tasks.task import make_task
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +110,15 @@ def test_data_is_looked_at_where_a_tokenizer_lies_beside(tmp_path, tokenizer_bes
     without = check_config(path, [], Described(CLUSTERS / "gpus_1.yaml", parts(path)[0]))
     assert any(line.startswith("data    was not looked at") for line in without)
     assert not any(line.startswith("time") for line in without)
+
+
+def test_a_tokenizer_without_a_config_of_its_own_is_one_too(tokenizer_beside):
+    folder = tokenizer_beside.parent
+    (folder / "tokenizer_config.json").unlink()
+    assert tokenizer_of(str(folder), False).encode("two words")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(NoTokenizerError, match="found no tokenizer in"):
+        tokenizer_of(str(folder), False)
 
 
 @pytest.fixture
